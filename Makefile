@@ -1,0 +1,28 @@
+# Each target does all the set-up that it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint format
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# make demo FRESH=1 starts anew; without it a finished demo is shown again, and a broken-off one goes on.
+demo: setup
+	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

@@ -1,0 +1,280 @@
+"""From the configuration to the objects: one `match` for each choice, and nothing else knows both sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing_extensions import assert_never
+
+from srgan_dist.checkpoint import Checkpoints
+from srgan_dist.config import (
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    EfficientNetLite0Config,
+    GeneratorConfig,
+    MSRResNetConfig,
+    PerceptualLossConfig,
+    RRDBConfig,
+    ScheduleConfig,
+    SRResNetConfig,
+    UNetDiscriminatorConfig,
+    VGG19Config,
+    VGGDiscriminatorConfig,
+)
+from srgan_dist.data.benchmark import ImagePair, read_pairs
+from srgan_dist.data.index import ShardSet, open_shards
+from srgan_dist.data.loader import Windows, make_loader, micro_batches
+from srgan_dist.data.pairs import PairDataset
+from srgan_dist.errors import UserError
+from srgan_dist.learner import FiniteGuard, Learner
+from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
+from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
+from srgan_dist.models.msrresnet import MSRResNet
+from srgan_dist.models.rrdb import RRDBNet
+from srgan_dist.models.srresnet import SRResNet
+from srgan_dist.objective import Features, Objective
+from srgan_dist.runtime import Runtime
+from srgan_dist.schedule import learning_rate
+from srgan_dist.tracking import Journal
+from srgan_dist.trainer import Intervals, Trainer
+from srgan_dist.validate import Validator, check_sizes
+
+
+def build_generator(config: GeneratorConfig, *, scale: int) -> nn.Module:
+    """The generator, with fresh weights."""
+    match config:
+        case SRResNetConfig():
+            return SRResNet(
+                scale=scale,
+                channels=config.channels,
+                blocks=config.blocks,
+                norm=config.norm,
+                skip=config.skip,
+                upsampler=config.upsampler,
+                end_kernel=config.end_kernel,
+            )
+        case RRDBConfig():
+            return RRDBNet(scale=scale, channels=config.channels, blocks=config.blocks, growth=config.growth)
+        case MSRResNetConfig():
+            return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks)
+        case _:
+            assert_never(config)
+
+
+def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
+    """The discriminator, with fresh weights."""
+    match config:
+        case VGGDiscriminatorConfig():
+            return VGGDiscriminator(channels=config.channels, norm=config.norm)
+        case UNetDiscriminatorConfig():
+            return UNetDiscriminator(channels=config.channels)
+        case _:
+            assert_never(config)
+
+
+def build_features(config: PerceptualLossConfig) -> FeatureNetwork:
+    """The frozen feature network, with its weights."""
+    match config:
+        case VGG19Config():
+            return VGG19Features(
+                layer=config.layer,
+                activation=config.activation,
+                feature_scale=config.feature_scale,
+                weights=config.weights,
+            )
+        case EfficientNetLite0Config():
+            return EfficientNetLite0Features(weights=config.weights)
+        case _:
+            assert_never(config)
+
+
+def build_objective(config: Config, features: Features | None) -> Objective:
+    """The losses."""
+    return Objective(
+        pixel=config.loss.pixel.kind,
+        pixel_weight=config.loss.pixel.weight,
+        adversarial=config.loss.adversarial.kind,
+        adversarial_weight=config.loss.adversarial.weight,
+        label_smoothing=config.loss.adversarial.label_smoothing,
+        features=features,
+        perceptual=config.loss.perceptual.criterion,
+        perceptual_weight=config.loss.perceptual.weight,
+    )
+
+
+def build_learning_rates(config: Config) -> Callable[[int], tuple[float, float]]:
+    """The learning rates of generator and discriminator as a function of the step."""
+
+    def rate(schedule: ScheduleConfig, step: int, num_steps: int) -> float:
+        return learning_rate(
+            step,
+            num_steps=num_steps,
+            base=schedule.learning_rate,
+            schedule=schedule.schedule,
+            warmup_steps=schedule.warmup_steps,
+            milestones=schedule.milestones,
+            gamma=schedule.gamma,
+            minimum=schedule.min_learning_rate,
+        )
+
+    pretrain_steps, optimizer = config.train.pretrain_steps, config.optimizer
+
+    def rates(step: int) -> tuple[float, float]:
+        if step <= pretrain_steps:
+            return rate(optimizer.pretrain, step, pretrain_steps), 0.0
+        in_phase = (step - pretrain_steps, config.adversarial_steps)
+        return rate(optimizer.generator, *in_phase), rate(optimizer.discriminator, *in_phase)
+
+    return rates
+
+
+def build_shards(config: DataConfig) -> ShardSet:
+    """The training shards."""
+    if not config.train:
+        raise UserError("data.train is empty; name one or more folders written by 'srgan-dist pack'")
+    shards = open_shards(config.train)
+    if shards.scale != config.scale:
+        raise UserError(f"data.scale is {config.scale}, but the shards {', '.join(config.train)} are x{shards.scale}")
+    return shards
+
+
+def build_windows(
+    config: DataConfig, shards: ShardSet, *, seed: int, consumed: int, runtime: Runtime
+) -> tuple[Windows, PairDataset]:
+    """The stream of training windows from a position on, and the data set behind it."""
+    if config.batch_size % runtime.world_size:
+        raise UserError(f"data.batch_size is {config.batch_size}, not a multiple of the {runtime.world_size} ranks")
+    micro_batch = config.micro_batch or config.batch_size // runtime.world_size
+    k = micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=runtime.world_size)
+    on_gpu = runtime.device.type == "cuda"
+    dataset = PairDataset(shards, patch_size=config.patch_size, seed=seed)
+    loader = make_loader(
+        dataset,
+        consumed=consumed,
+        batch_size=config.batch_size,
+        micro_batch=micro_batch,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        # On a CPU, handing a batch over from another process costs more than reading it.
+        workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
+        pin_memory=on_gpu,
+    )
+    return Windows(loader, num_micro_batches=k), dataset
+
+
+def build_validation_images(folders: Sequence[str], *, scale: int) -> list[ImagePair]:
+    """All images of the validation folders."""
+    images = list(chain.from_iterable(read_pairs(folder, scale=scale) for folder in folders))
+    problem = check_sizes(images, scale=scale)
+    if problem:
+        raise UserError(f"data.validation: {problem}")
+    return images
+
+
+def build_trainer(
+    config: Config, *, runtime: Runtime, journal: Journal, checkpoints: Checkpoints, position: dict[str, Any] | None
+) -> Trainer:
+    """Everything that a run needs, with fresh weights.
+
+    Args:
+        config: The resolved configuration.
+        runtime: The machine and the other ranks.
+        journal: Where numbers go.
+        checkpoints: Where state goes.
+        position: `Trainer.position` of the checkpoint to go on from, or None to begin with the data's first window.
+
+    Raises:
+        UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
+    """
+    shards = build_shards(config.data)
+    stream = {"shards": shards.digest, "run.seed": config.run.seed, "data.patch_size": config.data.patch_size}
+    if position:
+        _refuse_other_data(position["stream"], stream)
+    consumed = position["consumed"] if position else 0
+    windows, dataset = build_windows(config.data, shards, seed=config.run.seed, consumed=consumed, runtime=runtime)
+    torch.manual_seed(config.run.seed)
+    guard = FiniteGuard(runtime)
+
+    def learner(network: nn.Module, name: str) -> Learner:
+        return Learner(
+            network,
+            runtime=runtime,
+            guard=guard,
+            name=name,
+            betas=config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+            clip=config.train.clip_grad_norm,
+        )
+
+    generator = runtime.place(build_generator(config.generator, scale=config.data.scale))
+    # Before the generator learns mixed precision: the average is validated and saved in fp32.
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay))  # type: ignore[no-untyped-call]
+    adversarial = config.adversarial_steps > 0
+    features = _features(config, runtime)
+    images = build_validation_images(config.data.validation, scale=config.data.scale)
+    return Trainer(
+        config=config.train,
+        runtime=runtime,
+        guard=guard,
+        generator=learner(generator, "g"),
+        discriminator=learner(build_discriminator(config.discriminator), "d") if adversarial else None,
+        ema=ema,
+        objective=build_objective(config, features),
+        windows=windows,
+        stream=stream,
+        batch_size=config.data.batch_size,
+        epoch_size=dataset.num_crops,
+        learning_rates=build_learning_rates(config),
+        intervals=Intervals(
+            log=config.log.every,
+            images=config.log.images_every,
+            validate=config.validation.every,
+            checkpoint=config.checkpoint.every,
+        ),
+        journal=journal,
+        checkpoints=checkpoints,
+        validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None,
+        folder=config.run.dir,
+        metadata=generator_metadata(config.generator, scale=config.data.scale),
+    )
+
+
+def _refuse_other_data(old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name, value in new.items():
+        if old[name] != value:
+            what = "other shards" if name == "shards" else f"{name} {old[name]}, now {value}"
+            raise UserError(
+                f"the checkpoint's position in the data is one of {what}: the run cannot go on from there; "
+                "set it back, or start anew by run.resume=never or another run.dir"
+            )
+
+
+def _features(config: Config, runtime: Runtime) -> Features | None:
+    if not config.loss.perceptual.weight or not config.adversarial_steps:
+        return None
+    network = runtime.place(build_features(config.loss.perceptual))
+
+    def features(images: Tensor) -> Sequence[Tensor]:
+        with runtime.autocast():
+            maps: Sequence[Tensor] = network(images)
+        return maps
+
+    return features
+
+
+def generator_metadata(config: GeneratorConfig, *, scale: int) -> dict[str, str]:
+    """What a weights file must say for the network to be rebuilt from it."""
+    return {
+        "format": "srgan-dist generator 1",
+        "scale": str(scale),
+        "generator": json.dumps(config.model_dump(mode="json")),
+        "srgan_dist": version("srgan-dist"),
+    }

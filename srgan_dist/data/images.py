@@ -1,0 +1,142 @@
+"""Finding image files and reading them as 8-bit RGB, or refusing them by name."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from srgan_dist.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_PLAIN_MODES = ("1", "L", "P", "RGB")
+_ALPHA_MODES = ("LA", "PA", "RGBA")
+_SIXTEEN_BIT = re.compile(r"(?!BGR)[A-Za-z]+;16")  # "BGR;16" is the 5-6-5 bit layout of BMP
+_EXIF_ORIENTATION = 0x0112
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, in the order of their relative POSIX paths.
+
+    Hidden files are left out (macOS leaves `._NAME.jpg` beside photographs); linked folders are not entered.
+
+    Args:
+        folder: folder to search, with all its subfolders.
+
+    Returns:
+        Paths that begin with `folder`, at least one.
+
+    Raises:
+        UserError: the folder is missing, is not a folder, or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder}: {problem}, expected a folder of images")
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not found:
+        raise UserError(f"{folder}: holds no images, expected files named {' '.join('*' + s for s in SUFFIXES)}")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read an image's size from its header, refusing what `read_rgb` would refuse by the header alone.
+
+    Args:
+        path: image file.
+
+    Returns:
+        (height, width) in pixels, after the EXIF orientation.
+
+    Raises:
+        UserError: the file is unreadable, or of a kind that is not 8-bit RGB or grey.
+    """
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+
+def read_rgb(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image as 8-bit RGB, turned upright by its EXIF orientation.
+
+    Grey and palette images become RGB; an alpha channel is dropped only where it is opaque everywhere.
+
+    Args:
+        path: image file.
+
+    Returns:
+        uint8 [H, W, 3], C-contiguous and writable.
+
+    Raises:
+        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK, animated or transparent.
+    """
+    upright = read_image(path)
+    if upright.mode in _ALPHA_MODES or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        lowest, _ = upright.getchannel("A").getextrema()
+        if lowest != 255:
+            raise UserError(
+                f"{path}: has transparent pixels (alpha down to {lowest}), allowed are opaque images: "
+                "flatten it onto a background first"
+            )
+    return np.array(upright.convert("RGB"))
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image of 8 bits a channel, turned upright by its EXIF orientation.
+
+    Args:
+        path: image file.
+
+    Returns:
+        The image, in mode 1, L, P, RGB, LA, PA or RGBA.
+
+    Raises:
+        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
+    """
+    with _opened(Path(path)) as image:
+        return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: is empty (0 bytes), expected an image")
+        with warnings.catch_warnings():
+            # The user's own large photographs are no attack; far larger ones still raise an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _refuse_unsuitable(path, image)
+                yield image
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as an image ({reason}): replace or remove it") from error
+
+
+def _refuse_unsuitable(path: Path, image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with previews behind the photograph
+        raise UserError(f"{path}: is animated or has pages ({frames} frames), allowed is one: extract it first")
+    # Pillow reads 16-bit RGB as 8-bit without a word; only the raw mode of the file's data shows it.
+    tiles: list[Any] = getattr(image, "tile", [])
+    raw_modes = [args if isinstance(args, str) else args[0] for *_, args in tiles if args]
+    if image.mode.startswith(("I", "F")) or any(_SIXTEEN_BIT.match(str(mode)) for mode in raw_modes):
+        raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), allowed are 8: convert it first")
+    if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
+        allowed = ", ".join(_PLAIN_MODES + _ALPHA_MODES)
+        raise UserError(f"{path}: has colour mode {image.mode}, allowed are {allowed}: convert it to RGB first")

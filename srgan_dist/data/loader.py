@@ -1,0 +1,223 @@
+"""From positions to windows of batches: which rank reads what, with which workers, and onto the device."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from srgan_dist.data.pairs import Batch, PairDataset
+from srgan_dist.errors import UserError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_PREFETCH = 4  # micro-batches ahead per worker; patches are small
+
+
+class Pair(NamedTuple):
+    """A micro-batch ready for the networks.
+
+    Attributes:
+        lr: torch's default dtype, [b, 3, p / scale, p / scale] in [0, 1].
+        hr: like ``lr``, [b, 3, p, p] in [0, 1].
+    """
+
+    lr: Tensor
+    hr: Tensor
+
+
+def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
+    """Derive the number of micro-batches that each rank adds up for one update.
+
+    Args:
+        batch_size: patches of all ranks in one update.
+        micro_batch: patches of one rank in one forward pass.
+        world_size: ranks.
+
+    Returns:
+        k = batch_size / (micro_batch * world_size).
+
+    Raises:
+        UserError: the division leaves a remainder, or a number is below 1.
+    """
+    together = micro_batch * world_size
+    if min(batch_size, micro_batch, world_size) < 1 or batch_size % together:
+        raise UserError(
+            f"data.batch_size is {batch_size}, allowed are multiples of {together} "
+            f"(data.micro_batch {micro_batch} x {world_size} ranks): change one of them"
+        )
+    return batch_size // together
+
+
+class WindowSampler(Sampler[list[int]]):
+    """Yields, without end, the positions of one rank's micro-batches, window after window.
+
+    A window is `batch_size` positions in a row; its micro-batch j is split among the ranks in their order, so
+    that the window holds the same crops on any number of ranks.
+
+    Args:
+        consumed: patches that all ranks together have trained on; the whole state of the data.
+        batch_size: patches of all ranks in one window.
+        micro_batch: patches of this rank in one micro-batch.
+        rank: 0 to world_size - 1.
+        world_size: ranks.
+
+    Raises:
+        UserError: the batch size cannot be divided so.
+    """
+
+    def __init__(self, *, consumed: int, batch_size: int, micro_batch: int, rank: int, world_size: int) -> None:
+        # Called for its refusal of a remainder.
+        micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
+        self._first = consumed + rank * micro_batch
+        self._micro_batch = micro_batch
+        # All ranks' micro-batches in a row: k of these strides are one window, so that windows need no loop.
+        self._stride = micro_batch * world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in itertools.count(self._first, self._stride):
+            yield list(range(start, start + self._micro_batch))
+
+
+def make_loader(
+    dataset: PairDataset,
+    *,
+    consumed: int,
+    batch_size: int,
+    micro_batch: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    pin_memory: bool,
+) -> DataLoader[Batch]:
+    """Make the endless loader of one rank's micro-batches; read it through `Windows`.
+
+    Args:
+        dataset: the patches.
+        consumed: patches that all ranks together have trained on.
+        batch_size: patches of all ranks in one window.
+        micro_batch: patches of this rank in one micro-batch.
+        rank: 0 to world_size - 1.
+        world_size: ranks.
+        workers: processes that read ahead, 0 reads in this one.
+        pin_memory: copy batches to page-locked memory, for CUDA.
+
+    Returns:
+        A loader of `Batch`.
+
+    Raises:
+        UserError: the batch size cannot be divided so.
+    """
+    sampler = WindowSampler(
+        consumed=consumed,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        rank=rank,
+        world_size=world_size,
+    )
+    # No persistent_workers: the stream never ends, so that workers live as long as its iterator anyway;
+    # persistence would only keep them alive after Windows.close().
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        prefetch_factor=_PREFETCH if workers else None,
+    )
+
+
+class Windows(Iterator[list[Batch]]):
+    """Groups a loader's micro-batches into windows, and measures how long they were waited for.
+
+    Args:
+        loader: an endless loader of micro-batches.
+        num_micro_batches: k, micro-batches in a window, >= 1.
+
+    Attributes:
+        num_micro_batches: k.
+        wait_seconds: time spent waiting for the last window.
+    """
+
+    def __init__(self, loader: DataLoader[Batch], *, num_micro_batches: int) -> None:
+        self.wait_seconds = 0.0
+        self.num_micro_batches = num_micro_batches
+        # Workers inherit the mask, so that no signal can end one before it has run _start_worker.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._batches: Iterator[Batch] | None = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # The interpreter ends workers by SIGTERM at its exit and then waits for them, but they ignore it.
+        atexit.register(self.close)
+
+    def __next__(self) -> list[Batch]:
+        if self._batches is None:
+            raise StopIteration
+        started = time.perf_counter()
+        window = list(itertools.islice(self._batches, self.num_micro_batches))
+        self.wait_seconds = time.perf_counter() - started
+        return window
+
+    def close(self) -> None:
+        """End the workers; there are no more windows afterwards."""
+        # Dropping the iterator would do it, but after an error the traceback still holds it.
+        if shutdown := getattr(self._batches, "_shutdown_workers", None):
+            shutdown()
+        self._batches = None
+        atexit.unregister(self.close)
+
+
+def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = True) -> Pair:
+    """Copy a batch to the device without waiting, and make it floating-point and flipped there.
+
+    Args:
+        batch: from the loader.
+        device: where the networks are.
+        channels_last: memory format of the result; contiguous NCHW otherwise.
+
+    Returns:
+        The patches in [0, 1], HR and LR turned alike.
+    """
+    symmetry = batch.symmetry.to(device, non_blocking=True)[:, None, None, None]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def ready(image: Tensor) -> Tensor:
+        # Turned as bytes: a quarter of the memory traffic of floats.
+        turned = apply_symmetry(image.to(device, non_blocking=True), symmetry)
+        return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()) / 255
+
+    return Pair(lr=ready(batch.lr), hr=ready(batch.hr))
+
+
+def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
+    """Flip and transpose each square image of a batch by its own code, without branching on the values.
+
+    Args:
+        image: [b, C, n, n], any dtype.
+        symmetry: integer [b, 1, 1, 1], 0..7; bit 0 flips left-right, bit 1 up-down, bit 2 then transposes.
+
+    Returns:
+        [b, C, n, n], same dtype.
+    """
+    image = torch.where((symmetry & 1).bool(), image.flip(-1), image)
+    image = torch.where((symmetry & 2).bool(), image.flip(-2), image)
+    return torch.where((symmetry & 4).bool(), image.transpose(-1, -2), image)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch  # PairDataset assembles whole batches
+
+
+def _start_worker(_: int) -> None:
+    # Signals meant for the training process reach its workers too; without them no checkpoint could be saved.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,111 @@
+"""The whole way in a few minutes: photographs, shards, both phases of training, a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image
+
+from srgan_dist.cli import told
+from srgan_dist.configfile import load_config
+from srgan_dist.data.images import read_rgb
+from srgan_dist.data.pack import pack
+from srgan_dist.data.resize import downscale, modcrop
+from srgan_dist.errors import UserError
+from srgan_dist.inference import SRGenerator, upscale_file
+from srgan_dist.run import train
+from srgan_dist.tracking import console, result_table, setup_logging
+
+log = logging.getLogger("srgan_dist")
+
+# All lie in scikit-image's wheel, by their authors' dedication CC0 or in the public domain.
+TRAINING = {
+    "brick.png": "CC0 (CC0Textures)",
+    "camera.png": "CC0 (Lav Varshney)",
+    "coffee.png": "CC0 (Rachel Michetti)",
+    "grass.png": "CC0 (CC0Textures)",
+    "gravel.png": "CC0 (CC0Textures)",
+    "hubble_deep_field.jpg": "public domain (NASA)",
+    "retina.jpg": "CC0 (Wikimedia Commons)",
+    "rocket.jpg": "public domain (SpaceX)",
+}
+HELD_OUT = {
+    "astronaut.png": "public domain (NASA)",
+    "chelsea.png": "CC0 (Stefan van der Walt)",
+}
+
+
+def main() -> int:
+    """Run the demo. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="srgan_dist.demo", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--fresh", action="store_true", help="start anew instead of going on")
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), metavar="FILE")
+    options, overrides = parser.parse_known_args()
+    setup_logging(is_main=True)
+    return told(lambda: demo(options.config, [*overrides, *(["--run.resume=never"] if options.fresh else [])]))
+
+
+def demo(config_file: Path, overrides: list[str]) -> None:
+    """Fetch, pack, train, upscale, show.
+
+    Args:
+        config_file: The configuration; its training shards are made here.
+        overrides: Arguments such as ``--train.steps=100``.
+    """
+    config = load_config(config_file, overrides, prog="demo")
+    run, shards = config.run.dir, Path(config.data.train[0])
+    held_out = Path(config.data.validation[0])
+    copy_photos(TRAINING, held_out.parent / "training")
+    copy_photos(HELD_OUT, held_out)
+    if not (shards / "manifest.json").exists():
+        manifest = pack(held_out.parent / "training", shards, scale=config.data.scale, tile=config.data.patch_size * 5)
+        log.info("%s: packed %d photographs as %d tiles", shards, manifest.num_images, manifest.num_samples)
+    result_file = run / "result.json"
+    if result_file.exists() and config.run.resume == "auto" and _steps(result_file) >= config.train.steps:
+        log.info("%s: finished before; this is its result (make demo FRESH=1 starts anew)", run)
+        result = json.loads(result_file.read_text(encoding="utf-8"))
+    else:
+        result = train(config)
+    generator = SRGenerator.from_pretrained(run / "weights" / "generator.safetensors")
+    for name in HELD_OUT:
+        small, large = (
+            run / "upscaled" / f"{Path(name).stem}_lr.png",
+            run / "upscaled" / f"{Path(name).stem}_sr.png",
+        )
+        small.parent.mkdir(exist_ok=True)
+        Image.fromarray(downscale(modcrop(read_rgb(held_out / name), config.data.scale), config.data.scale)).save(small)
+        upscale_file(generator, small, large, tile=256)
+    console.print(result_table(result))
+    console.print(f"look at {run / 'samples' / 'final.png'} and {run / 'upscaled'}", markup=False)
+
+
+def copy_photos(names: dict[str, str], folder: Path) -> None:
+    """Copy photographs out of scikit-image's package.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
+    try:
+        source = files("skimage") / "data"
+    except ModuleNotFoundError:
+        raise UserError("the demo's photographs come with scikit-image: pip install 'srgan-dist[demo]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not (folder / name).exists():
+            with (source / name).open("rb") as original, (folder / f".{name}").open("wb") as copy:
+                shutil.copyfileobj(original, copy)
+            (folder / f".{name}").rename(folder / name)  # a copy that was broken off does not count
+
+
+def _steps(result_file: Path) -> int:
+    return int(json.loads(result_file.read_text(encoding="utf-8"))["steps"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

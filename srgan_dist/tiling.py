@@ -1,0 +1,91 @@
+"""Upscaling an image in overlapping tiles, so that memory is bounded and no seam shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+
+def tile_spans(size: int, *, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Cover ``size`` pixels by spans of at most ``tile`` that overlap by at least ``overlap`` on each side.
+
+    Args:
+        size: Pixels to cover.
+        tile: Longest span, in pixels; more than ``2 * overlap``.
+        overlap: Pixels of context that a neighbour must share.
+
+    Returns:
+        (start, stop) of each span, ascending.
+
+    Raises:
+        ValueError: ``tile`` is not more than ``2 * overlap``.
+    """
+    if tile <= 2 * overlap:
+        raise ValueError(f"tile is {tile}, must be more than 2 x overlap = {2 * overlap}")
+    if size <= tile:
+        return [(0, size)]
+    inner = tile - 2 * overlap
+    starts = range(0, size - 2 * overlap, inner)
+    return [(min(start, size - tile), min(start, size - tile) + tile) for start in starts]
+
+
+def upscale_tiled(
+    network: Callable[[Tensor], Tensor],
+    lr: Tensor,
+    *,
+    scale: int,
+    tile: int,
+    overlap: int = 16,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Upscale one image, at most ``tile`` x ``tile`` LR pixels at a time.
+
+    Each tile's outer ``overlap`` pixels only serve as context and are cut off, except at the image's own border:
+    where the network sees no farther than ``overlap``, the result is that of the whole image.
+
+    Args:
+        network: Maps [1, 3, h, w] to [1, 3, h * scale, w * scale].
+        lr: [1, 3, h, w] in [0, 1].
+        scale: Factor of the network.
+        tile: Side of the largest tile, in LR pixels.
+        overlap: Context on each side, in LR pixels.
+        on_tile: Called with (tiles done, tiles in all).
+
+    Returns:
+        [1, 3, h * scale, w * scale], on the device of ``lr``.
+    """
+    height, width = lr.shape[-2:]
+    rows = list(_with_core(tile_spans(height, tile=tile, overlap=overlap), height, overlap))
+    columns = list(_with_core(tile_spans(width, tile=tile, overlap=overlap), width, overlap))
+    if len(rows) == len(columns) == 1:
+        whole = network(lr)
+        if on_tile:
+            on_tile(1, 1)
+        return whole
+    output = lr.new_empty((1, 3, height * scale, width * scale), dtype=torch.float32)
+    done = 0
+    for (top, bottom), (core_top, core_bottom) in rows:
+        for (left, right), (core_left, core_right) in columns:
+            sr = network(lr[..., top:bottom, left:right]).float()
+            output[..., core_top * scale : core_bottom * scale, core_left * scale : core_right * scale] = sr[
+                ...,
+                (core_top - top) * scale : (core_bottom - top) * scale,
+                (core_left - left) * scale : (core_right - left) * scale,
+            ]
+            done += 1
+            if on_tile:
+                on_tile(done, len(rows) * len(columns))
+    return output
+
+
+def _with_core(
+    spans: list[tuple[int, int]], size: int, overlap: int
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Pair each span with the part of the output that it alone fills."""
+    begin = 0
+    for start, stop in spans:
+        end = size if stop == size else stop - overlap
+        yield (start, stop), (begin, end)
+        begin = end

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from srgan_dist.data.index import ShardSet
+from srgan_dist.data.loader import (
+    Windows,
+    WindowSampler,
+    apply_symmetry,
+    make_loader,
+    micro_batches,
+    to_device,
+)
+from srgan_dist.data.pairs import Batch, PairDataset
+from srgan_dist.data.store import ShardError
+from srgan_dist.errors import UserError
+
+BATCH = 8
+
+
+def windows(dataset: PairDataset, count: int, *, consumed: int = 0, micro_batch: int = 2, rank: int = 0,
+            world_size: int = 1, workers: int = 0) -> list[list[Batch]]:  # fmt: skip
+    loader = make_loader(
+        dataset,
+        consumed=consumed,
+        batch_size=BATCH,
+        micro_batch=micro_batch,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        pin_memory=False,
+    )
+    k = micro_batches(batch_size=BATCH, micro_batch=micro_batch, world_size=world_size)
+    stream = Windows(loader, num_micro_batches=k)
+    found = list(islice(stream, count))
+    stream.close()
+    return found
+
+
+def digests(per_rank: list[list[list[Batch]]]) -> list[int]:
+    """The global digest of each window, as an all-reduce would sum it."""
+    return [
+        int(torch.stack([batch.digest for window in step for batch in window]).sum())
+        for step in zip(*per_rank, strict=True)
+    ]
+
+
+def patches(per_rank: list[list[list[Batch]]]) -> list[torch.Tensor]:
+    """The HR patches of each window in the stream's order: micro-batch by micro-batch, rank by rank."""
+    return [
+        torch.cat([batch.hr for micro in zip(*step, strict=True) for batch in micro])
+        for step in zip(*per_rank, strict=True)
+    ]
+
+
+@pytest.fixture
+def dataset(shards: ShardSet) -> PairDataset:
+    return PairDataset(shards, patch_size=24, seed=11)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 8), (1, 2), (2, 4), (2, 1), (4, 2), (4, 1)])
+def test_any_ranks_workers_and_micro_batches_give_the_same_windows(
+    dataset: PairDataset, world_size: int, micro_batch: int, workers: int
+) -> None:
+    if workers and world_size == 4 and micro_batch == 1:
+        pytest.skip("eight more processes would show nothing new")
+    count = dataset.num_crops // BATCH + 2  # across the border of an epoch
+    assert dataset.num_crops % BATCH  # the border lies inside a window
+    expected = [dataset.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
+    found = [
+        windows(dataset, count, micro_batch=micro_batch, rank=rank, world_size=world_size, workers=workers)
+        for rank in range(world_size)
+    ]
+    assert digests(found) == [int(batch.digest) for batch in expected]
+    for one, other in zip(patches(found), expected, strict=True):
+        assert torch.equal(one, other.hr)
+
+
+@pytest.mark.parametrize("consumed", [0, 8, 5, 10**12 + 3])
+def test_training_goes_on_from_any_place(dataset: PairDataset, consumed: int) -> None:
+    found = windows(dataset, 3, consumed=consumed, micro_batch=4)
+    for step, window in enumerate(found):
+        start = consumed + step * BATCH
+        expected = dataset.__getitems__(range(start, start + BATCH))
+        assert torch.equal(torch.cat([batch.lr for batch in window]), expected.lr)
+
+
+def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
+    whole = digests([windows(dataset, 6)])
+    two = digests([windows(dataset, 2, rank=rank, world_size=2) for rank in range(2)])
+    one = digests([windows(dataset, 2, consumed=2 * BATCH, micro_batch=8)])
+    four = digests([windows(dataset, 2, consumed=4 * BATCH, rank=rank, world_size=4) for rank in range(4)])
+    assert two + one + four == whole
+
+
+def test_sampler_positions() -> None:
+    sampler = WindowSampler(consumed=100, batch_size=8, micro_batch=2, rank=1, world_size=2)
+    assert list(islice(sampler, 4)) == [[102, 103], [106, 107], [110, 111], [114, 115]]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "world_size"), [(8, 3, 1), (8, 2, 3), (8, 16, 1), (0, 1, 1), (8, 0, 1)]
+)
+def test_indivisible_batches_name_both_settings(batch_size: int, micro_batch: int, world_size: int) -> None:
+    with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, .*data\.micro_batch {micro_batch} x"):
+        micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
+    with pytest.raises(UserError, match=r"data\.batch_size is"):
+        WindowSampler(consumed=0, batch_size=batch_size, micro_batch=micro_batch, rank=0, world_size=world_size)
+
+
+def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
+    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=4, rank=0, world_size=1, workers=0,
+                         pin_memory=False)  # fmt: skip
+    stream = Windows(loader, num_micro_batches=2)
+    assert len(next(stream)) == 2
+    assert 0 < stream.wait_seconds < 5
+    stream.close()
+    stream.close()
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("code", range(8))
+def test_symmetry_flips_then_transposes(code: int) -> None:
+    image = torch.arange(2 * 3 * 16).reshape(2, 3, 4, 4)
+    expected = image.numpy()
+    if code & 1:
+        expected = expected[..., ::-1]
+    if code & 2:
+        expected = expected[..., ::-1, :]
+    if code & 4:
+        expected = expected.swapaxes(-1, -2)
+    found = apply_symmetry(image, torch.tensor([code, 0])[:, None, None, None])
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], image[1])
+
+
+def test_the_eight_symmetries_differ() -> None:
+    image = torch.arange(16).reshape(1, 1, 4, 4).repeat(8, 1, 1, 1)
+    found = apply_symmetry(image, torch.arange(8)[:, None, None, None])
+    assert len(torch.unique(found.flatten(1), dim=0)) == 8
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_to_device_gives_floats_in_the_asked_layout(dataset: PairDataset, channels_last: bool) -> None:
+    batch = dataset.__getitems__(range(8))
+    batch = batch._replace(symmetry=torch.zeros(8, dtype=torch.uint8))
+    pair = to_device(batch, "cpu", channels_last=channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for found, source in zip(pair, (batch.lr, batch.hr), strict=True):
+        assert found.dtype == torch.float32
+        assert found.is_contiguous(memory_format=layout)
+        assert torch.equal(found, source.float() / 255)
+
+
+def test_a_workers_shard_error_arrives_with_its_name(dataset: PairDataset) -> None:
+    dataset._store._paths = tuple(Path("/nowhere") / path.name for path in dataset._store._paths)
+    with pytest.raises(ShardError, match=r"/nowhere/shard-\d{6}.tar: cannot be read \(No such file"):
+        windows(dataset, 1, workers=1)
+
+
+PROGRAM = """
+    import os, signal
+    from srgan_dist.data.index import open_shards
+    from srgan_dist.data.loader import Windows, make_loader
+    from srgan_dist.data.pairs import PairDataset
+
+    dataset = PairDataset(open_shards([FOLDER]), patch_size=24, seed=0)
+    loader = make_loader(
+        dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=2, pin_memory=False
+    )
+    received = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: received.append(number))
+    windows = Windows(loader, num_micro_batches=1)
+"""
+
+
+def run_program(folder: Path, rest: str) -> subprocess.CompletedProcess[str]:
+    program = textwrap.dedent(PROGRAM).replace("FOLDER", repr(str(folder))) + textwrap.dedent(rest)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,  # signals to the group reach this program and its workers only
+        check=False,
+    )
+
+
+def test_signals_to_the_whole_group_spare_the_workers(packed: Path) -> None:
+    done = run_program(
+        packed,
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.killpg(0, number)  # at once, while the workers are still starting
+        for _ in range(40):
+            next(windows)
+            os.killpg(0, signal.SIGTERM)
+        print(len(set(received)), "signals, 40 windows")
+        """,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 signals, 40 windows\n", "")
+
+
+def test_a_program_that_fails_ends_its_workers(packed: Path) -> None:
+    done = run_program(packed, "next(windows)\n1 / 0\n")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_a_program_whose_worker_dies_ends_too(packed: Path) -> None:
+    done = run_program(
+        packed,
+        """
+        import multiprocessing
+        multiprocessing.active_children()[0].kill()
+        while True:
+            next(windows)
+        """,
+    )
+    assert done.returncode == 1
+    assert "is killed by signal: Killed" in done.stderr

@@ -1,0 +1,145 @@
+"""Discriminators: shapes, and buffers that only `advance_power_iteration` moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator, advance_power_iteration
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def small_vgg(norm: str) -> VGGDiscriminator:
+    return VGGDiscriminator(channels=4, norm=norm, hidden=8)  # type: ignore[arg-type]
+
+
+def spectral(name: str) -> nn.Module:
+    return (UNetDiscriminator(channels=4) if name == "unet" else small_vgg("spectral")).eval()
+
+
+def buffers(network: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
+@pytest.mark.parametrize("size", [(96, 96), (128, 64), (40, 56)])
+def test_vgg_gives_one_logit_an_image(norm: str, size: tuple[int, int]) -> None:
+    logits = small_vgg(norm).eval()(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 1)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 27), (8, 8)])
+def test_unet_gives_one_logit_a_pixel(size: tuple[int, int]) -> None:
+    assert UNetDiscriminator(channels=4).eval()(torch.rand(2, 3, *size)).shape == (2, 1, *size)
+
+
+def test_vgg_is_the_papers() -> None:
+    with torch.device("meta"):
+        network = VGGDiscriminator()
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == [64, 64, 128, 128, 256, 256, 512, 512]
+    assert [conv.stride[0] for conv in convs] == [1, 2, 1, 2, 1, 2, 1, 2]
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 7
+    assert [conv.bias is not None for conv in convs] == [True] + 7 * [False]
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in dense] == [(512 * 36, 1024), (1024, 1)]
+
+
+def test_size_of_the_published_unet() -> None:
+    assert sum(p.numel() for p in UNetDiscriminator().parameters()) == 4_376_897
+
+
+def test_spectral_norm_is_where_it_belongs() -> None:
+    unet = UNetDiscriminator(channels=4)
+    normalised = [name for name, module in unet.named_children() if is_parametrized(module)]
+    assert normalised == [f"conv{i}" for i in range(1, 9)]
+    layers = [m for m in small_vgg("spectral").modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(layers) == 10
+    assert all(is_parametrized(layer, "weight") for layer in layers)
+
+
+def test_batch_norm_has_no_buffers_and_ignores_the_mode() -> None:
+    network = small_vgg("batch")
+    images = torch.rand(3, 3, 32, 32)
+    assert buffers(network) == {}
+    assert torch.equal(network.train()(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["vgg", "unet"])
+def test_forward_and_backward_in_eval_leave_every_buffer(name: str) -> None:
+    network = spectral(name)
+    before = buffers(network)
+    assert before
+    for _ in range(2):
+        network(torch.rand(2, 3, 32, 32)).mean().backward()
+    after = buffers(network)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["vgg", "unet"])
+def test_advance_moves_only_the_estimates_and_finds_the_largest_singular_value(name: str) -> None:
+    network = spectral(name)
+    with torch.no_grad():  # weights far from those of the first estimate
+        for key, parameter in network.named_parameters():
+            if key.endswith("original"):
+                parameter.normal_()
+    before, weights = buffers(network), {k: v.clone() for k, v in network.named_parameters()}
+    advance_power_iteration(network)
+    # A layer with one output has u = 1 for ever; its v moves.
+    moved = [key for key, buffer in buffers(network).items() if not torch.equal(before[key], buffer)]
+    assert set(moved) >= {key for key in before if key.endswith("_v")}
+    for _ in range(300):
+        advance_power_iteration(network)
+    assert not any(module.training for module in network.modules())
+    assert all(torch.equal(weights[k], v) for k, v in network.named_parameters())
+    for layer in network.modules():
+        if is_parametrized(layer, "weight"):
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_advance_is_one_iteration_and_keeps_the_mode() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4)).train()
+    parametrization = layer.get_submodule("parametrizations.weight")
+    weight = layer.get_parameter("parametrizations.weight.original").detach()
+    v = layer.get_buffer("parametrizations.weight.0._v").clone()
+    advance_power_iteration(layer)
+    u = nn.functional.normalize(weight @ v, dim=0)
+    torch.testing.assert_close(layer.get_buffer("parametrizations.weight.0._u"), u)
+    v = nn.functional.normalize(weight.T @ u, dim=0)
+    torch.testing.assert_close(layer.get_buffer("parametrizations.weight.0._v"), v)
+    assert parametrization.training
+
+
+def test_advance_leaves_other_networks_alone() -> None:
+    network = small_vgg("batch")
+    advance_power_iteration(network)
+    assert buffers(network) == {}
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral", "none", "unet"])
+def test_gradients_reach_the_images_and_every_parameter(norm: str) -> None:
+    network = UNetDiscriminator(channels=4) if norm == "unet" else small_vgg(norm)
+    images = torch.rand(2, 3, 48, 48, requires_grad=True)
+    network.eval()(images).square().mean().backward()
+    assert images.grad is not None
+    assert images.grad.any()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_frozen_it_still_passes_gradients_to_the_images() -> None:
+    network = UNetDiscriminator(channels=4).eval().requires_grad_(False)
+    images = torch.rand(1, 3, 16, 16, requires_grad=True)
+    network(images).mean().backward()
+    assert images.grad is not None
+    assert images.grad.any()
+    assert all(p.grad is None for p in network.parameters())

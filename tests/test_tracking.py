@@ -1,0 +1,146 @@
+"""Trackers: W&B online against a local server, offline without a key, never a prompt, never a hang."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.conftest import ROOT, SHARED, Train, environment, metrics, options
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+WANDB: dict[str, Any] = {
+    "tracker.name": "wandb",
+    "tracker.project": "sr",
+    "tracker.group": "g",
+    "tracker.tags": "one",
+    "train.steps": 3,
+    "train.pretrain_steps": 1,
+    "log.images_every": 3,
+    "checkpoint.every": 1,
+}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The records of the only offline run below a folder, by W&B's own reader."""
+    (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", log], capture_output=True, text=True, check=True, env=environment()
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_without_a_key_it_logs_offline_and_says_so(train: Train, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    done = train(tmp_path / "run", changes=WANDB, **home)
+    assert done.code == 0, done.err
+    assert "W&B: no API key" in done.err
+    assert done.err.count("logging offline") == 1
+    text = json.dumps(records(tmp_path / "run"))
+    for name in ("g/total", "d/loss", "val/psnr_y", "perf/images_per_second", "samples"):
+        assert name in text
+    pictures = list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert pictures
+
+
+def test_a_server_that_does_not_answer_costs_seconds(train: Train, tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound but not listening: refused at once
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        done = train(tmp_path / "run", changes=WANDB, WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
+    assert done.code == 0, done.err
+    assert "W&B: 127.0.0.1 does not answer" in done.err
+    assert time.monotonic() - started < 60
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A local server that a real online run works against."""
+    tool = SHARED / "tools/wandb_standin.py"
+    if not tool.is_file():
+        pytest.skip("needs the W&B stand-in in ../shared")
+    out = tmp_path / "server"
+    process = subprocess.Popen(
+        [sys.executable, tool, "--port", "0", "--dir", out], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout
+    port = int(process.stdout.readline().split()[-1])
+    yield f"http://127.0.0.1:{port}", out
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.slow
+def test_online_a_resumed_run_is_one_run(train: Train, tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, out = server
+    online = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}
+    done = train(tmp_path / "run", changes=WANDB | {"train.steps": 2}, **online)
+    assert done.code == 0, done.err
+    assert "does not answer" not in done.err
+    done = train(tmp_path / "run", changes=WANDB, **online)
+    assert done.code == 0, done.err
+    (folder,) = (out / "runs").iterdir()
+    state = json.loads((folder / "run.json").read_text())
+    assert state["project"] == "sr"
+    assert "one" in json.dumps(state)
+    assert "pretrain_steps" in json.dumps(state["config"])
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in history if "g/total" in line]
+    assert steps == [1, 2, 3]
+
+
+def test_tensorboard_gets_scalars_and_pictures(train: Train, tmp_path: Path) -> None:
+    done = train(tmp_path / "run", changes=WANDB | {"tracker.name": "tensorboard"})
+    assert done.code == 0, done.err
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (log,) = {path.parent for path in (tmp_path / "run").rglob("events.out.tfevents.*") if "samples" not in str(path)}
+    events = EventAccumulator(str(log))
+    events.Reload()
+    assert {"g/total", "val/psnr_y"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("g/total")] == [1, 2, 3]
+    assert "samples" in " ".join(events.Tags()["images"])
+
+
+def test_on_a_terminal_there_is_a_bar(shards: Path, validation: Path, tmp_path: Path) -> None:
+    base = {"run.dir": tmp_path / "run", "data.train": shards, "data.validation": validation}
+    child = pexpect.spawn(
+        str(Path(sys.executable).with_name("srgan-dist")),
+        ["train", *options(base)],
+        cwd=str(ROOT),
+        env={**environment(), "TERM": "xterm-256color"},
+        dimensions=(30, 160),
+        encoding="utf-8",
+        timeout=120,
+    )
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0, child.before
+    screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", child.before)
+    assert "6/6" in screen
+    assert "img/s" in screen
+    assert "PSNR-Y" in screen
+    assert "after pretraining" in screen  # the table at the end
+    assert len(metrics(tmp_path / "run")) == 6
+
+
+def test_without_a_terminal_there_are_plain_lines(train: Train, tmp_path: Path) -> None:
+    done = train(tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "\r" not in done.err
+    assert "\x1b" not in done.err
+    lines = [line for line in done.lines if re.search(r"step \d/6", line)]
+    assert len(lines) == 6
+    assert all(re.search(r"\d:\d\d:\d\d left", line) for line in lines)
