@@ -113,12 +113,12 @@ class SRGenerator(nn.Module):
         Returns:
             The image, ``scale`` times as large; modes L, RGB and RGBA.
         """
-        lr = image_tensor(np.asarray(image.convert("RGB")))
+        lr = image_tensor(np.array(image.convert("RGB")))
         sr = Image.fromarray(image_array(self.upscale_tensor(lr, tile=tile, on_tile=on_tile)))
         if image.mode in ("1", "L"):
             return sr.convert("L")
         if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-            alpha = np.asarray(image.convert("RGBA").getchannel("A"))[..., None]
+            alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
             sr.putalpha(Image.fromarray(upscale_bicubic(alpha, self.scale)[..., 0]))
         return sr
 
@@ -168,8 +168,10 @@ def upscale_file(
     temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sr.save(temporary)
-        temporary.replace(target)
+        try:
+            sr.save(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{target}: cannot be written ({error})") from None

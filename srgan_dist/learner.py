@@ -26,7 +26,7 @@ class FiniteGuard:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.tripped = torch.zeros((), device=runtime.device)
+        self.tripped = torch.zeros((), dtype=torch.float32, device=runtime.device)
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     def watch(self, step: int, values: Mapping[str, Tensor], *, norm_of: str) -> None:

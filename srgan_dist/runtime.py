@@ -13,8 +13,9 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from srgan_dist.errors import UserError
@@ -51,11 +52,7 @@ class Runtime:
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=tracker,
             project_dir=folder,
-            # Buffers differ only by BatchNorm's running statistics, which no training forward reads; sending
-            # them before every forward would also write into a graph that still waits for its backward.
-            # The window is ours; a number in the user's accelerate configuration must not divide the loss again.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
@@ -89,8 +86,12 @@ class Runtime:
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
-        prepared = self.accelerator.prepare(network, optimizer)
-        return cast("tuple[nn.Module, Optimizer]", prepared)
+        wrapped, optimizer = self.accelerator.prepare(network, optimizer)
+        if isinstance(wrapped, DistributedDataParallel):
+            # Equal at the start; later they differ only by BatchNorm's running statistics, which no training forward
+            # reads, and sending them before every forward would write into a graph that still waits for its backward.
+            wrapped.broadcast_buffers = False
+        return wrapped, optimizer
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -94,6 +96,19 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 240, **extra: s
 def cli(*arguments: str | Path, **options: Any) -> Finished:
     """Run ``srgan-dist`` as a user does."""
     return run(Path(sys.executable).with_name("srgan-dist"), *arguments, **options)
+
+
+def call(*arguments: str | Path) -> Finished:
+    """Run ``srgan-dist`` in this process: for the commands that start no ranks, and much faster."""
+    from srgan_dist.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Finished(code, out.getvalue(), err.getvalue())
 
 
 def launch(ranks: int, script: str | Path, *arguments: str | Path, **options: Any) -> Finished:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from srgan_dist.build import build_generator, generator_metadata
 from srgan_dist.checkpoint import save_weights
 from srgan_dist.config import SRResNetConfig
-from tests.conftest import SHARED, Finished, Train, cli, photo
+from tests.conftest import SHARED, Finished, Train, call, cli, photo
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def refused(done: Finished, *parts: str | Path) -> None:
 def test_pack_evaluate_upscale(images: Path, validation: Path, weights: Path, tmp_path: Path) -> None:
     done = cli("pack", images, tmp_path / "shards", "--tile", "48")
     assert done.code == 0, done.err
-    assert "6 images, 16 tiles, 1 shards" in done.err
+    assert "6 images, 30 tiles, 1 shards" in done.err
 
     done = cli("evaluate", weights, validation, images, "--json", tmp_path / "result.json")
     assert done.code == 0, done.err
@@ -73,7 +73,7 @@ def test_upscale_keeps_grey_and_alpha(weights: Path, tmp_path: Path) -> None:
     Image.fromarray(colour[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(np.dstack([colour, alpha])).save(tmp_path / "alpha.png")
     for name, mode in (("grey", "L"), ("alpha", "RGBA")):
-        done = cli("upscale", tmp_path / f"{name}.png", tmp_path / f"{name}_x4.png", "--weights", weights)
+        done = call("upscale", tmp_path / f"{name}.png", tmp_path / f"{name}_x4.png", "--weights", weights)
         assert done.code == 0, done.err
         with Image.open(tmp_path / f"{name}_x4.png") as image:
             assert (image.mode, image.size) == (mode, (208, 160))
@@ -149,7 +149,7 @@ def test_pack_refuses_bad_folders(tmp_path: Path, make: Callable[[Path], None] |
     folder = tmp_path / "hr"
     if make:
         make(folder)
-    refused(cli("pack", folder, tmp_path / "out"), folder, *parts)
+    refused(call("pack", folder, tmp_path / "out"), folder, *parts)
     assert sorted(path.name for path in tmp_path.iterdir()) == (["hr"] if make else [])
 
 
@@ -160,20 +160,20 @@ def test_pack_refuses_pairs_that_do_not_fit(tmp_path: Path) -> None:
         Image.fromarray(photo(64, 64, number)).save(tmp_path / "hr" / f"{number}.png")
         Image.fromarray(photo(32, 32, number)).save(tmp_path / "lr" / f"{number}x4.png")
     Image.fromarray(photo(16, 16)).save(tmp_path / "few/0.png")
-    refused(cli("pack", tmp_path / "hr", tmp_path / "out", "--lr", tmp_path / "lr"), "is 32x32, expected 16x16")
-    refused(cli("pack", tmp_path / "hr", tmp_path / "out", "--lr", tmp_path / "few"), "1.png has no LR image")
-    refused(cli("pack", tmp_path / "hr", tmp_path / "out", "--tile", "50"), "50", "4")
-    refused(cli("pack", tmp_path / "hr", tmp_path / "out", "--min-side", "65"), "no image has 65 pixels a side")
+    refused(call("pack", tmp_path / "hr", tmp_path / "out", "--lr", tmp_path / "lr"), "is 32x32, expected 16x16")
+    refused(call("pack", tmp_path / "hr", tmp_path / "out", "--lr", tmp_path / "few"), "1.png has no LR image")
+    refused(call("pack", tmp_path / "hr", tmp_path / "out", "--tile", "50"), "50", "4")
+    refused(call("pack", tmp_path / "hr", tmp_path / "out", "--min-side", "65"), "no image has 65 pixels a side")
     assert not (tmp_path / "out").exists()
 
 
 def test_pack_refuses_a_folder_that_is_taken_or_cannot_be_written(images: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/file").write_text("mine")
-    refused(cli("pack", images, tmp_path / "taken"), "taken")
+    refused(call("pack", images, tmp_path / "taken"), "taken")
     assert (tmp_path / "taken/file").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
-    refused(cli("pack", images, tmp_path / "file/out"), "file/out", "cannot be written")
+    refused(call("pack", images, tmp_path / "file/out"), "file/out", "cannot be written")
 
 
 BAD_RUNS: list[tuple[str, dict[str, Any], list[str]]] = [
@@ -201,8 +201,8 @@ def test_train_refuses(train: Train, tmp_path: Path, changes: dict[str, Any], pa
 
 
 def test_train_refuses_a_missing_configuration(tmp_path: Path) -> None:
-    refused(cli("train", "--config", tmp_path / "none.yaml"), tmp_path / "none.yaml", "cannot read")
-    refused(cli("train", "--config"), "--config")
+    refused(call("train", "--config", tmp_path / "none.yaml"), tmp_path / "none.yaml", "cannot read")
+    refused(call("train", "--config"), "--config")
 
 
 def test_train_refuses_a_run_folder_that_cannot_be_written(train: Train, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_weights_that_are_none(validation: Path, tmp_path: Path) -> None:
             ("bare.safetensors", "without srgan-dist's metadata"),
             ("wrong.safetensors", "do not fit"),
         ):
-            refused(cli(*[tmp_path / name if part is None else part for part in command]), name, part)
+            refused(call(*[tmp_path / name if part is None else part for part in command]), name, part)
     assert not (tmp_path / "out").exists()
 
 
@@ -253,13 +253,13 @@ def test_upscale_and_evaluate_refuse(weights: Path, validation: Path, tmp_path: 
     small.mkdir()
     Image.fromarray(photo(16, 16)).save(small / "tiny.png")
     options = ["--weights", weights]
-    refused(cli("upscale", tmp_path / "none.png", tmp_path / "out.png", *options), "none.png", "no such image")
-    refused(cli("upscale", tmp_path / "text.png", tmp_path / "out.png", *options), "text.png", "cannot be read")
-    refused(cli("upscale", tmp_path / "empty", tmp_path / "out", *options), "holds no images")
-    refused(cli("upscale", image, tmp_path / "out.xyz", *options), "out.xyz", "cannot be written")
-    refused(cli("upscale", image, tmp_path / "text.png/out.png", *options), "cannot be written")
-    refused(cli("upscale", image, tmp_path / "out.png", *options, "--tile", "8"), "--tile is 8", "at least 48")
-    refused(cli("evaluate", weights, small), "tiny is 16x16", "at least 19 pixels")
-    refused(cli("evaluate", weights, tmp_path / "empty"), "holds no images")
-    refused(cli("evaluate", weights, validation, "--json", tmp_path / "no/where.json"), "where.json", "written")
+    refused(call("upscale", tmp_path / "none.png", tmp_path / "out.png", *options), "none.png", "no such image")
+    refused(call("upscale", tmp_path / "text.png", tmp_path / "out.png", *options), "text.png", "cannot be read")
+    refused(call("upscale", tmp_path / "empty", tmp_path / "out", *options), "holds no images")
+    refused(call("upscale", image, tmp_path / "out.xyz", *options), "out.xyz", "cannot be written")
+    refused(call("upscale", image, tmp_path / "text.png/out.png", *options), "cannot be written")
+    refused(call("upscale", image, tmp_path / "out.png", *options, "--tile", "8"), "--tile is 8", "at least 48")
+    refused(call("evaluate", weights, small), "tiny is 16x16", "at least 19 pixels")
+    refused(call("evaluate", weights, tmp_path / "empty"), "holds no images")
+    refused(call("evaluate", weights, validation, "--json", tmp_path / "no/where.json"), "where.json", "written")
     assert not list(tmp_path.glob("out*"))

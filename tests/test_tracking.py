@@ -106,7 +106,8 @@ def test_tensorboard_gets_scalars_and_pictures(train: Train, tmp_path: Path) -> 
     assert done.code == 0, done.err
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (log,) = {path.parent for path in (tmp_path / "run").rglob("events.out.tfevents.*") if "samples" not in str(path)}
+    logs = sorted({path.parent for path in (tmp_path / "run").rglob("events.out.tfevents.*")})
+    log = logs[0]  # below it, one folder for the hyper-parameters
     events = EventAccumulator(str(log))
     events.Reload()
     assert {"g/total", "val/psnr_y"} <= set(events.Tags()["scalars"])
