@@ -46,6 +46,7 @@ from srgan_dist.schedule import learning_rate
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
 from srgan_dist.validate import Validator, check_sizes
+from srgan_dist.weights import initialise
 
 
 def build_generator(config: GeneratorConfig, *, scale: int) -> nn.Module:
@@ -214,7 +215,10 @@ def build_trainer(
             clip=config.train.clip_grad_norm,
         )
 
-    generator = runtime.place(build_generator(config.generator, scale=config.data.scale))
+    network = build_generator(config.generator, scale=config.data.scale)
+    if config.run.init_from:
+        initialise(network, config.run.init_from)
+    generator = runtime.place(network)
     # Before the generator learns mixed precision: the average is validated and saved in fp32.
     ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay))  # type: ignore[no-untyped-call]
     adversarial = config.adversarial_steps > 0

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.runtime import Runtime
+from srgan_dist.weights import sync_file
 
 log = logging.getLogger("srgan_dist")
 
@@ -122,7 +123,7 @@ class Checkpoints:
     def _write(self, folder: Path, snapshot: Snapshot) -> None:
         rng = folder / f"rng-{self.runtime.rank:05d}.pt"
         torch.save(snapshot.rng, rng)
-        _sync_file(rng)
+        sync_file(rng)
         if not self.runtime.is_main:
             return
         for name, weights in snapshot.weights.items():
@@ -135,7 +136,7 @@ class Checkpoints:
         counters = snapshot.counters | {"world_size": self.runtime.world_size}
         (folder / _STATE).write_text(json.dumps(counters, indent=2), encoding="utf-8")
         for path in folder.iterdir():
-            _sync_file(path)
+            sync_file(path)
 
     def found(self) -> list[Path]:
         """Folders of finished checkpoints, newest first."""
@@ -233,41 +234,11 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights as safetensors under their final name only when they are complete.
-
-    Args:
-        path: The file.
-        weights: State dict.
-        metadata: Strings stored in the file's header.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({key: value.detach().contiguous() for key, value in weights.items()}, temporary, dict(metadata))
-    _sync_file(temporary)
-    temporary.replace(path)
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read weights and metadata of a safetensors file.
-
-    Raises:
-        UserError: There is no such file, or it is not safetensors.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such weights file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file of weights ({error})") from None
-
-
 def _seal(folder: Path) -> None:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     manifest = folder / _MANIFEST
     manifest.write_text(json.dumps({"version": 1, "files": files}, indent=2), encoding="utf-8")
-    _sync_file(manifest)
+    sync_file(manifest)
     _sync_folder(folder)
 
 
@@ -277,11 +248,6 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
         return digest.hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

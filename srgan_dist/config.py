@@ -52,6 +52,8 @@ class RunConfig(Section):
     resume: str = "auto"
     """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
     start anew; or the path of a checkpoint folder."""
+    init_from: Path | None = None
+    """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
 
 
 class DataConfig(Section):

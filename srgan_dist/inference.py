@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from srgan_dist.build import build_generator
-from srgan_dist.checkpoint import load_weights
 from srgan_dist.config import GeneratorConfig
 from srgan_dist.data.benchmark import image_array, image_tensor
 from srgan_dist.data.images import list_images, read_image
@@ -21,6 +20,7 @@ from srgan_dist.data.resize import upscale_bicubic
 from srgan_dist.errors import UserError
 from srgan_dist.metrics import to_uint8
 from srgan_dist.tiling import upscale_tiled
+from srgan_dist.weights import load_weights
 
 DEFAULT_TILE = 256
 

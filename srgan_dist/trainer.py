@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from srgan_dist.checkpoint import Checkpoints, Snapshot, save_weights
+from srgan_dist.checkpoint import Checkpoints, Snapshot
 from srgan_dist.clock import Clock
 from srgan_dist.config import TrainConfig
 from srgan_dist.data.loader import Pair, Windows, to_device
@@ -25,6 +25,7 @@ from srgan_dist.objective import Objective, Terms
 from srgan_dist.runtime import Runtime
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
+from srgan_dist.weights import save_weights
 
 log = logging.getLogger("srgan_dist")
 

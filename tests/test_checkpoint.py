@@ -112,7 +112,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_old_ones(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("srgan_dist.checkpoint._sync_file", full)
+    monkeypatch.setattr("srgan_dist.checkpoint.sync_file", full)
     with pytest.raises(CheckpointNotSaved, match="earlier ones are untouched"):
         checkpoints.save(2, snapshot(2))
     assert checkpoints.newest() == tmp_path / "step-000001"

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from srgan_dist import SRGenerator
 from srgan_dist.build import build_generator, generator_metadata
-from srgan_dist.checkpoint import save_weights
 from srgan_dist.config import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
+from srgan_dist.weights import save_weights
 from tests.conftest import photo
 
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "srgan_dist"
 
 FLOORS: dict[int, set[str]] = {
     0: {"errors", "config", "configfile", "losses", "metrics", "schedule", "clock", "tiling", "sheet", "models"},
-    1: {"data", "runtime", "tracking", "checkpoint", "objective", "learner"},
+    1: {"data", "runtime", "weights", "tracking", "checkpoint", "objective", "learner"},
     2: {"validate", "trainer"},
     3: {"build"},
     4: {"inference", "evaluate", "run"},
@@ -24,6 +24,7 @@ SIDEWAYS = {
     ("configfile", "config"),
     ("models", "errors"),
     ("checkpoint", "runtime"),
+    ("checkpoint", "weights"),
     ("learner", "runtime"),
     ("trainer", "validate"),
     ("evaluate", "inference"),
@@ -39,7 +40,7 @@ OWNERS = {
     "accelerate": {"runtime", "tracking"},
     "timm": {"models"},
     "torchmetrics": {"metrics"},
-    "safetensors": {"checkpoint", "models"},
+    "safetensors": {"checkpoint", "weights", "models"},
 }
 CONFIG_READERS = {"trainer": {"TrainConfig"}}
 
