@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from srgan_dist.errors import Failure
 from srgan_dist.runtime import Runtime, grad_norm
+
+
+class NonFiniteLoss(Failure):
+    """A loss was infinite or not a number; the optimizers have not moved since."""
+
+    on_every_rank = True
 
 
 class FiniteGuard:
@@ -62,6 +69,20 @@ class FiniteGuard:
         # The most telling of what broke at that step: a term, else the sum, else the gradient.
         sums = [name for name in found[step] if not name.startswith("grad_norm")]
         return step, [name for name in sums if name != "g/total"] or sums or found[step]
+
+    def stop_if_tripped(self) -> None:
+        """Stop the run if a value was not finite: on all ranks together, since all know the same.
+
+        Raises:
+            NonFiniteLoss: Names the step and the term.
+        """
+        fault = self.first_fault()
+        if fault:
+            step, terms = fault
+            raise NonFiniteLoss(
+                f"step {step}: {', '.join(terms)} is not finite; no optimizer has moved since. "
+                "Lower the learning rate, set train.clip_grad_norm, or use train.precision=fp32"
+            )
 
 
 class Learner:

@@ -18,7 +18,6 @@ from srgan_dist.config import TrainConfig
 from srgan_dist.data.loader import Pair, Windows, to_device
 from srgan_dist.data.order import as_hex
 from srgan_dist.data.pairs import Batch
-from srgan_dist.errors import Failure
 from srgan_dist.learner import FiniteGuard, Learner, WindowMean, with_last
 from srgan_dist.models.discriminator import advance_power_iteration
 from srgan_dist.objective import Objective, Terms
@@ -38,12 +37,6 @@ class Intervals:
     images: int
     validate: int
     checkpoint: int
-
-
-class NonFiniteLoss(Failure):
-    """A loss was infinite or not a number; the optimizers have not moved since."""
-
-    on_every_rank = True
 
 
 class Trainer:
@@ -203,13 +196,7 @@ class Trainer:
         waits = self.is_due(self.intervals.log) or self.validation_is_due or self.is_due(self.intervals.checkpoint)
         if self.runtime.device.type != "cpu" and not waits:
             return
-        fault = self.guard.first_fault()
-        if fault:
-            step, terms = fault
-            raise NonFiniteLoss(
-                f"step {step}: {', '.join(terms)} is not finite; no optimizer has moved since. "
-                "Lower the learning rate, set train.clip_grad_norm, or use train.precision=fp32"
-            )
+        self.guard.stop_if_tripped()
 
     def report(self) -> None:
         """Log, validate and draw, whatever is due; one line of metrics a step."""
