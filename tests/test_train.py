@@ -229,7 +229,7 @@ def test_every_network_and_loss_trains(
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_stops_the_run(train: Train, tmp_path: Path, ranks: int) -> None:
-    changes = {"optimizer.pretrain.learning_rate": 1e30, "train.pretrain_steps": 6}
+    changes = {"optimizer.pretrain.learning_rate": 1e38, "train.pretrain_steps": 6}
     done = train(tmp_path / "run", ranks=ranks, changes=changes)
     assert done.code == 1
     assert "g/pixel is not finite; no optimizer has moved since" in done.err
