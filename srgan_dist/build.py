@@ -196,9 +196,9 @@ def build_trainer(
         UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
     """
     shards = build_shards(config.data)
-    stream = {"shards": shards.digest, "run.seed": config.run.seed, "data.patch_size": config.data.patch_size}
+    stream = {"data.train": shards.digest, "run.seed": config.run.seed, "data.patch_size": config.data.patch_size}
     if position:
-        _refuse_other_data(position["stream"], stream)
+        _refuse_other_data(position["stream"], stream, allowed=config.run.allow_changes)
     consumed = position["consumed"] if position else 0
     windows, dataset = build_windows(config.data, shards, seed=config.run.seed, consumed=consumed, runtime=runtime)
     torch.manual_seed(config.run.seed)
@@ -251,13 +251,13 @@ def build_trainer(
     )
 
 
-def _refuse_other_data(old: dict[str, Any], new: dict[str, Any]) -> None:
+def _refuse_other_data(old: dict[str, Any], new: dict[str, Any], *, allowed: Sequence[str]) -> None:
     for name, value in new.items():
-        if old[name] != value:
-            what = "other shards" if name == "shards" else f"{name} {old[name]}, now {value}"
+        if old[name] != value and name not in allowed:
+            was = "data.train held other shards" if name == "data.train" else f"{name} was {old[name]}, now {value}"
             raise UserError(
-                f"the checkpoint's position in the data is one of {what}: the run cannot go on from there; "
-                "set it back, or start anew by run.resume=never or another run.dir"
+                f"{was}: the run cannot go on from its checkpoint to the same next sample; set it back, "
+                f"start anew by run.resume=never, or go on all the same by --run.allow_changes={name}"
             )
 
 

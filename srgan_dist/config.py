@@ -31,6 +31,7 @@ def _as_tuple(value: object) -> object:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[Literal["data.train", "data.patch_size", "run.seed"], ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -52,6 +53,9 @@ class RunConfig(Section):
     resume: str = "auto"
     """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
     start anew; or the path of a checkpoint folder."""
+    allow_changes: Names = ()
+    """Names among data.train, data.patch_size and run.seed that may differ from the checkpoint's when a run goes on;
+    its position then counts in the new data."""
     init_from: Path | None = None
     """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
 
