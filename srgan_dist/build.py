@@ -43,6 +43,7 @@ from srgan_dist.models.srresnet import SRResNet
 from srgan_dist.objective import Features, Objective
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import learning_rate
+from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
 from srgan_dist.validate import Validator, check_sizes
@@ -181,7 +182,13 @@ def build_validation_images(folders: Sequence[str], *, scale: int) -> list[Image
 
 
 def build_trainer(
-    config: Config, *, runtime: Runtime, journal: Journal, checkpoints: Checkpoints, position: dict[str, Any] | None
+    config: Config,
+    *,
+    runtime: Runtime,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    signals: StopSignals,
+    position: dict[str, Any] | None,
 ) -> Trainer:
     """Everything that a run needs, with fresh weights.
 
@@ -190,6 +197,7 @@ def build_trainer(
         runtime: The machine and the other ranks.
         journal: Where numbers go.
         checkpoints: Where state goes.
+        signals: Whether this process was asked to stop.
         position: `Trainer.position` of the checkpoint to go on from, or None to begin with the data's first window.
 
     Raises:
@@ -248,6 +256,7 @@ def build_trainer(
         validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None,
         folder=config.run.dir,
         metadata=generator_metadata(config.generator, scale=config.data.scale),
+        signals=signals,
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from srgan_dist.config import Config
 from srgan_dist.configfile import load_config
-from srgan_dist.errors import Failure, UserError
+from srgan_dist.errors import Failure, Stopped, UserError
 
 log = logging.getLogger("srgan_dist")
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +65,8 @@ def told(action: Callable[[], None]) -> int:
         action()
     except UserError as error:
         return _tell(str(error), USAGE, on_every_rank=True)
+    except Stopped as error:
+        return _tell(str(error), STOPPED, on_every_rank=True)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED, on_every_rank=True)
     except Failure as error:

@@ -5,6 +5,10 @@ class UserError(Exception):
     """The user's mistake (exit code 2): the message says what, where, what is allowed, and what to do."""
 
 
+class Stopped(Exception):
+    """A run that stopped on a signal with everything saved (exit code 75): started again, it goes on."""
+
+
 class Failure(Exception):
     """Something that failed although the user did nothing wrong (exit code 1), and whose message says it all."""
 

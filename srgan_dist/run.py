@@ -12,13 +12,17 @@ from typing import Any
 from srgan_dist.build import build_trainer
 from srgan_dist.checkpoint import Checkpoints, Snapshot
 from srgan_dist.config import Config
-from srgan_dist.errors import UserError
+from srgan_dist.errors import Stopped, UserError
 from srgan_dist.inference import SRGenerator
 from srgan_dist.runtime import Runtime
+from srgan_dist.signals import StopSignals, stop_signals
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
 
 log = logging.getLogger("srgan_dist")
+
+
+STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -33,7 +37,13 @@ def train(config: Config) -> dict[str, Any]:
     Raises:
         UserError: The configuration does not fit the machine, the data or the checkpoint.
         NonFiniteLoss: A loss was infinite or not a number.
+        Stopped: A signal came; everything is saved, and the marker is written.
     """
+    with stop_signals() as signals:
+        return _train(config, signals)
+
+
+def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     runtime = Runtime(
         precision=config.train.precision,
         channels_last=config.train.channels_last,
@@ -55,25 +65,32 @@ def train(config: Config) -> dict[str, Any]:
     )
     failed = True
     try:
-        trainer = _start(config, runtime, journal, set_aside)
+        trainer = _start(config, runtime, journal, set_aside, signals)
         trainer.run()
         result = _finish(config, trainer, runtime)
         trainer.windows.close()
         failed = False
+    except Stopped:
+        if runtime.is_main:
+            marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
+            (config.run.dir / STOPPED).write_text(json.dumps(marker), encoding="utf-8")
+        raise
     finally:
         journal.close(failed=failed)
         runtime.close()
     return result
 
 
-def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path | None) -> Trainer:
+def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path | None, signals: StopSignals) -> Trainer:
     """Build the trainer, go on from a checkpoint or begin, and say which."""
     folder = config.run.dir
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep, runtime=runtime)
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
     snapshot = checkpoints.load(source) if source else None
     position = snapshot.counters["position"] if snapshot else None
-    trainer = build_trainer(config, runtime=runtime, journal=journal, checkpoints=checkpoints, position=position)
+    trainer = build_trainer(
+        config, runtime=runtime, journal=journal, checkpoints=checkpoints, signals=signals, position=position
+    )
     tracker_id = None
     if snapshot and source:
         _restore(trainer, snapshot, source)
@@ -87,6 +104,7 @@ def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path |
         log.info("%s: starts anew%s", folder, old)
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / STOPPED).unlink(missing_ok=True)
         # Started again with this file, the run goes on.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         (folder / "config.yaml").write_text(resolved.to_yaml(), encoding="utf-8")

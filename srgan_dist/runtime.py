@@ -58,6 +58,8 @@ class Runtime:
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
+        hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        self._hosts = cast("dist.ProcessGroup | None", hosts)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._check_world()
         on_gpu = self.device.type == "cuda"
@@ -140,7 +142,15 @@ class Runtime:
 
     def all_agree(self, ok: bool) -> bool:
         """True where every rank says so: the only ground for a decision that changes control flow."""
-        return int(self.reduce_sum(torch.tensor(0 if ok else 1))) == 0
+        return not self.anyone(not ok)
+
+    def anyone(self, wish: bool) -> bool:
+        """True on every rank where it is true on one. Asked over the CPU: the device need not catch up."""
+        if self._hosts is None:
+            return wish
+        votes = torch.tensor(int(wish))
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
+        return bool(votes.item())
 
     def barrier(self) -> None:
         """Wait for every rank."""

@@ -18,10 +18,12 @@ from srgan_dist.config import TrainConfig
 from srgan_dist.data.loader import Pair, Windows, to_device
 from srgan_dist.data.order import as_hex
 from srgan_dist.data.pairs import Batch
+from srgan_dist.errors import Stopped
 from srgan_dist.learner import FiniteGuard, Learner, WindowMean, with_last
 from srgan_dist.models.discriminator import advance_power_iteration
 from srgan_dist.objective import Objective, Terms
 from srgan_dist.runtime import Runtime
+from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
 from srgan_dist.weights import save_weights
@@ -62,6 +64,7 @@ class Trainer:
         validator: Measures a generator, or None.
         folder: The run's folder.
         metadata: Stored with the weights: architecture and scale.
+        signals: Whether this process was asked to stop.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Trainer:
         validator: Validator | None,
         folder: Path,
         metadata: Mapping[str, str],
+        signals: StopSignals,
     ) -> None:
         self.config, self.runtime, self.guard = config, runtime, guard
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
@@ -96,7 +100,7 @@ class Trainer:
             checkpoints,
             validator,
         )
-        self.folder, self.metadata = folder, metadata
+        self.folder, self.metadata, self.signals = folder, metadata, signals
         self.ema = ema
         self.ema.module.eval()
         self.generator.network.train()
@@ -124,6 +128,7 @@ class Trainer:
             self.report()
             self.checkpoint()
             self.journal.advance(self.step)
+            self.stop_if_asked()
 
     def describe(self) -> str:
         """One line: how a window is made up, and the ratio."""
@@ -261,11 +266,21 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Save everything, if due."""
-        if not self.is_due(self.intervals.checkpoint):
-            return
+        if self.is_due(self.intervals.checkpoint):
+            self.save()
+
+    def save(self) -> None:
+        """Save everything."""
         with self.clock.paused():
             self.checkpoints.save(self.step, self.snapshot())
             self.save_weights("generator")
+
+    def stop_if_asked(self) -> None:
+        """Stop at this step boundary if any rank received a signal."""
+        if self.step < self.config.steps and self.runtime.anyone(self.signals.received is not None):
+            if not self.is_due(self.intervals.checkpoint):
+                self.save()
+            raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
     def save_weights(self, name: str) -> None:
         """Write the averaged generator for use."""

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "srgan_dist"
 
 FLOORS: dict[int, set[str]] = {
     0: {"errors", "config", "configfile", "losses", "metrics", "schedule", "clock", "tiling", "sheet", "models"},
-    1: {"data", "runtime", "weights", "tracking", "checkpoint", "objective", "learner"},
+    1: {"data", "runtime", "signals", "weights", "tracking", "checkpoint", "objective", "learner"},
     2: {"validate", "trainer"},
     3: {"build"},
     4: {"inference", "evaluate", "run"},

@@ -22,6 +22,7 @@ from srgan_dist.models.discriminator import VGGDiscriminator
 from srgan_dist.models.srresnet import SRResNet
 from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
+from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
 
@@ -100,6 +101,7 @@ def main(shards: str, out: str, micro_batch: str, g_per_d: str, kind: str, norm:
         validator=None,
         folder=folder,
         metadata={},
+        signals=StopSignals(),
     )
     trainer.journal.start(step=0, tracker_id=None)
     trainer.run()

@@ -1,0 +1,112 @@
+"""A signal at any moment: everything saved, the marker written, no process left, and the run goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, Train, environment, metrics, options
+
+LONG: dict[str, Any] = {"train.steps": 4000, "checkpoint.every": 4000, "loss.perceptual.weight": 0}
+
+
+def start(ranks: int, arguments: list[str], **extra: str) -> subprocess.Popen[str]:
+    """A training in a process group of its own, as a shell or a cluster starts it."""
+    programs = Path(sys.executable).parent
+    launcher = [programs / "accelerate", "launch", "--main_process_port", "0", "--config_file"]
+    launcher += [ROOT / "launch/accelerate/cpu_two_ranks.yaml", "train.py"]
+    command = [programs / "srgan-dist", "train"] if ranks == 1 else launcher
+    return subprocess.Popen(
+        [*map(str, command), *arguments],
+        cwd=ROOT,
+        env=environment(**extra),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < steps:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def left_behind(group: int) -> list[psutil.Process]:
+    """Processes of a group that still run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ranks", "number", "workers"),
+    [
+        (1, signal.SIGTERM, 0),
+        (1, signal.SIGINT, 2),
+        (1, signal.SIGUSR1, 1),
+        pytest.param(2, signal.SIGTERM, 1, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGINT, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_the_run_goes_on(
+    train: Train, shards: Path, validation: Path, tmp_path: Path, ranks: int, number: signal.Signals, workers: int
+) -> None:
+    base = {"data.train": shards, "data.validation": validation, "data.workers": workers}
+    folder = tmp_path / "run"
+    process = start(ranks, options(base | LONG | {"run.dir": folder}))
+    wait_for_steps(folder, 5, process)
+    if number == signal.SIGTERM and ranks == 2:
+        process.send_signal(number)  # a cluster tells the launcher, which tells the ranks
+    else:
+        os.killpg(process.pid, number)  # a terminal tells the whole group, loader workers too
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 75 if ranks == 1 else process.returncode != 0, err
+    assert "with everything saved" in err
+    assert not left_behind(process.pid)
+    step = json.loads((folder / "stopped.json").read_text())["step"]
+    assert (folder / f"checkpoints/step-{step:06d}/manifest.json").is_file()
+    assert [line["step"] for line in metrics(folder)] == list(range(1, step + 1))
+
+    end = {"train.steps": step + 3}
+    done = train(folder, ranks=ranks, changes=LONG | end)
+    assert done.code == 0, done.err
+    assert f"goes on after step {step} of" in done.err
+    assert not (folder / "stopped.json").exists()
+    assert train(tmp_path / "whole", ranks=ranks, changes=LONG | end).code == 0
+    for first, second in zip(metrics(folder), metrics(tmp_path / "whole"), strict=True):
+        for key in ("data/digest", "g/total", "grad_norm/g"):
+            assert first[key] == second[key], key
+
+
+def test_a_second_interrupt_stops_at_once(shards: Path, tmp_path: Path) -> None:
+    changes = LONG | {"run.dir": tmp_path / "run", "data.train": shards, "data.batch_size": 512, "data.patch_size": 80}
+    process = start(1, options(changes))
+    wait_for_steps(tmp_path / "run", 1, process)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode in (75, 130), err  # 75: the step ended between the two
+    assert "Traceback" not in err
+    assert time.monotonic() - begin < 20
+    assert not left_behind(process.pid)
