@@ -98,7 +98,7 @@ def test_a_signal_saves_and_the_run_goes_on(
 
 
 def test_a_second_interrupt_stops_at_once(shards: Path, tmp_path: Path) -> None:
-    changes = LONG | {"run.dir": tmp_path / "run", "data.train": shards, "data.batch_size": 512, "data.patch_size": 80}
+    changes = LONG | {"run.dir": tmp_path / "run", "data.train": shards, "data.batch_size": 1024}
     process = start(1, options(changes))
     wait_for_steps(tmp_path / "run", 1, process)
     begin = time.monotonic()
