@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from itertools import chain
 from typing import Any
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import assert_never
 
+from srgan_dist.build_data import build_shards, build_validation_images, build_windows, refuse_other_data
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
     Config,
-    DataConfig,
     DiscriminatorConfig,
     EfficientNetLite0Config,
     GeneratorConfig,
@@ -29,11 +28,6 @@ from srgan_dist.config import (
     VGG19Config,
     VGGDiscriminatorConfig,
 )
-from srgan_dist.data.benchmark import ImagePair, read_pairs
-from srgan_dist.data.index import ShardSet, open_shards
-from srgan_dist.data.loader import Windows, make_loader, micro_batches
-from srgan_dist.data.pairs import PairDataset
-from srgan_dist.errors import UserError
 from srgan_dist.learner import FiniteGuard, Learner
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
@@ -46,7 +40,7 @@ from srgan_dist.schedule import learning_rate
 from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
-from srgan_dist.validate import Validator, check_sizes
+from srgan_dist.validate import Validator
 from srgan_dist.weights import initialise
 
 
@@ -138,49 +132,6 @@ def build_learning_rates(config: Config) -> Callable[[int], tuple[float, float]]
     return rates
 
 
-def build_shards(config: DataConfig) -> ShardSet:
-    """The training shards."""
-    if not config.train:
-        raise UserError("data.train is empty; name one or more folders written by 'srgan-dist pack'")
-    shards = open_shards(config.train)
-    if shards.scale != config.scale:
-        raise UserError(f"data.scale is {config.scale}, but the shards {', '.join(config.train)} are x{shards.scale}")
-    return shards
-
-
-def build_windows(
-    config: DataConfig, shards: ShardSet, *, seed: int, consumed: int, runtime: Runtime
-) -> tuple[Windows, PairDataset]:
-    """The stream of training windows from a position on, and the data set behind it."""
-    if config.batch_size % runtime.world_size:
-        raise UserError(f"data.batch_size is {config.batch_size}, not a multiple of the {runtime.world_size} ranks")
-    micro_batch = config.micro_batch or config.batch_size // runtime.world_size
-    k = micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=runtime.world_size)
-    on_gpu = runtime.device.type == "cuda"
-    dataset = PairDataset(shards, patch_size=config.patch_size, seed=seed)
-    loader = make_loader(
-        dataset,
-        consumed=consumed,
-        batch_size=config.batch_size,
-        micro_batch=micro_batch,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        # On a CPU, handing a batch over from another process costs more than reading it.
-        workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
-        pin_memory=on_gpu,
-    )
-    return Windows(loader, num_micro_batches=k), dataset
-
-
-def build_validation_images(folders: Sequence[str], *, scale: int) -> list[ImagePair]:
-    """All images of the validation folders."""
-    images = list(chain.from_iterable(read_pairs(folder, scale=scale) for folder in folders))
-    problem = check_sizes(images, scale=scale)
-    if problem:
-        raise UserError(f"data.validation: {problem}")
-    return images
-
-
 def build_trainer(
     config: Config,
     *,
@@ -206,7 +157,7 @@ def build_trainer(
     shards = build_shards(config.data)
     stream = {"data.train": shards.digest, "run.seed": config.run.seed, "data.patch_size": config.data.patch_size}
     if position:
-        _refuse_other_data(position["stream"], stream, allowed=config.run.allow_changes)
+        refuse_other_data(position["stream"], stream, allowed=config.run.allow_changes)
     consumed = position["consumed"] if position else 0
     windows, dataset = build_windows(config.data, shards, seed=config.run.seed, consumed=consumed, runtime=runtime)
     torch.manual_seed(config.run.seed)
@@ -258,16 +209,6 @@ def build_trainer(
         metadata=generator_metadata(config.generator, scale=config.data.scale),
         signals=signals,
     )
-
-
-def _refuse_other_data(old: dict[str, Any], new: dict[str, Any], *, allowed: Sequence[str]) -> None:
-    for name, value in new.items():
-        if old[name] != value and name not in allowed:
-            was = "data.train held other shards" if name == "data.train" else f"{name} was {old[name]}, now {value}"
-            raise UserError(
-                f"{was}: the run cannot go on from its checkpoint to the same next sample; set it back, "
-                f"start anew by run.resume=never, or go on all the same by --run.allow_changes={name}"
-            )
 
 
 def _features(config: Config, runtime: Runtime) -> Features | None:

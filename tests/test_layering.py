@@ -13,7 +13,7 @@ FLOORS: dict[int, set[str]] = {
     0: {"errors", "config", "configfile", "losses", "metrics", "schedule", "clock", "tiling", "sheet", "models"},
     1: {"data", "runtime", "signals", "weights", "tracking", "checkpoint", "objective", "learner"},
     2: {"validate", "trainer"},
-    3: {"build"},
+    3: {"build", "build_data"},
     4: {"inference", "evaluate", "run"},
     5: {"cli"},
     6: {"demo"},
@@ -27,6 +27,7 @@ SIDEWAYS = {
     ("checkpoint", "weights"),
     ("learner", "runtime"),
     ("trainer", "validate"),
+    ("build", "build_data"),
     ("evaluate", "inference"),
     ("run", "inference"),
 }

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from srgan_dist.build import build_learning_rates, build_shards, build_windows
+from srgan_dist.build import build_learning_rates
+from srgan_dist.build_data import build_shards, build_windows
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.configfile import load_config
 from srgan_dist.learner import FiniteGuard, Learner
