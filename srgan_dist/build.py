@@ -162,33 +162,15 @@ def build_trainer(
     windows, dataset = build_windows(config.data, shards, seed=config.run.seed, consumed=consumed, runtime=runtime)
     torch.manual_seed(config.run.seed)
     guard = FiniteGuard(runtime)
-
-    def learner(network: nn.Module, name: str) -> Learner:
-        return Learner(
-            network,
-            runtime=runtime,
-            guard=guard,
-            name=name,
-            betas=config.optimizer.betas,
-            weight_decay=config.optimizer.weight_decay,
-            clip=config.train.clip_grad_norm,
-        )
-
-    network = build_generator(config.generator, scale=config.data.scale)
-    if config.run.init_from:
-        initialise(network, config.run.init_from)
-    generator = runtime.place(network)
-    # Before the generator learns mixed precision: the average is validated and saved in fp32.
-    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay))  # type: ignore[no-untyped-call]
-    adversarial = config.adversarial_steps > 0
+    generator, discriminator, ema = _learners(config, runtime=runtime, guard=guard)
     features = _features(config, runtime)
     images = build_validation_images(config.data.validation, scale=config.data.scale)
     return Trainer(
         config=config.train,
         runtime=runtime,
         guard=guard,
-        generator=learner(generator, "g"),
-        discriminator=learner(build_discriminator(config.discriminator), "d") if adversarial else None,
+        generator=generator,
+        discriminator=discriminator,
         ema=ema,
         objective=build_objective(config, features),
         windows=windows,
@@ -209,6 +191,32 @@ def build_trainer(
         metadata=generator_metadata(config.generator, scale=config.data.scale),
         signals=signals,
     )
+
+
+def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, AveragedModel]:
+    """Generator, discriminator (None where all steps are pretraining), and the generator's moving average."""
+
+    def learner(network: nn.Module, name: str) -> Learner:
+        return Learner(
+            network,
+            runtime=runtime,
+            guard=guard,
+            name=name,
+            betas=config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+            clip=config.train.clip_grad_norm,
+        )
+
+    network = build_generator(config.generator, scale=config.data.scale)
+    if config.run.init_from:
+        initialise(network, config.run.init_from)
+    network = runtime.place(network)
+    # Before the generator learns mixed precision: the average is validated and saved in fp32.
+    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay))  # type: ignore[no-untyped-call]
+    generator = learner(network, "g")
+    if not config.adversarial_steps:
+        return generator, None, ema
+    return generator, learner(build_discriminator(config.discriminator), "d"), ema
 
 
 def _features(config: Config, runtime: Runtime) -> Features | None:
