@@ -121,25 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
-
-    _add_bench(commands)
     return parser
-
-
-def _add_bench(commands: Any) -> None:
-    text = "Measure this machine, beside the ways of other trainers."
-    what = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
-    benches = what.add_subparsers(metavar="WHAT", required=True)
-    text = "Patches a second by encoding and workers; how long a training step waits for them."
-    loader = benches.add_parser("loader", help=text, description=text, allow_abbrev=False)
-    loader.set_defaults(command=_bench_loader)
-    loader.add_argument("--images", type=Path, metavar="DIR", help="folder of images; default: some are made")
-    loader.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
-    loader.add_argument("--patch-size", type=int, default=96, metavar="N", help="HR pixels a side (default: 96)")
-    loader.add_argument("--batch-size", type=int, default=16, metavar="N", help="patches in a batch (default: 16)")
-    loader.add_argument("--workers", type=int, metavar="N", help="most worker processes (default: one a core)")
-    loader.add_argument("--seconds", type=float, default=3.0, help="for each way and number of workers (default: 3)")
-    loader.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -207,32 +189,6 @@ def _fetch(options: argparse.Namespace) -> None:
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
     build_features(perceptual)
     console.print(f"{perceptual.network}: weights are here")
-
-
-def _bench_loader(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from srgan_dist.bench.loader import Options, bench_loader, worker_counts
-    from srgan_dist.bench.measure import refuse_unwritable
-    from srgan_dist.bench.peers import Patches
-    from srgan_dist.bench.report import to_tables, write_json
-    from srgan_dist.tracking import console
-
-    if options.json:
-        refuse_unwritable(options.json)
-    with console.status("bench") as status:
-        report = bench_loader(
-            Options(
-                images=options.images,
-                patches=Patches(options.patch_size, options.scale, options.batch_size),
-                workers=worker_counts(options.workers),
-                seconds=options.seconds,
-            ),
-            on_progress=status.update,
-        )
-    Console().print(to_tables(report))
-    if options.json:
-        write_json(options.json, report)
 
 
 @contextlib.contextmanager
