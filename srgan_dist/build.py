@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import assert_never
 
-from srgan_dist.build_data import build_shards, build_validation_images, build_windows, refuse_other_data
+from srgan_dist.build_data import (
+    build_degradation,
+    build_shards,
+    build_validation_images,
+    build_windows,
+    refuse_other_data,
+)
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
     Config,
@@ -28,6 +34,7 @@ from srgan_dist.config import (
     VGG19Config,
     VGGDiscriminatorConfig,
 )
+from srgan_dist.data.index import ShardSet
 from srgan_dist.learner import FiniteGuard, Learner
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
@@ -155,16 +162,24 @@ def build_trainer(
         UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
     """
     shards = build_shards(config.data)
-    stream = {"data.train": shards.digest, "run.seed": config.run.seed, "data.patch_size": config.data.patch_size}
+    degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
+    stream = _stream(config, shards)
     if position:
         refuse_other_data(position["stream"], stream, allowed=config.run.allow_changes)
     consumed = position["consumed"] if position else 0
-    windows, dataset = build_windows(config.data, shards, seed=config.run.seed, consumed=consumed, runtime=runtime)
+    windows, dataset = build_windows(
+        config.data,
+        shards,
+        seed=config.run.seed,
+        consumed=consumed,
+        margin=degradation.margin if degradation else 0,
+        runtime=runtime,
+    )
     torch.manual_seed(config.run.seed)
     guard = FiniteGuard(runtime)
     generator, discriminator, ema = _learners(config, runtime=runtime, guard=guard)
     features = _features(config, runtime)
-    images = build_validation_images(config.data.validation, scale=config.data.scale)
+    images = build_validation_images(config.data)
     return Trainer(
         config=config.train,
         runtime=runtime,
@@ -175,6 +190,7 @@ def build_trainer(
         objective=build_objective(config, features),
         windows=windows,
         stream=stream,
+        degradation=degradation,
         batch_size=config.data.batch_size,
         epoch_size=dataset.num_crops,
         learning_rates=build_learning_rates(config),
@@ -191,6 +207,17 @@ def build_trainer(
         metadata=generator_metadata(config.generator, scale=config.data.scale),
         signals=signals,
     )
+
+
+def _stream(config: Config, shards: ShardSet) -> dict[str, Any]:
+    """What the order and the content of the training windows depend on, by the names of run.allow_changes."""
+    return {
+        "data.train": shards.digest,
+        "data.window_shards": config.data.window_shards,
+        "run.seed": config.run.seed,
+        "data.patch_size": config.data.patch_size,
+        "data.degradation": config.data.degradation.model_dump(mode="json"),
+    }
 
 
 def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, AveragedModel]:

@@ -95,16 +95,9 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("train", help="train a network (train --help lists every option)")
 
-    pack = add("pack", _pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles.")
-    pack.add_argument("hr_dir", type=Path, metavar="HR_DIR", help="folder of HR images")
-    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; must not exist or be empty")
-    pack.add_argument("--lr", type=Path, metavar="LR_DIR", help="folder of LR images; default: made from HR")
-    pack.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
-    pack.add_argument("--tile", type=int, default=480, help="largest side of a tile, in HR pixels (default: 480)")
+    _add_pack(add("pack", _pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles."))
 
-    pack.add_argument(
-        "--min-side", type=int, default=0, metavar="N", help="leave out images with a side below N pixels (default: 0)"
-    )
+    _add_check(add("check", _check, "Tell every fault of shards, by shard, member and offset."))
 
     evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
     evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
@@ -121,11 +114,79 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
+
+    _add_bench(commands)
     return parser
 
 
+def _add_pack(pack: argparse.ArgumentParser) -> None:
+    pack.add_argument("hr_dir", type=Path, metavar="HR_DIR", help="folder of HR images")
+    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; an interrupted pack goes on there")
+    pack.add_argument("--lr", type=Path, metavar="LR_DIR", help="folder of LR images; default: made from HR")
+    pack.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
+    pack.add_argument(
+        "--encoding",
+        default="raw",
+        metavar="NAME",
+        help="raw (fastest), png, webp (lossless), or jpeg (whole images, the source's own bytes) (default: raw)",
+    )
+    pack.add_argument("--tile", type=int, metavar="N", help="largest side of a tile, in HR pixels (default: 480)")
+    pack.add_argument(
+        "--stride", type=int, metavar="N", help="HR pixels from tile to tile, below --tile to overlap (default: split)"
+    )
+    pack.add_argument(
+        "--min-side", type=int, default=0, metavar="N", help="leave out images with a side below N pixels (default: 0)"
+    )
+    pack.add_argument(
+        "--min-detail",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="leave out tiles whose neighbouring pixels differ by less than X of 255 levels on average (default: 0)",
+    )
+    pack.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="put this share of the images aside in OUT/validation, chosen by a hash of their names (default: 0)",
+    )
+    pack.add_argument("--shard-size", default="256MiB", metavar="SIZE", help="size of a shard (default: 256MiB)")
+    pack.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    pack.add_argument(
+        "--on-error", default="stop", metavar="stop|skip", help="what to do with unusable files (default: stop)"
+    )
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument("shards", metavar="SHARDS", nargs="+", help="packed folders, or tars (globs) without a manifest")
+    check.add_argument("--sample", type=int, metavar="N", help="look at the pixels of N samples a shard (default: all)")
+    check.add_argument("--scale", type=int, help="HR pixels per LR pixel (default: by manifest, or the first pairs)")
+    check.add_argument("--any-kernel", action="store_true", help="LR need not be the bicubic downscale of HR")
+    check.add_argument("--contact-sheet", type=Path, metavar="FILE", help="draw random pairs")
+    check.add_argument("--write-index", action="store_true", help="make sound tars of others a packed folder")
+
+
+def _add_bench(commands: Any) -> None:
+    text = "Measure this machine, beside the ways of other trainers."
+    what = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
+    benches = what.add_subparsers(metavar="WHAT", required=True)
+    text = "Patches a second by encoding and workers; how long a training step waits for them."
+    loader = benches.add_parser("loader", help=text, description=text, allow_abbrev=False)
+    loader.set_defaults(command=_bench_loader)
+    loader.add_argument("--images", type=Path, metavar="DIR", help="folder of images; default: some are made")
+    loader.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
+    loader.add_argument("--patch-size", type=int, default=96, metavar="N", help="HR pixels a side (default: 96)")
+    loader.add_argument("--batch-size", type=int, default=16, metavar="N", help="patches in a batch (default: 16)")
+    loader.add_argument("--workers", type=int, metavar="N", help="most worker processes (default: one a core)")
+    loader.add_argument("--seconds", type=float, default=3.0, help="for each way and number of workers (default: 3)")
+    loader.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
+
+
 def _pack(options: argparse.Namespace) -> None:
-    from srgan_dist.data.pack import pack
+    from srgan_dist.data.pack import pack, summary
+    from srgan_dist.data.recipe import parse_bytes
+    from srgan_dist.data.workers import num_cores
     from srgan_dist.tracking import console, setup_logging
 
     setup_logging(is_main=True)
@@ -135,15 +196,51 @@ def _pack(options: argparse.Namespace) -> None:
             options.out,
             lr_dir=options.lr,
             scale=options.scale,
+            encoding=options.encoding,
             tile=options.tile,
+            stride=options.stride,
             min_side=options.min_side,
+            min_detail=options.min_detail,
+            validation_fraction=options.validation_fraction,
+            shard_bytes=parse_bytes(options.shard_size, name="--shard-size"),
+            on_error=options.on_error,
+            workers=num_cores() if options.workers is None else options.workers,
             on_progress=report,
         )
-    size = sum(shard.bytes for shard in manifest.shards) / 2**20
-    console.print(
-        f"{options.out}: {manifest.num_images} images, {manifest.num_samples} tiles, "
-        f"{len(manifest.shards)} shards, {size:.1f} MiB"
-    )
+    console.print(f"{options.out}: {summary(manifest)}", soft_wrap=True)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from importlib import metadata
+
+    from rich.console import Console
+
+    from srgan_dist.data.check import check_shards
+    from srgan_dist.tracking import console
+
+    # Lines go to stdout; on a terminal by way of the progress bar's console, which keeps the bar below them.
+    out = console if console.is_terminal and sys.stdout.isatty() else Console()
+
+    def tell(line: object) -> None:
+        out.print(str(line), markup=False, highlight=False, soft_wrap=True)
+
+    with _progress("check", "MiB") as report:
+        summary = check_shards(
+            options.shards,
+            on_finding=tell,
+            sample=options.sample,
+            scale=options.scale,
+            any_kernel=options.any_kernel,
+            contact_sheet=options.contact_sheet,
+            write_index=options.write_index,
+            created_by=f"srgan-dist {metadata.version('srgan-dist')} check --write-index",
+            on_progress=report,
+        )
+    for line in summary.lines():
+        tell(line)
+    if summary.num_faults:
+        not_written = ", index.npy and manifest.json were not written" if options.write_index else ""
+        raise Failure(f"{' '.join(map(str, options.shards))}: not sound (faults: {summary.num_faults}){not_written}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -189,6 +286,32 @@ def _fetch(options: argparse.Namespace) -> None:
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
     build_features(perceptual)
     console.print(f"{perceptual.network}: weights are here")
+
+
+def _bench_loader(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.loader import Options, bench_loader, worker_counts
+    from srgan_dist.bench.measure import refuse_unwritable
+    from srgan_dist.bench.peers import Patches
+    from srgan_dist.bench.report import to_tables, write_json
+    from srgan_dist.tracking import console
+
+    if options.json:
+        refuse_unwritable(options.json)
+    with console.status("bench") as status:
+        report = bench_loader(
+            Options(
+                images=options.images,
+                patches=Patches(options.patch_size, options.scale, options.batch_size),
+                workers=worker_counts(options.workers),
+                seconds=options.seconds,
+            ),
+            on_progress=status.update,
+        )
+    Console().print(to_tables(report))
+    if options.json:
+        write_json(options.json, report)
 
 
 @contextlib.contextmanager

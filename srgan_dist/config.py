@@ -5,16 +5,14 @@ YAML holds only what differs from the defaults here; ``--section.key=value`` win
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
+    ByteSize,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,24 +23,24 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from srgan_dist.config_base import Section, choice
+from srgan_dist.config_degradation import DegradationConfig, StoredConfig
+
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Names = Annotated[tuple[Literal["data.train", "data.patch_size", "run.seed"], ...], BeforeValidator(_as_tuple)]
+Names = Annotated[
+    tuple[Literal["data.train", "data.window_shards", "data.patch_size", "data.degradation", "run.seed"], ...],
+    BeforeValidator(_as_tuple),
+]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _as_number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdigit() else value
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and closed to names that it does not have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class RunConfig(Section):
@@ -54,19 +52,28 @@ class RunConfig(Section):
     """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
     start anew; or the path of a checkpoint folder."""
     allow_changes: Names = ()
-    """Names among data.train, data.patch_size and run.seed that may differ from the checkpoint's when a run goes on;
-    its position then counts in the new data."""
+    """Names among data.train, data.window_shards, data.patch_size, data.degradation and run.seed that may differ from
+    the checkpoint's when a run goes on; its position then counts in the new data."""
     init_from: Path | None = None
     """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
 
 
 class DataConfig(Section):
     train: Paths = ()
-    """Folders of shards written by `srgan-dist pack`; several are read as one."""
+    """Folders of shards written by `srgan-dist pack`, read as one: paths, globs, {a,b} patterns, https://, s3:// and
+    gs:// addresses, or pipe:COMMAND, which writes a tar of shards to its output."""
+    window_shards: PositiveInt | None = None
+    """Shards that are read from at a time, so that a small cache of remote ones suffices. None: all, at any time."""
+    cache_dir: Path = Path("~/.cache/srgan-dist")
+    """Folder on local disk for remote shards, shared by the ranks of a node and by runs."""
+    cache_size: ByteSize = ByteSize(64 << 30)
+    """Most that they may take, such as 64GiB; those used longest ago make room."""
     validation: Paths = ()
     """Folders of images, or of HR/ and LRx<scale>/ pairs, never trained on."""
-    scale: Annotated[Literal[2, 3, 4, 8], BeforeValidator(_as_number)] = 4
-    """Factor between LR and HR; must be the factor of the shards."""
+    scale: Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_as_number)] = 4
+    """Factor between LR and HR; that of the shards, unless data.degradation makes the LR images. 1 is for denoisers."""
+    degradation: DegradationConfig = StoredConfig()
+    """Where LR images come from: stored in the shards, or made on the device: bicubic, realesrgan or noise."""
     patch_size: PositiveInt = 96
     """Side of the square training crops, in HR pixels; a multiple of data.scale."""
     batch_size: PositiveInt = 16
@@ -79,7 +86,7 @@ class DataConfig(Section):
 
 class SRResNetConfig(Section):
     name: Literal["srresnet"] = "srresnet"
-    """Ledig et al. 2017, the SRGAN paper's generator; scale 2, 4 or 8."""
+    """Ledig et al. 2017, the SRGAN paper's generator; scale 1, 2, 4 or 8."""
     channels: PositiveInt = 64
     """Feature channels."""
     blocks: PositiveInt = 16
@@ -96,7 +103,7 @@ class SRResNetConfig(Section):
 
 class RRDBConfig(Section):
     name: Literal["rrdb"] = "rrdb"
-    """Wang et al. 2018, the ESRGAN generator; scale 2 or 4."""
+    """Wang et al. 2018, the ESRGAN generator; scale 1, 2 or 4."""
     channels: PositiveInt = 64
     """Feature channels."""
     blocks: PositiveInt = 23
@@ -174,28 +181,19 @@ class AdversarialLossConfig(Section):
     """Real images are labelled 1 minus this (one-sided; vanilla and relativistic)."""
 
 
-def _tag(key: str, default: str) -> Discriminator:
-    """Choose the class by ``key``; a section that does not say gets the default one."""
-
-    def choose(value: Any) -> str:
-        return str(value.get(key, default) if isinstance(value, Mapping) else getattr(value, key))
-
-    return Discriminator(choose, custom_error_type="unknown_choice", custom_error_message=f"unknown {key}")
-
-
 GeneratorConfig = Annotated[
     Annotated[SRResNetConfig, Tag("srresnet")]
     | Annotated[RRDBConfig, Tag("rrdb")]
     | Annotated[MSRResNetConfig, Tag("msrresnet")],
-    _tag("name", "srresnet"),
+    choice("name", "srresnet"),
 ]
 DiscriminatorConfig = Annotated[
     Annotated[VGGDiscriminatorConfig, Tag("vgg")] | Annotated[UNetDiscriminatorConfig, Tag("unet")],
-    _tag("name", "vgg"),
+    choice("name", "vgg"),
 ]
 PerceptualLossConfig = Annotated[
     Annotated[VGG19Config, Tag("vgg19")] | Annotated[EfficientNetLite0Config, Tag("efficientnet_lite0")],
-    _tag("network", "vgg19"),
+    choice("network", "vgg19"),
 ]
 
 
@@ -355,6 +353,12 @@ def _conflicts(config: Config) -> Iterator[str]:
     data, train, generator = config.data, config.train, config.generator
     if data.patch_size % data.scale:
         yield f"data.patch_size is {data.patch_size}, not a multiple of data.scale {data.scale}"
+    degradation = data.degradation
+    if degradation.kind == "realesrgan" and degradation.margin % data.scale:
+        yield f"data.degradation.margin is {degradation.margin}, not a multiple of data.scale {data.scale}"
+    if (degradation.kind == "noise") != (data.scale == 1):
+        pair = f"data.scale is {data.scale} and data.degradation.kind is {degradation.kind}"
+        yield f"{pair}: noise goes with scale 1, and scale 1 with noise"
     if data.micro_batch and data.batch_size % data.micro_batch:
         yield f"data.batch_size is {data.batch_size}, not a multiple of data.micro_batch {data.micro_batch}"
     if train.pretrain_steps > train.steps:
@@ -362,7 +366,7 @@ def _conflicts(config: Config) -> Iterator[str]:
     loss = config.loss
     if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
         yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
-    scales = {"srresnet": (2, 4, 8), "rrdb": (2, 4), "msrresnet": (2, 3, 4)}[generator.name]
+    scales = {"srresnet": (1, 2, 4, 8), "rrdb": (1, 2, 4), "msrresnet": (2, 3, 4)}[generator.name]
     if data.scale not in scales:
         allowed = ", ".join(map(str, scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"

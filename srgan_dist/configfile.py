@@ -96,7 +96,9 @@ def _classes(annotation: Any) -> Iterator[type]:
 def _nearest(key: str) -> str:
     keys = known_keys()
     if key in keys:
-        choice = {"loss": "loss.perceptual.network"}.get(key.split(".")[0], f"{key.split('.')[0]}.name")
+        choice = {"loss": "loss.perceptual.network", "data": "data.degradation.kind"}.get(
+            key.split(".")[0], f"{key.split('.')[0]}.name"
+        )
         return f"; it belongs to another {choice} than the one chosen"
     sections = sorted({name.split(".")[0] for name in keys})
     close = difflib.get_close_matches(key, keys if "." in key else sections + keys, n=1, cutoff=0.5)
@@ -111,6 +113,7 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     faults = error.errors(include_url=False)
     fault = faults[0]
     tags = {"srresnet", "rrdb", "msrresnet", "vgg", "unet", "vgg19", "efficientnet_lite0"}
+    tags |= {"stored", "bicubic", "realesrgan", "noise"}
     path = [str(part) for part in fault["loc"]]
     key = ".".join(part for i, part in enumerate(path) if not (part in tags and 0 < i < len(path) - 1))
     where = f"{file}: " if file else ""
@@ -132,6 +135,7 @@ def _unknown_choice(key: str, value: Any) -> str:
         "generator": ("name", "srresnet, rrdb, msrresnet"),
         "discriminator": ("name", "vgg, unet"),
         "loss.perceptual": ("network", "vgg19, efficientnet_lite0"),
+        "data.degradation": ("kind", "stored, bicubic, realesrgan, noise"),
     }
     name, allowed = choices[key]
     got = value.get(name) if isinstance(value, Mapping) else value

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from srgan_dist.checkpoint import Checkpoints, Snapshot
 from srgan_dist.clock import Clock
 from srgan_dist.config import TrainConfig
+from srgan_dist.data.degrade import Degradation
 from srgan_dist.data.loader import Pair, Windows, to_device
 from srgan_dist.data.order import as_hex
 from srgan_dist.data.pairs import Batch
@@ -55,6 +56,7 @@ class Trainer:
         objective: The losses.
         windows: An endless stream of windows, each a list of micro-batches.
         stream: What the order of the data depends on; a position is worth nothing in another stream.
+        degradation: Makes LR images of HR ones, or None where they are read.
         batch_size: Crops in a window, over all ranks.
         epoch_size: Crops in an epoch.
         learning_rates: Rates of generator and discriminator at a step.
@@ -79,6 +81,7 @@ class Trainer:
         objective: Objective,
         windows: Windows,
         stream: Mapping[str, Any],
+        degradation: Degradation | None,
         batch_size: int,
         epoch_size: int,
         learning_rates: Callable[[int], tuple[float, float]],
@@ -93,7 +96,7 @@ class Trainer:
         self.config, self.runtime, self.guard = config, runtime, guard
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.windows, self.stream, self.batch_size, self.epoch_size = windows, stream, batch_size, epoch_size
-        self.learning_rates = learning_rates
+        self.degradation, self.learning_rates = degradation, learning_rates
         self.intervals, self.journal, self.checkpoints, self.validator = (
             intervals,
             journal,
@@ -143,7 +146,8 @@ class Trainer:
         """Copy a window to the device."""
         self.clock.waited += self.windows.wait_seconds
         self.digest = torch.stack([batch.digest for batch in batches]).sum()
-        return [to_device(batch, self.runtime.device, channels_last=self.config.channels_last) for batch in batches]
+        options: dict[str, Any] = {"channels_last": self.config.channels_last, "degradation": self.degradation}
+        return [to_device(batch, self.runtime.device, **options) for batch in batches]
 
     @property
     def is_adversarial(self) -> bool:

@@ -92,7 +92,7 @@ def test_evaluate_reads_the_benchmark_layout(weights: Path) -> None:
 def test_help_names_every_command() -> None:
     done = cli("--help")
     assert done.code == 0
-    for command in ("train", "pack", "evaluate", "upscale", "fetch"):
+    for command in ("train", "pack", "check", "evaluate", "upscale", "fetch", "bench"):
         assert command in done.out
         assert cli(command, "--help").code == 0
 

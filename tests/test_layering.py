@@ -10,16 +10,33 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "srgan_dist"
 
 FLOORS: dict[int, set[str]] = {
-    0: {"errors", "config", "configfile", "losses", "metrics", "schedule", "clock", "tiling", "sheet", "models"},
+    0: {
+        "errors",
+        "config_base",
+        "config_degradation",
+        "config",
+        "configfile",
+        "losses",
+        "metrics",
+        "schedule",
+        "clock",
+        "tiling",
+        "sheet",
+        "models",
+    },
     1: {"data", "runtime", "signals", "weights", "tracking", "checkpoint", "objective", "learner"},
     2: {"validate", "trainer"},
     3: {"build", "build_data"},
     4: {"inference", "evaluate", "run"},
-    5: {"cli"},
-    6: {"demo"},
+    5: {"bench"},
+    6: {"cli"},
+    7: {"demo"},
 }
 # Within a floor only what is listed here.
 SIDEWAYS = {
+    ("config_degradation", "config_base"),
+    ("config", "config_base"),
+    ("config", "config_degradation"),
     ("configfile", "errors"),
     ("configfile", "config"),
     ("models", "errors"),
@@ -33,10 +50,10 @@ SIDEWAYS = {
 }
 OWNERS = {
     "wandb": {"tracking"},
-    "rich": {"tracking", "cli", "evaluate"},
-    "webdataset": {"data"},
+    "rich": {"tracking", "cli", "evaluate", "bench"},
+    "webdataset": {"data", "bench"},
     "pydantic_settings": {"config", "configfile"},
-    "pydantic": {"config", "configfile", "inference"},
+    "pydantic": {"config_base", "config_degradation", "config", "configfile", "inference"},
     "yaml": {"config", "configfile"},
     "accelerate": {"runtime", "tracking"},
     "timm": {"models"},

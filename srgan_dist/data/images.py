@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _SIXTEEN_BIT = re.compile(r"(?!BGR)[A-Za-z]+;16")  # "BGR;16" is the 5-6-5 bit layout of BMP
 _EXIF_ORIENTATION = 0x0112
+_PNG_TEXT = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may tell the orientation
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -62,10 +64,11 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         UserError: the file is unreadable, or of a kind that is not 8-bit RGB or grey.
     """
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
+        if image.format == "PNG" and _has_text_behind_pixels(Path(path)):
+            image.load()  # reads what lies there, too
         width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+        return (width, height) if orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
@@ -106,12 +109,36 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
     """
-    with _opened(Path(path)) as image:
+    with open_image(Path(path)) as image:
         return ImageOps.exif_transpose(image)
 
 
+def orientation(image: Image.Image) -> int:
+    """Read how a camera was held.
+
+    Args:
+        image: an opened image; its pixels are not read.
+
+    Returns:
+        The EXIF orientation, 1 (upright, also where there is none) to 8.
+    """
+    # The base class's method: that of PNG images decodes the whole image to look for EXIF behind the pixels.
+    return int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file of 8 bits a channel; whatever decoding raises inside is told as the file's fault.
+
+    Args:
+        path: image file.
+
+    Yields:
+        The image, its header read and its pixels not, not turned upright.
+
+    Raises:
+        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
+    """
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes), expected an image")
@@ -119,7 +146,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # The user's own large photographs are no attack; far larger ones still raise an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                _refuse_unsuitable(path, image)
+                if unsuitable := why_unsuitable(image):
+                    raise UserError(f"{path}: {unsuitable}")
                 yield image
     except UserError:
         raise
@@ -128,15 +156,37 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot be read as an image ({reason}): replace or remove it") from error
 
 
-def _refuse_unsuitable(path: Path, image: Image.Image) -> None:
+def _has_text_behind_pixels(png: Path) -> bool:
+    with png.open("rb") as file:
+        file.seek(8)  # the signature
+        seen_pixels = False
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if seen_pixels and kind in _PNG_TEXT:
+                return True
+            seen_pixels |= kind == b"IDAT"
+            file.seek(length + 4, 1)  # the content and its checksum
+    return False
+
+
+def why_unsuitable(image: Image.Image) -> str | None:
+    """Tell why an image is not one picture of 8 bits a channel, by its header alone.
+
+    Args:
+        image: an opened image whose pixels were not read yet.
+
+    Returns:
+        What it is, what is allowed and what to do; None where it is suitable.
+    """
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with previews behind the photograph
-        raise UserError(f"{path}: is animated or has pages ({frames} frames), allowed is one: extract it first")
+        return f"is animated or has pages ({frames} frames), allowed is one: extract it first"
     # Pillow reads 16-bit RGB as 8-bit without a word; only the raw mode of the file's data shows it.
     tiles: list[Any] = getattr(image, "tile", [])
     raw_modes = [args if isinstance(args, str) else args[0] for *_, args in tiles if args]
     if image.mode.startswith(("I", "F")) or any(_SIXTEEN_BIT.match(str(mode)) for mode in raw_modes):
-        raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), allowed are 8: convert it first")
+        return f"has more than 8 bits a channel (mode {image.mode}), allowed are 8: convert it first"
     if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         allowed = ", ".join(_PLAIN_MODES + _ALPHA_MODES)
-        raise UserError(f"{path}: has colour mode {image.mode}, allowed are {allowed}: convert it to RGB first")
+        return f"has colour mode {image.mode}, allowed are {allowed}: convert it to RGB first"
+    return None

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from srgan_dist.data.degrade import Degradation
 from srgan_dist.data.pairs import Batch, PairDataset
-from srgan_dist.errors import UserError
+from srgan_dist.data.prefetch import Prefetcher
+from srgan_dist.errors import Failure, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PREFETCH = 4  # micro-batches ahead per worker; patches are small
@@ -67,22 +69,41 @@ class WindowSampler(Sampler[list[int]]):
         micro_batch: patches of this rank in one micro-batch.
         rank: 0 to world_size - 1.
         world_size: ranks.
+        prefetcher: told of each position that is surely read now, and closed with the iterator.
+        ahead: micro-batches handed out that workers may not have begun with.
 
     Raises:
         UserError: the batch size cannot be divided so.
     """
 
-    def __init__(self, *, consumed: int, batch_size: int, micro_batch: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        consumed: int,
+        batch_size: int,
+        micro_batch: int,
+        rank: int,
+        world_size: int,
+        prefetcher: Prefetcher | None = None,
+        ahead: int = 0,
+    ) -> None:
         # Called for its refusal of a remainder.
         micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
         self._first = consumed + rank * micro_batch
         self._micro_batch = micro_batch
         # All ranks' micro-batches in a row: k of these strides are one window, so that windows need no loop.
         self._stride = micro_batch * world_size
+        self._prefetcher, self._ahead = prefetcher, ahead * self._stride
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in itertools.count(self._first, self._stride):
-            yield list(range(start, start + self._micro_batch))
+        try:
+            for start in itertools.count(self._first, self._stride):
+                if self._prefetcher:
+                    self._prefetcher.reached(max(self._first, start - self._ahead))
+                yield list(range(start, start + self._micro_batch))
+        finally:
+            if self._prefetcher:
+                self._prefetcher.close()
 
 
 def make_loader(
@@ -120,6 +141,8 @@ def make_loader(
         micro_batch=micro_batch,
         rank=rank,
         world_size=world_size,
+        prefetcher=Prefetcher(dataset.shards, dataset.order) if dataset.shards.is_remote else None,
+        ahead=_PREFETCH * workers,
     )
     # No persistent_workers: the stream never ends, so that workers live as long as its iterator anyway;
     # persistence would only keep them alive after Windows.close().
@@ -162,7 +185,11 @@ class Windows(Iterator[list[Batch]]):
         if self._batches is None:
             raise StopIteration
         started = time.perf_counter()
-        window = list(itertools.islice(self._batches, self.num_micro_batches))
+        try:
+            window = list(itertools.islice(self._batches, self.num_micro_batches))
+        except (UserError, Failure) as error:
+            # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
+            raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error
         self.wait_seconds = time.perf_counter() - started
         return window
 
@@ -175,13 +202,16 @@ class Windows(Iterator[list[Batch]]):
         atexit.unregister(self.close)
 
 
-def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = True) -> Pair:
+def to_device(
+    batch: Batch, device: torch.device | str, *, channels_last: bool = True, degradation: Degradation | None = None
+) -> Pair:
     """Copy a batch to the device without waiting, and make it floating-point and flipped there.
 
     Args:
         batch: from the loader.
         device: where the networks are.
         channels_last: memory format of the result; contiguous NCHW otherwise.
+        degradation: makes the LR images of the HR ones, there; None where they were read.
 
     Returns:
         The patches in [0, 1], HR and LR turned alike.
@@ -194,7 +224,11 @@ def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool =
         turned = apply_symmetry(image.to(device, non_blocking=True), symmetry)
         return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()) / 255
 
-    return Pair(lr=ready(batch.lr), hr=ready(batch.hr))
+    if degradation is None:
+        return Pair(lr=ready(batch.lr), hr=ready(batch.hr))
+    lr, hr = degradation(ready(batch.hr), batch.key)
+    dtype = torch.get_default_dtype()
+    return Pair(*(image.to(dtype).contiguous(memory_format=layout) for image in (lr, hr)))
 
 
 def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
@@ -210,6 +244,10 @@ def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
     image = torch.where((symmetry & 1).bool(), image.flip(-1), image)
     image = torch.where((symmetry & 2).bool(), image.flip(-2), image)
     return torch.where((symmetry & 4).bool(), image.transpose(-1, -2), image)
+
+
+def _qualified(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}: "
 
 
 def _as_is(batch: Any) -> Any:

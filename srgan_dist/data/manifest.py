@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from srgan_dist.data.codec import ENCODINGS, Encoding
 from srgan_dist.errors import UserError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-ENCODINGS = ("raw",)
 
 
 class ShardEntry(NamedTuple):
@@ -31,25 +31,35 @@ class Manifest:
     Attributes:
         scale: HR pixels per LR pixel.
         tile: greatest side of an HR tile in pixels.
-        encoding: how the members' pixels are stored, one of `ENCODINGS`.
+        encoding: how the members' pixels are stored, one of `codec.ENCODINGS`.
         kernel: in words, how the LR images were made.
         num_samples: tiles in all shards.
         num_images: images they were cut from.
         index_sha256: sha256 of index.npy, in hexadecimal.
         shards: the shards, in the order of the index's shard numbers.
         created_by: program and version.
+        num_skipped: files left out because they could not be used; skipped.txt names them.
+        num_small: images left out because they were small.
+        num_flat: tiles left out because they had little detail.
+        num_reencoded: images encoded as JPEG by the packer, with loss.
+        num_validation: images put aside in validation/.
         format_version: of the layout, `FORMAT_VERSION`.
     """
 
     scale: int
     tile: int
-    encoding: str
+    encoding: Encoding
     kernel: str
     num_samples: int
     num_images: int
     index_sha256: str
     shards: tuple[ShardEntry, ...]
     created_by: str
+    num_skipped: int = 0
+    num_small: int = 0
+    num_flat: int = 0
+    num_reencoded: int = 0
+    num_validation: int = 0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

@@ -2,30 +2,33 @@
 
 The training data is one infinite stream of crops. Its whole state is a position, one integer: nothing is
 shuffled, stored or replayed, so that any rank, worker or resumed run can compute any part of it by itself.
+
+Over the whole set, or, where shards come from afar or the disk is slow, in windows: the shards of an epoch are
+permuted and taken some at a time, and crops are permuted within such a window only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from srgan_dist.data.hashing import MASK64, UInts, absorb, permute
+from srgan_dist.data.hashing import hash64 as hash64
 from srgan_dist.errors import UserError
 
-_UInts = NDArray[np.uint64]
 _Ints = NDArray[np.int64]
 
-_MASK64 = (1 << 64) - 1
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ROUNDS = 6  # four suffice for large domains; two more cost little and mix the small ones
 # The purposes a hash is drawn for. Any change here changes the order of every run: the golden test pins it.
-_ORDER, _CROP = 1, 2
-_TOP, _LEFT, _SYMMETRY = 1, 2, 3
+_ORDER, _CROP, _SHARDS = 1, 2, 3
+_PURPOSES = np.array([[1], [2], [3], [4]], dtype=np.uint64)  # top, left, symmetry, key
+_CHUNK = 1 << 16  # rows of the index looked at together: a few MB, which stay in the processor's cache
 
 
 class CropBatch(NamedTuple):
-    """Where to cut each patch of a batch, as five arrays of the same length.
+    """Where to cut each patch of a batch, as six arrays of the same length.
 
     Attributes:
         sample: int64, number of the tile in the index.
@@ -33,6 +36,7 @@ class CropBatch(NamedTuple):
         left: int64, left edge in LR pixels.
         symmetry: uint8 0..7; bit 0 flips left-right, bit 1 flips up-down, bit 2 then transposes.
         epoch: int64, the pass over the data that the crop belongs to.
+        key: int64, a hash of (seed, epoch, crop), for whatever else is drawn at random for it.
     """
 
     sample: _Ints
@@ -40,6 +44,26 @@ class CropBatch(NamedTuple):
     left: _Ints
     symmetry: NDArray[np.uint8]
     epoch: _Ints
+    key: _Ints
+
+
+class Upcoming(NamedTuple):
+    """What will be read soon.
+
+    Attributes:
+        shards: numbers of the shards of this window, then of the next one, each once.
+        until: first position of the next window.
+    """
+
+    shards: list[int]
+    until: int
+
+
+class _Epoch(NamedTuple):
+    number: int
+    shards: _Ints  # in this epoch's order
+    ends: _Ints  # crops up to and with each of them
+    window_ends: _Ints
 
 
 class Order:
@@ -54,17 +78,34 @@ class Order:
         patch_size: side of the HR patch in pixels, a multiple of `scale`.
         scale: HR pixels per LR pixel.
         seed: any integer.
+        shard_samples: tiles of each shard, in the tiles' order; their sum is n. Needed for windows only.
+        window_shards: shards in a window, >= 1; None permutes over the whole set.
 
     Raises:
-        UserError: a tile is smaller than the patch.
+        UserError: a tile is smaller than the patch, or the window has no shards.
     """
 
-    def __init__(self, *, heights: ArrayLike, widths: ArrayLike, patch_size: int, scale: int, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        heights: ArrayLike,
+        widths: ArrayLike,
+        patch_size: int,
+        scale: int,
+        seed: int,
+        shard_samples: Sequence[int] = (),
+        window_shards: int | None = None,
+    ) -> None:
+        if window_shards is not None and window_shards < 1:
+            raise UserError(f"shards in a window are {window_shards}, allowed is a whole number >= 1")
         self._heights, self._widths = np.asarray(heights), np.asarray(widths)
-        _refuse_small_tiles(self._heights, self._widths, patch_size)
-        crops = self._heights.astype(np.int64) * self._widths // patch_size**2
-        self._ends: _Ints = np.cumsum(np.maximum(crops, 1))
+        self._ends = _crop_ends(self._heights, self._widths, patch_size)
         self._patch_size, self._scale, self._seed = patch_size, scale, seed
+        self._window_shards = window_shards
+        tiles = np.cumsum([0, *shard_samples])
+        self._shard_ends: _Ints = np.where(tiles > 0, self._ends[tiles - 1], 0)  # in crops, after a first 0
+        self._epoch: _Epoch | None = None
+        self._keys: tuple[int, UInts, UInts] | None = None
         self.num_crops = int(self._ends[-1])
         """Crops in one epoch."""
 
@@ -84,18 +125,80 @@ class Order:
         if places.size and places.min() < 0:
             raise ValueError(f"positions must be >= 0, got {places.min()}")
         epoch, place = np.divmod(places, self.num_crops)
-        number = permute(place, size=self.num_crops, key=hash64(self._seed, epoch, _ORDER))
+        order_key, crop_state = self._keys_of(epoch)
+        if self._window_shards:
+            number = self._permute_in_windows(epoch, place)
+        else:
+            number = permute(place, size=self.num_crops, key=order_key)
         sample = np.searchsorted(self._ends, number.astype(np.int64), side="right")
-        draw = hash64(hash64(self._seed, epoch, _CROP), number)
-        free_rows = (self._heights[sample] - self._patch_size) // self._scale + 1
-        free_columns = (self._widths[sample] - self._patch_size) // self._scale + 1
+        limits = np.full((3, sample.size), 8, dtype=np.int64)
+        limits[0] = (self._heights[sample] - self._patch_size) // self._scale + 1
+        limits[1] = (self._widths[sample] - self._patch_size) // self._scale + 1
+        random = hash64(absorb(crop_state, number), _PURPOSES)
+        top, left, symmetry = _below(limits, random[:3])
         return CropBatch(
             sample=sample.astype(np.int64),
-            top=_below(free_rows, hash64(draw, _TOP)),
-            left=_below(free_columns, hash64(draw, _LEFT)),
-            symmetry=_below(np.full(sample.shape, 8), hash64(draw, _SYMMETRY)).astype(np.uint8),
+            top=top,
+            left=left,
+            symmetry=symmetry.astype(np.uint8),
             epoch=epoch,
+            key=random[3].view(np.int64),
         )
+
+    def upcoming_shards(self, position: int) -> Upcoming:
+        """Tell which shards will be read from a position on, for whoever fetches them ahead.
+
+        Args:
+            position: integer >= 0.
+
+        Returns:
+            The shards of the position's window and of the one after it; all shards where there are no windows.
+        """
+        epoch, place = divmod(position, self.num_crops)
+        size = self._window_shards
+        if not size:
+            return Upcoming(list(range(len(self._shard_ends) - 1)), (epoch + 1) * self.num_crops)
+        plan = self._plan(epoch)
+        window = int(np.searchsorted(plan.window_ends, place, side="right"))
+        shards = plan.shards[window * size : (window + 2) * size].tolist()
+        if window + 1 == len(plan.window_ends):
+            shards += self._plan(epoch + 1).shards[:size].tolist()
+        return Upcoming(list(dict.fromkeys(shards)), epoch * self.num_crops + int(plan.window_ends[window]))
+
+    def _permute_in_windows(self, epoch: _Ints, place: _Ints) -> UInts:
+        number = np.empty(place.shape, dtype=np.uint64)
+        for one_epoch in np.unique(epoch).tolist():
+            plan = self._plan(one_epoch)
+            inside = np.flatnonzero(epoch == one_epoch)
+            windows = np.searchsorted(plan.window_ends, place[inside], side="right")
+            for window in np.unique(windows).tolist():
+                here = inside[windows == window]
+                start = int(plan.window_ends[window - 1]) if window else 0
+                size = int(plan.window_ends[window]) - start
+                key = hash64(self._seed, one_epoch, _ORDER, window)
+                within = permute(place[here] - start, size=size, key=key).astype(np.int64) + start
+                slot = np.searchsorted(plan.ends, within, side="right")
+                number[here] = self._shard_ends[plan.shards[slot] + 1] - (plan.ends[slot] - within)
+        return number
+
+    def _plan(self, epoch: int) -> _Epoch:
+        if self._epoch is None or self._epoch.number != epoch:
+            sizes, window = np.diff(self._shard_ends), self._window_shards or 1
+            key = hash64(self._seed, epoch, _SHARDS)
+            shards = permute(np.arange(sizes.size), size=sizes.size, key=key).astype(np.int64)
+            shards = shards[sizes[shards] > 0]  # so that no window is empty
+            ends = np.cumsum(sizes[shards])
+            last_slots = np.minimum(np.arange(0, shards.size, window) + window, shards.size) - 1
+            self._epoch = _Epoch(epoch, shards, ends, ends[last_slots])
+        return self._epoch
+
+    def _keys_of(self, epoch: _Ints) -> tuple[UInts, UInts]:
+        first = int(epoch[0]) if epoch.size else 0
+        if (epoch != first).any():  # across the border of an epoch: a key for each position
+            return hash64(self._seed, epoch, _ORDER), hash64(hash64(self._seed, epoch, _CROP))
+        if self._keys is None or self._keys[0] != first:
+            self._keys = (first, hash64(self._seed, first, _ORDER), hash64(hash64(self._seed, first, _CROP)))
+        return self._keys[1:]
 
 
 def digest(crops: CropBatch) -> _Ints:
@@ -121,88 +224,31 @@ def as_hex(value: int) -> str:
     Returns:
         Lower-case digits.
     """
-    return f"{value & _MASK64:016x}"
+    return f"{value & MASK64:016x}"
 
 
-def hash64(*values: ArrayLike | int) -> _UInts:
-    """Hash tuples of integers, element by element.
-
-    Args:
-        values: integers or integer arrays that broadcast together; only the low 64 bits of each count.
-
-    Returns:
-        uint64 [b], b >= 1.
-
-    Source: the finaliser of SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators", 2014.
-    """
-    state: _UInts = np.zeros(1, dtype=np.uint64)
-    for value in values:
-        state = _mix((state ^ _as_uint64(value)) + _GOLDEN)
-    return state
-
-
-def permute(index: ArrayLike, *, size: int, key: ArrayLike) -> _UInts:
-    """Send each index to another one by a keyed bijection of [0, size), in constant memory.
-
-    A balanced Feistel network permutes the next power of four; indices that land outside walk on until they
-    are inside.
-
-    Args:
-        index: [b] integers in [0, size).
-        size: length of the domain, 1 to 2^62.
-        key: [b] or [1] uint64, each selecting a bijection.
-
-    Returns:
-        uint64 [b] in [0, size).
-
-    Source: Luby and Rackoff, "How to construct pseudorandom permutations", 1988; cycle walking of Black and
-    Rogaway, "Ciphers with arbitrary finite domains", 2002, section 3.
-    """
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    start = np.atleast_1d(_as_uint64(index))
-    keys = np.broadcast_to(_as_uint64(key), start.shape)
-    value = _feistel(start, keys, half_bits)
-    outside = np.flatnonzero(value >= size)
-    while outside.size:
-        value[outside] = _feistel(value[outside], keys[outside], half_bits)
-        outside = outside[value[outside] >= size]
-    return value
-
-
-def _feistel(value: _UInts, key: _UInts, half_bits: int) -> _UInts:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = value >> shift, value & mask
-    for _ in range(_ROUNDS):
-        key = key + _GOLDEN
-        left, right = right, left ^ (_mix(right ^ key) & mask)
-    return (left << shift) | right
-
-
-def _mix(value: _UInts) -> _UInts:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def _below(limit: NDArray[np.integer], random: _UInts) -> _Ints:
+def _below(limit: NDArray[np.integer], random: UInts) -> _Ints:
     # Multiply and shift instead of a remainder: the bias is below limit / 2^32.
     shift = np.uint64(32)
     return (((random >> shift) * limit.astype(np.uint64)) >> shift).astype(np.int64)
 
 
-def _as_uint64(value: ArrayLike | int) -> _UInts:
-    if isinstance(value, int):
-        return np.array([value & _MASK64], dtype=np.uint64)
-    return np.asarray(value).astype(np.uint64)
+def _crop_ends(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int) -> _Ints:
+    ends: _Ints = np.empty(heights.size, dtype=np.int64)
+    for start in range(0, heights.size, _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        rows, columns = heights[chunk].astype(np.int64), widths[chunk].astype(np.int64)
+        if min(rows.min(), columns.min()) < patch_size:
+            raise _small_tiles(heights, widths, patch_size)
+        ends[chunk] = rows * columns // patch_size**2
+    return np.cumsum(np.maximum(ends, 1, out=ends), out=ends)
 
 
-def _refuse_small_tiles(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int) -> None:
+def _small_tiles(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int) -> UserError:
     smaller = np.flatnonzero((heights < patch_size) | (widths < patch_size))
-    if smaller.size:
-        worst = smaller[np.minimum(heights[smaller], widths[smaller]).argmin()]
-        raise UserError(
-            f"{smaller.size} of {heights.size} tiles are smaller than the {patch_size}x{patch_size} patch, "
-            f"the smallest (sample {worst}) is {heights[worst]}x{widths[worst]}: "
-            f"lower data.patch_size, or pack again with --min-side {patch_size}"
-        )
+    worst = smaller[np.minimum(heights[smaller], widths[smaller]).argmin()]
+    return UserError(
+        f"{smaller.size} of {heights.size} tiles are smaller than the {patch_size}x{patch_size} patch, "
+        f"the smallest (sample {worst}) is {heights[worst]}x{widths[worst]}: "
+        f"lower data.patch_size, or pack again with --min-side {patch_size}"
+    )

@@ -24,6 +24,27 @@ class Source(NamedTuple):
     lr: Path | None
 
 
+class Fault(NamedTuple):
+    """Why a file cannot be used: the file, and a sentence that names it."""
+
+    path: Path
+    reason: str
+
+
+class Header(NamedTuple):
+    """What a look at a source's files tells, without reading pixels.
+
+    Attributes:
+        height: of the HR image, upright, pixels.
+        width: likewise.
+        stamp: sizes and times of the files: another stamp is another image.
+    """
+
+    height: int
+    width: int
+    stamp: str
+
+
 def find_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> list[Source]:
     """List the images of a folder, or the pairs of two folders, after checking every header.
 
@@ -41,24 +62,80 @@ def find_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -
         UserError: a folder is bad, an image is unreadable or too small, a name stands alone or twice, or the
             sizes of a pair do not agree; all faults are counted, the first three named.
     """
-    hr_dir = Path(hr_dir)
-    hr_paths = list_images(hr_dir)
-    keys = {path: make_key(path.relative_to(hr_dir)) for path in hr_paths}
-    faults = _repeated_keys(keys)
-    if lr_dir is None:
-        where = f"{hr_dir} ({len(hr_paths)} images)"
-        partners: dict[Path, Path] = {}
-    else:
-        lr_dir = Path(lr_dir)
-        lr_paths = list_images(lr_dir)
-        where = f"{hr_dir} ({len(hr_paths)} HR images) and {lr_dir} ({len(lr_paths)} LR images)"
-        partners, unmatched = _match(hr_dir, hr_paths, lr_dir, lr_paths, scale=scale)
-        faults += unmatched
-    for hr in hr_paths:
-        faults += _size_faults(hr, partners.get(hr), scale=scale)
+    sources, faults = match_sources(hr_dir, lr_dir, scale=scale)
+    headers = (read_header(source, scale=scale) for source in sources)
+    faults += [header for header in headers if isinstance(header, Fault)]
     if faults:
-        raise UserError(_one_line(where, faults))
-    return [Source(keys[path], path, partners.get(path)) for path in hr_paths]
+        raise UserError(one_line(hr_dir, lr_dir, faults))
+    return sources
+
+
+def match_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> tuple[list[Source], list[Fault]]:
+    """List the images of a folder, or the pairs of two folders, by their names alone.
+
+    Args:
+        hr_dir: folder of HR images.
+        lr_dir: folder of LR images, or None.
+        scale: HR pixels per LR pixel.
+
+    Returns:
+        The sources in the order of the HR paths, and the files whose name stands alone or twice.
+
+    Raises:
+        UserError: a folder is missing or holds no image.
+    """
+    hr_dir = Path(hr_dir)
+    keys = {path: make_key(path.relative_to(hr_dir)) for path in list_images(hr_dir)}
+    faults = _repeated_keys(keys)
+    partners: dict[Path, Path] = {}
+    if lr_dir is not None:
+        repeated = {fault.path for fault in faults}
+        hr_paths = [path for path in keys if path not in repeated]
+        partners, unmatched = _match(hr_dir, hr_paths, Path(lr_dir), list_images(lr_dir), scale=scale)
+        faults += unmatched
+    unusable = {fault.path for fault in faults}
+    return [Source(key, path, partners.get(path)) for path, key in keys.items() if path not in unusable], faults
+
+
+def read_header(source: Source, *, scale: int) -> Header | Fault:
+    """Look at the files of a source without reading their pixels.
+
+    Args:
+        source: the image, or the pair.
+        scale: HR pixels per LR pixel.
+
+    Returns:
+        What they are, or why they cannot be used.
+    """
+    try:
+        height, width = read_size(source.hr)
+        if height < scale or width < scale:
+            reason = f"{source.hr} is {height}x{width}, smaller than one LR pixel at scale {scale}"
+            return Fault(source.hr, reason)
+        if source.lr is not None and (found := read_size(source.lr)) != (height // scale, width // scale):
+            expected = f"{height // scale}x{width // scale} (hr {height}x{width} / scale {scale})"
+            return Fault(source.hr, f"{source.lr} is {found[0]}x{found[1]}, expected {expected}")
+        states = [path.stat() for path in (source.hr, source.lr) if path is not None]
+    except (UserError, OSError) as error:
+        return Fault(source.hr, str(error))
+    return Header(height, width, " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states))
+
+
+def one_line(hr_dir: str | Path, lr_dir: str | Path | None, faults: Sequence[Fault]) -> str:
+    """Tell many faults in one line.
+
+    Args:
+        hr_dir: folder of HR images.
+        lr_dir: folder of LR images, or None.
+        faults: at least one.
+
+    Returns:
+        The folders, the number of faults, and the first three of them.
+    """
+    where = f"{hr_dir} and {lr_dir}" if lr_dir else f"{hr_dir}"
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    more = f"; and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
+    return f"{where}: {count}: {'; '.join(fault.reason for fault in faults[:_MAX_NAMED])}{more}"
 
 
 def make_key(path: Path) -> str:
@@ -80,20 +157,20 @@ def make_key(path: Path) -> str:
     return key.encode()[: _MAX_KEY_BYTES - 13].decode(errors="ignore") + "-" + tail
 
 
-def _repeated_keys(keys: dict[Path, str]) -> list[str]:
+def _repeated_keys(keys: dict[Path, str]) -> list[Fault]:
     by_key: defaultdict[str, list[Path]] = defaultdict(list)
     for path, key in keys.items():
         by_key[key].append(path)
     return [
-        f"{' and '.join(map(str, paths))} give the same key '{key}': rename one"
-        for key, paths in by_key.items()
-        if len(paths) > 1
+        Fault(path, f"{first} and {path} give the same key '{key}': rename one")
+        for key, (first, *others) in by_key.items()
+        for path in others
     ]
 
 
 def _match(
     hr_dir: Path, hr_paths: Sequence[Path], lr_dir: Path, lr_paths: Sequence[Path], *, scale: int
-) -> tuple[dict[Path, Path], list[str]]:
+) -> tuple[dict[Path, Path], list[Fault]]:
     names = {path: _names(path.relative_to(hr_dir), scale) for path in hr_paths}
     hr_by_name = {chain[0]: path for path, chain in names.items()}
     for path, chain in names.items():  # whole names win over shortened ones
@@ -104,11 +181,15 @@ def _match(
     for lr in lr_paths:
         hr = next((hr_by_name[name] for name in _names(lr.relative_to(lr_dir), scale) if name in hr_by_name), None)
         if hr is None:
-            faults.append(f"{lr} has no HR image")
+            faults.append(Fault(lr, f"{lr} has no HR image"))
         else:
             claims[hr].append(lr)
-    faults += [f"{hr} has no LR image" for hr in hr_paths if hr not in claims]
-    faults += [f"{hr} has {len(c)} LR images ({c[0].name}, {c[1].name})" for hr, c in claims.items() if len(c) > 1]
+    faults += [Fault(hr, f"{hr} has no LR image") for hr in hr_paths if hr not in claims]
+    faults += [
+        Fault(hr, f"{hr} has {len(found)} LR images ({found[0].name}, {found[1].name})")
+        for hr, found in claims.items()
+        if len(found) > 1
+    ]
     return {hr: found[0] for hr, found in claims.items()}, faults
 
 
@@ -119,24 +200,3 @@ def _names(path: Path, scale: int) -> list[str]:
     while (shorter := mark.sub("", names[-1])) != names[-1]:
         names.append(shorter)
     return names
-
-
-def _size_faults(hr: Path, lr: Path | None, *, scale: int) -> list[str]:
-    try:
-        height, width = read_size(hr)
-        if height < scale or width < scale:
-            return [f"{hr} is {height}x{width}, smaller than one LR pixel at scale {scale}"]
-        if lr is not None and read_size(lr) != (height // scale, width // scale):
-            found = "x".join(map(str, read_size(lr)))
-            return [
-                f"{lr} is {found}, expected {height // scale}x{width // scale} (hr {height}x{width} / scale {scale})"
-            ]
-    except UserError as error:
-        return [str(error)]
-    return []
-
-
-def _one_line(where: str, faults: Sequence[str]) -> str:
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    more = f"; and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
-    return f"{where}: {count}: {'; '.join(faults[:_MAX_NAMED])}{more}"

@@ -21,16 +21,18 @@ class Batch(NamedTuple):
     """A micro-batch as the loader hands it out: small, on the CPU, not yet flipped.
 
     Attributes:
-        lr: uint8 [b, 3, p / scale, p / scale], channels last.
+        lr: uint8 [b, 3, p / scale, p / scale], channels last; [b, 3, 0, 0] where it was not asked for.
         hr: uint8 [b, 3, p, p], channels last.
         symmetry: uint8 [b], 0..7; what `to_device` applies to both images.
         digest: int64 scalar, the wrapping sum of the crops' hashes.
+        key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each; it stays on the CPU.
     """
 
     lr: Tensor
     hr: Tensor
     symmetry: Tensor
     digest: Tensor
+    key: Tensor
 
 
 class PairDataset(Dataset[Batch]):
@@ -40,12 +42,13 @@ class PairDataset(Dataset[Batch]):
         shards: the opened shards.
         patch_size: side of the HR patch in pixels, a multiple of the shards' scale.
         seed: of the order.
+        with_lr: read LR patches too; not needed where LR images are made of HR ones.
 
     Raises:
         UserError: the patch size is not a multiple of the scale, or a tile is smaller than the patch.
     """
 
-    def __init__(self, shards: ShardSet, *, patch_size: int, seed: int) -> None:
+    def __init__(self, shards: ShardSet, *, patch_size: int, seed: int, with_lr: bool = True) -> None:
         if patch_size < shards.scale or patch_size % shards.scale:
             raise UserError(
                 f"data.patch_size is {patch_size}, allowed are multiples of the shards' scale "
@@ -60,7 +63,10 @@ class PairDataset(Dataset[Batch]):
             patch_size=patch_size,
             scale=shards.scale,
             seed=seed,
+            shard_samples=shards.shard_samples,
+            window_shards=shards.window_shards,
         )
+        self._with_lr = with_lr
         self._store = Store(shards)
 
     @property
@@ -88,27 +94,32 @@ class PairDataset(Dataset[Batch]):
         crops = self.order.crops(positions)
         rows = self.shards.index[crops.sample]
         heights, widths = rows["height"].astype(np.int64), rows["width"].astype(np.int64)
-        lr, hr = (
-            self._cut(
-                _tiles(rows, side, heights // shrink, widths // shrink),
-                tops=crops.top * grow,
-                lefts=crops.left * grow,
-                size=self.patch_size // shrink,
-            )
-            for side, shrink, grow in (("lr", scale, 1), ("hr", 1, scale))
+        sides = (self.patch_size // scale if self._with_lr else 0, self.patch_size)
+        lr, hr = (np.empty((len(rows), side, side, 3), dtype=np.uint8) for side in sides)
+        places = zip(
+            _tiles(rows, "lr", heights // scale, widths // scale),
+            _tiles(rows, "hr", heights, widths),
+            crops.top.tolist(),
+            crops.left.tolist(),
+            lr,
+            hr,
+            strict=True,
         )
+        for small, large, top, left, lr_out, hr_out in places:
+            if not self._with_lr:
+                self._store.read_crop(large, top=top * scale, left=left * scale, out=hr_out)
+            elif small.size:
+                self._store.read_crop(small, top=top, left=left, out=lr_out)
+                self._store.read_crop(large, top=top * scale, left=left * scale, out=hr_out)
+            else:  # shards without LR: only its whole HR image tells what the LR image has at the crop's borders
+                self._store.read_pair(large, scale=scale, top=top, left=left, hr=hr_out, lr=lr_out)
         return Batch(
-            lr=lr,
-            hr=hr,
+            lr=torch.from_numpy(lr).permute(0, 3, 1, 2),
+            hr=torch.from_numpy(hr).permute(0, 3, 1, 2),
             symmetry=torch.from_numpy(crops.symmetry),
             digest=torch.from_numpy(digest(crops)).sum(),
+            key=torch.from_numpy(crops.key.copy()),
         )
-
-    def _cut(self, tiles: Sequence[Tile], *, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int) -> Tensor:
-        patches = np.empty((len(tiles), size, size, 3), dtype=np.uint8)
-        for tile, top, left, out in zip(tiles, tops.tolist(), lefts.tolist(), patches, strict=True):
-            self._store.read_crop(tile, top=top, left=left, out=out)
-        return torch.from_numpy(patches).permute(0, 3, 1, 2)
 
 
 def _tiles(rows: NDArray[np.void], side: str, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> list[Tile]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 # Half the width of the antialiased cubic kernel is 2 * scale source pixels: 16 covers scales up to 8.
 _PADDING = 16
+_REACH = 4  # LR pixels around a part that are made with it; the kernel sees 2
 
 
 def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -43,6 +44,29 @@ def downscale(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     a = -0.5.
     """
     return _to_uint8(downscale_tensor(_to_float(hr), scale))
+
+
+def downscale_part(
+    hr: NDArray[np.uint8], scale: int, *, top: int, left: int, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Make a part of the low-resolution image of a whole image, without making the rest.
+
+    Args:
+        hr: uint8 [H, W, 3], the whole image, of any size.
+        scale: factor, >= 1.
+        top: upper edge of the part in LR pixels.
+        left: left edge in LR pixels.
+        height: of the part in LR pixels; top + height <= H // scale.
+        width: likewise.
+
+    Returns:
+        uint8 [height, width, 3], the same as that part of `downscale` of the mod-cropped image.
+    """
+    rows = range(max(top - _REACH, 0), min(top + height + _REACH, hr.shape[0] // scale))
+    columns = range(max(left - _REACH, 0), min(left + width + _REACH, hr.shape[1] // scale))
+    around = hr[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
+    top, left = top - rows.start, left - columns.start
+    return downscale(around, scale)[top : top + height, left : left + width]
 
 
 def upscale_bicubic(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -115,7 +139,7 @@ def _mirrored_indices(length: int, padding: int, device: torch.device) -> Tensor
 
 
 def _to_float(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None].float()
 
 
 def _to_uint8(image: Tensor) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Reading the pixels of a crop out of the shards, by position, without reading the rest of the tile."""
+"""Reading the pixels of a crop out of the shards, by position; of raw tiles without reading the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from srgan_dist.data.codec import decode
 from srgan_dist.data.index import ShardSet
+from srgan_dist.data.resize import downscale_part
 from srgan_dist.errors import Failure
 
 _MAX_OPEN = 128  # shards held open per process; systems allow 1024 files or more
@@ -46,8 +48,7 @@ class Store:
     """
 
     def __init__(self, shards: ShardSet) -> None:
-        self._paths = shards.shard_paths
-        self._encodings = shards.shard_encodings
+        self._shards = shards
         self._files: OrderedDict[int, int] = OrderedDict()
         self._owner = os.getpid()
 
@@ -69,21 +70,55 @@ class Store:
             out: uint8 [h, w, 3], filled in place.
 
         Raises:
-            ShardError: the shard cannot be opened, or ends too early.
+            ShardError: the shard cannot be opened, ends too early, or holds something else there.
         """
-        match self._encodings[tile.shard]:
-            case "raw":
-                self._read_raw(tile, top, left, out)
-            case other:  # open_shards has refused it with a line for the user
-                raise ValueError(f"encoding {other!r} cannot be read")
-
-    def _read_raw(self, tile: Tile, top: int, left: int, out: NDArray[np.uint8]) -> None:
         rows, columns = out.shape[:2]
+        if self._shards.shard_encodings[tile.shard] == "raw":
+            pixels = self._read_rows(tile, top, rows)
+        else:
+            pixels = self._read_image(tile)[top : top + rows]
+        out[...] = pixels[:, left : left + columns]
+
+    def read_pair(
+        self, tile: Tile, *, scale: int, top: int, left: int, hr: NDArray[np.uint8], lr: NDArray[np.uint8]
+    ) -> None:
+        """Read a rectangle of a whole HR image that has no stored LR, and make its LR.
+
+        Args:
+            tile: where the HR image lies.
+            scale: HR pixels per LR pixel.
+            top: upper edge, LR pixels.
+            left: left edge, LR pixels.
+            hr: uint8 [h * scale, w * scale, 3], filled in place.
+            lr: uint8 [h, w, 3], filled in place with what the LR image of the whole HR image has there.
+
+        Raises:
+            ShardError: the shard cannot be opened, ends too early, or holds something else there.
+        """
+        raw = self._shards.shard_encodings[tile.shard] == "raw"
+        image = self._read_rows(tile, 0, tile.height) if raw else self._read_image(tile)
+        rows, columns = hr.shape[:2]
+        hr[...] = image[top * scale : top * scale + rows, left * scale : left * scale + columns]
+        lr[...] = downscale_part(image, scale, top=top, left=left, height=lr.shape[0], width=lr.shape[1])
+
+    def _read_rows(self, tile: Tile, top: int, rows: int) -> NDArray[np.uint8]:
         stride = tile.width * 3
         # Pixels end where the member ends, whatever the length of the .npy header before them.
         pixels = tile.offset + tile.size - tile.height * stride
         data = self._read(tile, pixels + top * stride, rows * stride)
-        out[...] = np.frombuffer(data, dtype=np.uint8).reshape(rows, tile.width, 3)[:, left : left + columns]
+        return np.frombuffer(data, dtype=np.uint8).reshape(rows, tile.width, 3)
+
+    def _read_image(self, tile: Tile) -> NDArray[np.uint8]:
+        data = self._read(tile, tile.offset, tile.size)
+        try:
+            image = decode(data)
+        except ValueError as error:
+            raise ShardError(f"{self._where(tile)}: cannot be decoded ({error}): copy the shard again") from error
+        # A whole image may have rows and columns beyond the last whole LR pixel.
+        if image.shape[0] < tile.height or image.shape[1] < tile.width:
+            found = f"{image.shape[0]}x{image.shape[1]}"
+            raise ShardError(f"{self._where(tile)}: is {found}, the index says {tile.height}x{tile.width}: pack again")
+        return image
 
     def _read(self, tile: Tile, offset: int, count: int) -> bytes:
         try:
@@ -92,14 +127,19 @@ class Store:
             while len(data) < count and (more := os.pread(file, count - len(data), offset + len(data))):
                 data += more  # network file systems may return less than asked before the end
         except OSError as error:
-            raise ShardError(f"{self._paths[tile.shard]}: cannot be read ({error.strerror}): copy it again") from error
-        if len(data) < count:
-            member = f"member {_member_name(file, tile.offset)} at offset {tile.offset}"
             raise ShardError(
-                f"{self._paths[tile.shard]}: {member}: wanted {count} bytes at {offset}, got {len(data)}: "
+                f"{self._shards.shard_paths[tile.shard]}: cannot be read ({error.strerror}): copy it again"
+            ) from error
+        if len(data) < count:
+            raise ShardError(
+                f"{self._where(tile)}: wanted {count} bytes at {offset}, got {len(data)}: "
                 "the shard was cut short, copy it again"
             )
         return data
+
+    def _where(self, tile: Tile) -> str:
+        name = _member_name(self._file(tile.shard), tile.offset)
+        return f"{self._shards.shard_paths[tile.shard]}: member {name} at offset {tile.offset}"
 
     def _file(self, shard: int) -> int:
         if self._owner != os.getpid():  # after a fork: leave the parent's files alone, open our own
@@ -108,7 +148,7 @@ class Store:
         if file is None:
             if len(self._files) >= _MAX_OPEN:
                 os.close(self._files.popitem(last=False)[1])
-            file = self._files[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+            file = self._files[shard] = self._shards.open_shard(shard)
         else:
             self._files.move_to_end(shard)
         return file

@@ -61,7 +61,7 @@ class SRResNet(nn.Module):
     """Map a low-resolution image to one `scale` times as large by residual blocks and pixel shuffles.
 
     Args:
-        scale: 2, 4 or 8.
+        scale: 2, 4 or 8; 1 makes a denoiser.
         channels: feature channels.
         blocks: number of residual blocks.
         norm: normalisation after each convolution of the trunk; "none" and "group" behave the same
@@ -90,8 +90,8 @@ class SRResNet(nn.Module):
         end_kernel: int = 9,
     ) -> None:
         super().__init__()
-        if scale not in (2, 4, 8):
-            raise ValueError(f"SRResNet: scale is {scale}, allowed are 2, 4 and 8")
+        if scale not in (1, 2, 4, 8):
+            raise ValueError(f"SRResNet: scale is {scale}, allowed are 1, 2, 4 and 8")
         if end_kernel < 1 or end_kernel % 2 == 0:
             raise ValueError(f"SRResNet: end_kernel is {end_kernel}, expected an odd number such as 3 or 9")
         self.scale = scale

@@ -168,3 +168,24 @@ def test_unsuitable_files_are_refused_by_name(tmp_path: Path, make_image: Maker,
     assert message.startswith(f"{tmp_path / name}: ")
     assert words in message
     assert "\n" not in message
+
+
+def test_exif_behind_the_pixels_of_a_png(tmp_path: Path, make_image: Maker) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(make_image(20, 30)).save(path, exif=exif)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    assert read_rgb(path).shape == (30, 20, 3)
+    assert read_size(path) == (30, 20)
+
+
+def test_a_size_is_read_without_the_pixels(tmp_path: Path, make_image: Maker) -> None:
+    for name in ("a.png", "a.jpg", "a.bmp", "a.tif"):
+        path = tmp_path / name
+        Image.fromarray(make_image(60, 40)).save(path)
+        path.write_bytes(path.read_bytes()[: 1000 if name != "a.tif" else None])
+        assert read_size(path) == (60, 40)

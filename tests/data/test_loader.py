@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from srgan_dist.data.index import ShardSet
+from srgan_dist.data.index import ShardSet, open_shards
 from srgan_dist.data.loader import (
     Windows,
     WindowSampler,
@@ -19,9 +25,11 @@ from srgan_dist.data.loader import (
     micro_batches,
     to_device,
 )
+from srgan_dist.data.pack import pack
 from srgan_dist.data.pairs import Batch, PairDataset
 from srgan_dist.data.store import ShardError
 from srgan_dist.errors import UserError
+from tests.data.webserver import WebServer, serving
 
 BATCH = 8
 
@@ -162,9 +170,120 @@ def test_to_device_gives_floats_in_the_asked_layout(dataset: PairDataset, channe
 
 
 def test_a_workers_shard_error_arrives_with_its_name(dataset: PairDataset) -> None:
-    dataset._store._paths = tuple(Path("/nowhere") / path.name for path in dataset._store._paths)
-    with pytest.raises(ShardError, match=r"/nowhere/shard-\d{6}.tar: cannot be read \(No such file"):
+    dataset.shards.shard_paths = tuple(Path("/nowhere") / path.name for path in dataset.shards.shard_paths)
+    with pytest.raises(ShardError, match=r"^/nowhere/shard-\d{6}.tar: cannot be read \(No such file") as caught:
         windows(dataset, 1, workers=1)
+    assert "\n" not in str(caught.value)  # not torch's traceback of the worker
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("harm", ["shrinks", "vanishes"])
+def test_a_shard_that_goes_while_training_is_named(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, harm: str
+) -> None:
+    monkeypatch.setattr("srgan_dist.data.store._MAX_OPEN", 1)  # an open shard would be read on, as it should be
+    folder = shutil.copytree(packed, tmp_path / "copy")
+    dataset = PairDataset(open_shards([folder]), patch_size=24, seed=11)
+    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=workers,
+                         pin_memory=False)  # fmt: skip
+    stream = Windows(loader, num_micro_batches=1)
+    next(stream)
+    for shard in folder.glob("*.tar"):
+        if harm == "shrinks":
+            os.truncate(shard, 1000)
+        else:
+            shard.unlink()
+    words = r"member .* at offset \d+: wanted \d+ bytes" if harm == "shrinks" else r"cannot be read \(No such file"
+    with pytest.raises(ShardError, match=rf"^{folder}/shard-\d{{6}}\.tar: {words}") as caught:
+        deque(islice(stream, 1000), maxlen=0)
+    assert "\n" not in str(caught.value)
+    stream.close()
+
+
+@pytest.fixture
+def web(photos: Path, tmp_path: Path) -> Iterator[WebServer]:
+    """Serves `set`, in about ten shards."""
+    pack(photos, tmp_path / "root/set", scale=4, tile=32, shard_bytes=20_000)
+    with serving(tmp_path / "root") as web:
+        yield web
+
+
+def cached(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*/*.tar")}
+
+
+def remote_dataset(web: WebServer, cache: Path, *, window_shards: int = 2, seed: int = 5) -> PairDataset:
+    largest = max(path.stat().st_size for path in (web.folder / "set").glob("*.tar"))
+    shards = open_shards(
+        [f"{web.url}/set"], window_shards=window_shards, cache_dir=cache, cache_bytes=2 * window_shards * largest
+    )
+    return PairDataset(shards, patch_size=24, seed=seed)
+
+
+@pytest.mark.parametrize(("workers", "world_size"), [(0, 1), (2, 1), (0, 2), (1, 2)])
+def test_remote_shards_in_windows_give_the_local_batches(
+    web: WebServer, tmp_path: Path, workers: int, world_size: int
+) -> None:
+    local = PairDataset(open_shards([web.folder / "set"], window_shards=2), patch_size=24, seed=5)
+    remote = remote_dataset(web, tmp_path / "cache")
+    count = 2 * local.num_crops // BATCH
+    expected = [local.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
+    found = [
+        windows(remote, count, micro_batch=4, rank=rank, world_size=world_size, workers=workers)
+        for rank in range(world_size)
+    ]
+    assert digests(found) == [int(batch.digest) for batch in expected]
+    for one, other in zip(patches(found), expected, strict=True):
+        assert torch.equal(one, other.hr)
+    limit = remote.shards._cache.max_bytes  # type: ignore[union-attr]
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*/*.tar*")) <= limit
+
+
+def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    dataset = remote_dataset(web, cache)
+    loader = make_loader(dataset, consumed=0, batch_size=1, micro_batch=1, rank=0, world_size=1, workers=0,
+                         pin_memory=False)  # fmt: skip
+    stream = Windows(loader, num_micro_batches=1)
+    num_windows, until = 0, 0
+    for position in range(2 * dataset.num_crops):
+        before = web.requests.total()
+        next(stream)
+        if position == until:
+            shards, until = dataset.order.upcoming_shards(position)
+            names = {dataset.shards.shard_paths[shard].name for shard in shards}
+            num_windows += 1
+            deadline = time.monotonic() + 10
+            while not names <= cached(cache):  # without being read, the next window arrives
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+        else:
+            assert web.requests.total() == before  # reading waits for nothing
+        assert names <= cached(cache)  # nothing of this and the next window makes room
+    stream.close()
+    assert num_windows > 8
+    assert len(cached(cache)) < len(dataset.shards.shard_paths)
+    deadline = time.monotonic() + 5
+    while any("prefetch" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_ranks_of_a_node_download_once(web: WebServer, tmp_path: Path) -> None:
+    # The whole set fits: then each shard comes once, whoever reads it.
+    for rank in range(2):
+        windows(remote_dataset(web, tmp_path / "cache", window_shards=10), 60, rank=rank, world_size=2, workers=2)
+    shards = [path.name for path in (web.folder / "set").glob("*.tar")]
+    assert {web.requests[name] for name in shards} == {1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_remote_shard_that_vanishes_is_named_in_one_line(web: WebServer, tmp_path: Path, workers: int) -> None:
+    dataset = remote_dataset(web, tmp_path / "cache")
+    web.faults = {path.name: [404] for path in (web.folder / "set").glob("*.tar")}
+    with pytest.raises(UserError, match=rf"^{web.url}/set/shard-\d{{6}}.tar: does not exist \(HTTP 404\)") as caught:
+        windows(dataset, 1, workers=workers)
+    assert "\n" not in str(caught.value)
 
 
 PROGRAM = """

@@ -11,6 +11,7 @@ from PIL import Image
 
 from srgan_dist.data.resize import (
     downscale,
+    downscale_part,
     downscale_tensor,
     modcrop,
     upscale_bicubic,
@@ -110,3 +111,19 @@ def test_set5_gives_the_published_lr_images() -> None:
         hr = np.array(Image.open(path).convert("RGB"))
         lr = np.array(Image.open(path.parents[1] / "LRx4" / path.name).convert("RGB"))
         assert_nearly_equal(downscale(hr, 4), lr, share=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "height", "width"), [(4, 121, 163), (3, 100, 70), (2, 64, 31), (8, 200, 90), (4, 9, 8)]
+)
+def test_a_part_is_that_part_of_the_whole(
+    make_image: Callable[..., NDArray[np.uint8]], scale: int, height: int, width: int
+) -> None:
+    hr = make_image(height, width)
+    whole = downscale(modcrop(hr, scale), scale)
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        rows, columns = random.integers(1, whole.shape[0] + 1), random.integers(1, whole.shape[1] + 1)
+        top, left = random.integers(0, whole.shape[0] - rows + 1), random.integers(0, whole.shape[1] - columns + 1)
+        part = downscale_part(hr, scale, top=int(top), left=int(left), height=int(rows), width=int(columns))
+        np.testing.assert_array_equal(part, whole[top : top + rows, left : left + columns])

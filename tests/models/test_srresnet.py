@@ -118,7 +118,7 @@ def test_group_norm_takes_any_number_of_channels() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"scale": 3}, "scale is 3, allowed are 2, 4 and 8"), ({"end_kernel": 4}, "end_kernel is 4")],
+    [({"scale": 3}, "scale is 3, allowed are 1, 2, 4 and 8"), ({"end_kernel": 4}, "end_kernel is 4")],
 )
 def test_wrong_settings_are_told(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -84,6 +84,7 @@ def main(shards: str, out: str, micro_batch: str, g_per_d: str, kind: str, norm:
         ),
         windows=windows,
         stream={},
+        degradation=None,
         batch_size=BATCH,
         epoch_size=dataset.num_crops,
         learning_rates=build_learning_rates(config),

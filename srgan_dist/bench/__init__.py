@@ -1,0 +1,1 @@
+"""Measurements of this machine, each beside the way that others take in the same run."""

@@ -1,0 +1,149 @@
+"""Rates in steady state, per second and per second of CPU time, and what they were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from srgan_dist.errors import UserError
+
+REPEATS = 5
+_FEWEST_BATCHES = 4  # in a repeat: slow ways would otherwise be timed over one or two
+
+
+class Spread(NamedTuple):
+    """Median, lowest and highest of several repeats."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Summarise some repeats, at least one."""
+        return cls(median(values), min(values), max(values))
+
+
+class Rate(NamedTuple):
+    """Images a second.
+
+    Attributes:
+        wall: by the clock.
+        core: by the CPU time of this process and its workers: what one core alone would do.
+        repeats: how often it was measured.
+    """
+
+    wall: Spread
+    core: Spread
+    repeats: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers by their names."""
+        return {"per_second": self.wall._asdict(), "per_core": self.core._asdict(), "repeats": self.repeats}
+
+
+def measure(batches: Iterator[Any], *, seconds: float, warm_batches: int) -> Rate:
+    """Time a stream in its steady state.
+
+    Args:
+        batches: an endless stream of tuples whose first tensor is [b, ...].
+        seconds: to measure, over all repeats; a fifth more goes to the warm-up.
+        warm_batches: to read at least before the clock starts, so that start-up and full queues do not count.
+
+    Returns:
+        The rate, over `REPEATS` repeats.
+    """
+    each = seconds / REPEATS
+    _repeat(batches, seconds=each, fewest=warm_batches)
+    repeats = [_repeat(batches, seconds=each, fewest=_FEWEST_BATCHES) for _ in range(REPEATS)]
+    return Rate(
+        wall=Spread.of([images / wall for images, wall, _ in repeats]),
+        core=Spread.of([images / cpu for images, _, cpu in repeats]),
+        repeats=REPEATS,
+    )
+
+
+def _repeat(batches: Iterator[Any], *, seconds: float, fewest: int) -> tuple[int, float, float]:
+    images = count = 0
+    started, used = time.perf_counter(), _cpu_seconds()
+    while count < fewest or time.perf_counter() - started < seconds:
+        images += len(next(batches)[0])
+        count += 1
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    # The kernel counts a child's time in ticks of 10 ms; a repeat shorter than one must not divide by zero.
+    return images, time.perf_counter() - started, max(_cpu_seconds() - used, 1e-6)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its living children."""
+    total = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            times = child.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, Any]:
+    """Cores, their name, memory, the GPU or None, and the system."""
+    return {
+        "cores": num_cores(),
+        "cpu": _cpu_name(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def describe_versions(*packages: str) -> dict[str, str | None]:
+    """Versions of Python and of some packages, None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Tell before the work that its result could not be written after it.
+
+    Raises:
+        UserError: the path is a folder, or it is in none, or it is not the user's to write.
+    """
+    if path.is_dir():
+        problem = "it is a folder"
+    elif not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "no permission"
+    else:
+        return
+    raise UserError(f"--json is {path}, which cannot be written: {problem}")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""The parts that degradations are made of; `srgan_dist.data.degrade` puts them together."""
