@@ -1,4 +1,4 @@
-"""Degradations chosen in the configuration: they train, they resume exactly, and their defaults are those of the code."""
+"""Degradations by configuration: they train, they resume exactly, and their defaults are those of the code."""
 
 from __future__ import annotations
 
