@@ -69,7 +69,7 @@ class WindowSampler(Sampler[list[int]]):
         micro_batch: patches of this rank in one micro-batch.
         rank: 0 to world_size - 1.
         world_size: ranks.
-        prefetcher: told of each position that is surely read now, and closed with the iterator.
+        prefetcher: told of each position that is surely read now.
         ahead: micro-batches handed out that workers may not have begun with.
 
     Raises:
@@ -96,14 +96,15 @@ class WindowSampler(Sampler[list[int]]):
         self._prefetcher, self._ahead = prefetcher, ahead * self._stride
 
     def __iter__(self) -> Iterator[list[int]]:
-        try:
-            for start in itertools.count(self._first, self._stride):
-                if self._prefetcher:
-                    self._prefetcher.reached(max(self._first, start - self._ahead))
-                yield list(range(start, start + self._micro_batch))
-        finally:
+        for start in itertools.count(self._first, self._stride):
             if self._prefetcher:
-                self._prefetcher.close()
+                self._prefetcher.reached(max(self._first, start - self._ahead))
+            yield list(range(start, start + self._micro_batch))
+
+    def close(self) -> None:
+        """Begin no further download."""
+        if self._prefetcher:
+            self._prefetcher.close()
 
 
 def make_loader(
@@ -172,6 +173,7 @@ class Windows(Iterator[list[Batch]]):
     def __init__(self, loader: DataLoader[Batch], *, num_micro_batches: int) -> None:
         self.wait_seconds = 0.0
         self.num_micro_batches = num_micro_batches
+        self._sampler = loader.batch_sampler
         # Workers inherit the mask, so that no signal can end one before it has run _start_worker.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -199,6 +201,8 @@ class Windows(Iterator[list[Batch]]):
         if shutdown := getattr(self._batches, "_shutdown_workers", None):
             shutdown()
         self._batches = None
+        if isinstance(self._sampler, WindowSampler):
+            self._sampler.close()
         atexit.unregister(self.close)
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from srgan_dist.data.index import ROW, build_index, open_shards
-from srgan_dist.data.manifest import read_manifest
+from srgan_dist.data.manifest import file_sha256, read_manifest
 from srgan_dist.data.pack import pack
 from srgan_dist.errors import UserError
 
@@ -160,6 +160,49 @@ def test_an_index_that_points_beyond_its_shard(folder: Path) -> None:
     change_manifest(folder, shards=shards)
     with pytest.raises(UserError, match=r"the hr of sample \d+ lies beyond the end of .*shard-000000.tar"):
         open_shards([folder])
+
+
+def rewrite_index(folder: Path, index: NDArray[np.void]) -> None:
+    np.save(folder / "index.npy", index)
+    change_manifest(folder, index_sha256=file_sha256(folder / "index.npy"))
+
+
+def test_an_index_that_is_not_in_the_order_of_the_shards(folder: Path) -> None:
+    rewrite_index(folder, open_shards([folder]).index[::-1].copy())
+    with pytest.raises(UserError, match=r"index.npy: rows are not in the order of the shards, near row 0: pack again"):
+        open_shards([folder])
+
+
+def test_an_index_with_other_numbers_of_samples_than_the_manifest(folder: Path) -> None:
+    shards = [shard._asdict() for shard in read_manifest(folder).shards]
+    shards[1]["samples"] += 1
+    change_manifest(folder, shards=shards)
+    number = shards[1]["samples"]
+    words = rf"index.npy: has {number - 1} samples of shard-000001.tar, the manifest says {number}: pack again"
+    with pytest.raises(UserError, match=words):
+        open_shards([folder])
+
+
+def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgan_dist.data.rows._CHUNK", 2)
+    shards = open_shards([folder])
+    index = shards.index.copy()
+    index["lr_offset"][3] = 10**9
+    rewrite_index(folder, index)
+    with pytest.raises(UserError, match=r"the lr of sample 3 lies beyond the end of"):
+        open_shards([folder])
+    index = shards.index.copy()
+    index[[1, 2]] = index[[2, 1]]
+    index["shard"] = np.where(np.arange(len(index)) < 2, 1, index["shard"])  # in order within the first chunk
+    rewrite_index(folder, index)
+    with pytest.raises(UserError, match=r"not in the order of the shards, near row 2"):
+        open_shards([folder])
+
+
+def test_a_window_is_part_of_what_identifies_the_data(packed: Path) -> None:
+    digests = [open_shards([packed], window_shards=window).digest for window in (None, 1, 2, 2)]
+    assert len(set(digests)) == 3
+    assert digests[0] == open_shards([packed]).digest
 
 
 @pytest.mark.parametrize(
