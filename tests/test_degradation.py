@@ -24,7 +24,7 @@ def test_the_defaults_are_those_of_the_code() -> None:
     "changes",
     [
         {"data.degradation.kind": "bicubic"},
-        {"data.degradation.kind": "realesrgan", "data.degradation.margin": 16},
+        {"data.degradation.kind": "realesrgan", "data.degradation.margin": 16, "data.patch_size": 32},
         {"data.degradation.kind": "noise", "data.degradation.gaussian_probability": 0.5, "data.scale": 1},
         {"data.degradation.kind": "bicubic", "data.scale": 2},
     ],

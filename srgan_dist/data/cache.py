@@ -94,7 +94,8 @@ class Cache:
         """Mark a file as just used, and tell whether it is there."""
         try:
             there = file.bytes in (None, file.path.stat().st_size)
-            os.utime(file.path)
+            with suppress(PermissionError):  # another user's; it can be read all the same
+                os.utime(file.path)
         except FileNotFoundError:
             return False
         return there

@@ -199,7 +199,10 @@ class Windows(Iterator[list[Batch]]):
         """End the workers; there are no more windows afterwards."""
         # Dropping the iterator would do it, but after an error the traceback still holds it.
         if shutdown := getattr(self._batches, "_shutdown_workers", None):
+            workers = list(getattr(self._batches, "_workers", []))
             shutdown()
+            for worker in workers:  # one that waits for a silent server heeds neither torch nor SIGTERM
+                worker.kill()
         self._batches = None
         if isinstance(self._sampler, WindowSampler):
             self._sampler.close()

@@ -48,9 +48,10 @@ def windows(dataset: PairDataset, count: int, *, consumed: int = 0, micro_batch:
     )
     k = micro_batches(batch_size=BATCH, micro_batch=micro_batch, world_size=world_size)
     stream = Windows(loader, num_micro_batches=k)
-    found = list(islice(stream, count))
-    stream.close()
-    return found
+    try:
+        return list(islice(stream, count))
+    finally:
+        stream.close()
 
 
 def digests(per_rank: list[list[list[Batch]]]) -> list[int]:
@@ -275,6 +276,21 @@ def test_ranks_of_a_node_download_once(web: WebServer, tmp_path: Path) -> None:
         windows(remote_dataset(web, tmp_path / "cache", window_shards=10), 60, rank=rank, world_size=2, workers=2)
     shards = [path.name for path in (web.folder / "set").glob("*.tar")]
     assert {web.requests[name] for name in shards} == {1}
+
+
+def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_path: Path) -> None:
+    dataset = remote_dataset(web, tmp_path / "cache")
+    web.faults = {path.name: ["silent"] for path in (web.folder / "set").glob("*.tar")}
+    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=1,
+                         pin_memory=False)  # fmt: skip
+    stream = Windows(loader, num_micro_batches=1)
+    (worker,) = stream._batches._workers  # type: ignore[union-attr]
+    time.sleep(2)  # until it is at it
+    started = time.monotonic()
+    stream.close()
+    worker.join(5)
+    assert not worker.is_alive()
+    assert time.monotonic() - started < 15  # torch itself waits for 5 s
 
 
 @pytest.mark.parametrize("workers", [0, 2])
