@@ -27,6 +27,7 @@ from srgan_dist.bench.peers import (
     webdataset_stream,
     write_lmdb,
 )
+from srgan_dist.bench.startup import SIZES, StartUp, start_up
 from srgan_dist.bench.wait import TRAINED_SCALES, DataWait, data_wait
 from srgan_dist.data.codec import ENCODINGS, Encoding
 from srgan_dist.data.manifest import read_manifest
@@ -85,6 +86,7 @@ class Report:
 
     Attributes:
         rows: every way with every number of workers.
+        starts: what opening many samples costs.
         wait: of a training step, or None.
         left_out: ways that were not measured, and why.
         images: what they were measured on, in words.
@@ -92,6 +94,7 @@ class Report:
     """
 
     rows: list[Row]
+    starts: list[StartUp]
     wait: DataWait | None
     left_out: dict[str, str]
     images: str
@@ -126,6 +129,8 @@ def bench_loader(options: Options, *, on_progress: Callable[[str], None]) -> Rep
         images = _images(work / "images", options, on_progress)
         ways, left_out = ways_to_read(work, patches, on_progress=on_progress)
         rows = [row for way in ways for row in _measure(way, options, on_progress)]
+        on_progress("opening many samples")
+        starts = start_up(work, SIZES)
         wait = None
         if patches.scale not in TRAINED_SCALES:
             left_out["training"] = f"its network has scales {', '.join(map(str, TRAINED_SCALES))}"
@@ -134,7 +139,7 @@ def bench_loader(options: Options, *, on_progress: Callable[[str], None]) -> Rep
             wait = data_wait(work / "raw", work / "run", patches)
         manifest = read_manifest(work / "raw")
     images = f"{images}: {manifest.num_images} images, {manifest.num_samples} tiles of at most {TILE}x{TILE}"
-    return Report(rows, wait, left_out, images, options)
+    return Report(rows, starts, wait, left_out, images, options)
 
 
 def _images(folder: Path, options: Options, on_progress: Callable[[str], None]) -> str:

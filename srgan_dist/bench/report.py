@@ -11,6 +11,7 @@ from rich.table import Table
 
 from srgan_dist.bench.loader import PNG, RAW, STREAM, Report, Row
 from srgan_dist.bench.measure import Spread, describe_machine, describe_versions
+from srgan_dist.bench.startup import MOST_MIB, MOST_SECONDS, StartUp
 from srgan_dist.errors import UserError
 
 _TARGETS = {PNG: 40.0, STREAM: 10.0}  # of raw bytes, by CPU time
@@ -76,6 +77,7 @@ def to_json(report: Report) -> dict[str, Any]:
         ],
         "ratios": [ratio._asdict() for ratio in ratios(report.rows)],
         "data_wait": wait and {"percent": wait.percent._asdict(), "step_ms": wait.step_ms._asdict()},
+        "start_up": [start._asdict() for start in report.starts],
         "left_out": report.left_out,
     }
 
@@ -95,6 +97,7 @@ def write_json(path: Path, report: Report) -> None:
 def to_tables(report: Report) -> Group:
     """The rates, what they come to, and what is missing."""
     lines = [f"left out: {way}: {why}" for way, why in report.left_out.items()]
+    lines += [_start_line(start) for start in report.starts]
     if report.wait:
         percent, step = report.wait.percent, report.wait.step_ms
         lines.append(
@@ -135,6 +138,19 @@ def _ratios(report: Report) -> Table:
         target = f"{ratio.target:g}: {_verdict(ratio.core >= ratio.target)}" if ratio.target else ""
         table.add_row(ratio.batches, ratio.peer, f"{ratio.core:.1f}", f"{ratio.wall:.1f}", target)
     return table
+
+
+def _start_line(start: StartUp) -> str:
+    seconds, mib = MOST_SECONDS.get(start.samples), MOST_MIB.get(start.samples)
+    told = [
+        _against(f"{start.seconds:.2g} s", start.seconds, seconds),
+        _against(f"{start.mib:.0f} MiB", start.mib, mib),
+    ]
+    return f"start-up with {start.samples:,} samples in {start.shards:,} shards: {', '.join(told)}"
+
+
+def _against(told: str, value: float, most: float | None) -> str:
+    return told if most is None else f"{told} (at most {most:g}: {_verdict(value <= most)})"
 
 
 def _verdict(reached: bool) -> str:
