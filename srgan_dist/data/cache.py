@@ -22,6 +22,7 @@ from srgan_dist.data.sources import shown
 from srgan_dist.errors import Failure, UserError
 
 PART = ".part"
+_LOCK = ".lock"  # held while space is counted, freed and taken
 _WORST_PAUSE = 30.0  # seconds between two tries
 _ROOM_PATIENCE = 300.0  # seconds to wait for other downloads to end where they fill the cache
 
@@ -95,7 +96,7 @@ class Cache:
         try:
             there = file.bytes in (None, file.path.stat().st_size)
             with suppress(PermissionError):  # another user's; it can be read all the same
-                os.utime(file.path)
+                _mark(file.path)
         except FileNotFoundError:
             return False
         return there
@@ -137,7 +138,9 @@ class Cache:
             with suppress(FileNotFoundError):
                 _part(file.path).unlink()
             raise
-        _part(file.path).rename(file.path)
+        _mark(_part(file.path))
+        with _locked(self.folder / _LOCK, wait=True):  # whoever counts sees it under one name
+            _part(file.path).rename(file.path)
         _sync_folder(file.path.parent)
 
     def _receive(self, file: RemoteFile, part: int) -> None:
@@ -169,7 +172,7 @@ class Cache:
             )
         deadline = time.monotonic() + _ROOM_PATIENCE
         while time.monotonic() < deadline:
-            with _locked(self.folder / ".lock", wait=True):
+            with _locked(self.folder / _LOCK, wait=True):
                 if self._evict(self.max_bytes - needed):
                     os.ftruncate(part, needed)  # from now on it counts
                     return
@@ -236,6 +239,11 @@ def _remove(path: Path) -> bool:
             return True
     path.unlink(missing_ok=True)
     return True
+
+
+def _mark(path: Path) -> None:
+    now = time.time_ns()  # the kernel's own idea of now has steps of several milliseconds
+    os.utime(path, ns=(now, now))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

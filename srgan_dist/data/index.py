@@ -77,8 +77,7 @@ class ShardSet:
         shard_paths: the tar files; those of remote folders lie in the cache, once they are fetched.
         shard_encodings: for each tar, how its members' pixels are stored.
         shard_samples: for each tar, its number of samples; the index has them in this order.
-        digest: sha256 over the indices' digests and the window, in hexadecimal: the same data in the same order,
-            or not.
+        digest: sha256 over the indices' digests, in hexadecimal: the same data, or not.
         window_shards: shards that are read at a time, see `Order`; None for all.
     """
 
@@ -97,9 +96,8 @@ class ShardSet:
         self.shard_paths = tuple(folder.path / shard.name for folder, shard in shards)
         self.shard_encodings = tuple(folder.manifest.encoding for folder, _ in shards)
         self.shard_samples = tuple(shard.samples for _, shard in shards)
-        parts = [folder.manifest.index_sha256 for folder in folders]
-        parts += [f"window {window_shards}"] if window_shards else []
-        self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        together = "\n".join(folder.manifest.index_sha256 for folder in folders)
+        self.digest = hashlib.sha256(together.encode()).hexdigest()
         self._cache = cache
         self._remote = tuple(folder.remote_file(shard) for folder, shard in shards)
 

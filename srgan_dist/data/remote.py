@@ -25,6 +25,7 @@ from srgan_dist.errors import UserError
 
 _PIECE = 1 << 20
 _STORE_PIECE = 16 << 20  # one request each: long enough for its latency not to matter
+_EXTRAS = {"s3": "s3", "gs": "gcs"}
 _AGAIN = (408, 425, 429)  # of the HTTP errors that name the client, those that another try may overcome
 _PASS_WORDS = ("AccessKey", "Credential", "Forbidden", "Signature", "AccessDenied", "Unauthorized", "ExpiredToken")
 
@@ -113,7 +114,7 @@ def _told_by_driver(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"{shown(url)}: the driver for {scheme}:// is not installed: pip install 'srgan-dist[{scheme}]'"
+            f"{shown(url)}: the driver for {scheme}:// is not installed: pip install 'srgan-dist[{_EXTRAS[scheme]}]'"
         ) from error
     except FileNotFoundError as error:
         raise UserError(f"{shown(url)}: does not exist, or its bucket does not: correct it in data.train") from error

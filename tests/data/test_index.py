@@ -199,12 +199,6 @@ def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.Monkey
         open_shards([folder])
 
 
-def test_a_window_is_part_of_what_identifies_the_data(packed: Path) -> None:
-    digests = [open_shards([packed], window_shards=window).digest for window in (None, 1, 2, 2)]
-    assert len(set(digests)) == 3
-    assert digests[0] == open_shards([packed]).digest
-
-
 @pytest.mark.parametrize(
     ("members", "words"),
     [
