@@ -21,6 +21,7 @@ from srgan_dist.build_data import (
 )
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
+    AdversarialLossConfig,
     Config,
     DiscriminatorConfig,
     EfficientNetLite0Config,
@@ -34,8 +35,10 @@ from srgan_dist.config import (
     VGG19Config,
     VGGDiscriminatorConfig,
 )
+from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.data.index import ShardSet
-from srgan_dist.learner import FiniteGuard, Learner
+from srgan_dist.game import Rules
+from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
 from srgan_dist.models.msrresnet import MSRResNet
@@ -43,7 +46,7 @@ from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
 from srgan_dist.objective import Features, Objective
 from srgan_dist.runtime import Runtime
-from srgan_dist.schedule import learning_rate
+from srgan_dist.schedule import Rates, adversarial_factor, instance_noise, learning_rate
 from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
@@ -100,21 +103,38 @@ def build_features(config: PerceptualLossConfig) -> FeatureNetwork:
 
 
 def build_objective(config: Config, features: Features | None) -> Objective:
-    """The losses."""
+    """What generated images are compared with."""
     return Objective(
         pixel=config.loss.pixel.kind,
         pixel_weight=config.loss.pixel.weight,
-        adversarial=config.loss.adversarial.kind,
-        adversarial_weight=config.loss.adversarial.weight,
-        label_smoothing=config.loss.adversarial.label_smoothing,
         features=features,
         perceptual=config.loss.perceptual.criterion,
         perceptual_weight=config.loss.perceptual.weight,
     )
 
 
-def build_learning_rates(config: Config) -> Callable[[int], tuple[float, float]]:
-    """The learning rates of generator and discriminator as a function of the step."""
+def build_rules(config: AdversarialLossConfig, *, device: torch.device) -> Rules:
+    """The adversarial loss."""
+    tables = noise_tables(device) if config.instance_noise else None
+
+    def noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
+        assert tables
+        levels = torch.full((len(images),), 255 * std, device=images.device)
+        grey = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return add_gaussian(images, tables, keys=keys, sigma=levels, grey=grey)
+
+    return Rules(
+        kind=config.kind,
+        weight=config.weight,
+        label_smoothing=config.label_smoothing,
+        noise=noise if tables else None,
+        r1_weight=config.r1_weight,
+        r1_every=config.r1_every,
+    )
+
+
+def build_rates(config: Config) -> Callable[[int], Rates]:
+    """What depends on the step alone."""
 
     def rate(schedule: ScheduleConfig, step: int, num_steps: int) -> float:
         return learning_rate(
@@ -128,13 +148,20 @@ def build_learning_rates(config: Config) -> Callable[[int], tuple[float, float]]
             minimum=schedule.min_learning_rate,
         )
 
-    pretrain_steps, optimizer = config.train.pretrain_steps, config.optimizer
+    pretrain_steps, optimizer, adversarial = config.train.pretrain_steps, config.optimizer, config.loss.adversarial
 
-    def rates(step: int) -> tuple[float, float]:
+    def rates(step: int) -> Rates:
         if step <= pretrain_steps:
-            return rate(optimizer.pretrain, step, pretrain_steps), 0.0
-        in_phase = (step - pretrain_steps, config.adversarial_steps)
-        return rate(optimizer.generator, *in_phase), rate(optimizer.discriminator, *in_phase)
+            return Rates(generator=rate(optimizer.pretrain, step, pretrain_steps))
+        in_phase, num_steps = step - pretrain_steps, config.adversarial_steps
+        return Rates(
+            generator=rate(optimizer.generator, in_phase, num_steps),
+            discriminator=rate(optimizer.discriminator, in_phase, num_steps),
+            adversarial=adversarial_factor(in_phase, delay=config.train.d_warmup_steps, ramp=adversarial.ramp_steps),
+            noise=instance_noise(
+                in_phase, initial=adversarial.instance_noise, num_steps=adversarial.instance_noise_steps
+            ),
+        )
 
     return rates
 
@@ -188,12 +215,13 @@ def build_trainer(
         discriminator=discriminator,
         ema=ema,
         objective=build_objective(config, features),
+        rules=build_rules(config.loss.adversarial, device=runtime.device),
         windows=windows,
         stream=stream,
         degradation=degradation,
         batch_size=config.data.batch_size,
         epoch_size=dataset.num_crops,
-        learning_rates=build_learning_rates(config),
+        rates=build_rates(config),
         intervals=Intervals(
             log=config.log.every,
             images=config.log.images_every,
@@ -232,6 +260,7 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
             clip=config.train.clip_grad_norm,
+            loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
         )
 
     network = build_generator(config.generator, scale=config.data.scale)

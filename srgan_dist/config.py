@@ -178,7 +178,17 @@ class AdversarialLossConfig(Section):
     weight: NonNegativeFloat = 0.005
     """Weight in the generator's loss."""
     label_smoothing: Fraction = 0.0
-    """Real images are labelled 1 minus this (one-sided; vanilla and relativistic)."""
+    """Real images are labelled 1 minus this (one-sided; not for hinge)."""
+    ramp_steps: NonNegativeInt = 0
+    """Steps over which the weight grows from 0, at the start of the adversarial phase or after train.d_warmup_steps."""
+    r1_weight: NonNegativeFloat = 0.0
+    """Gamma of the R1 penalty on the discriminator's gradient at real images (Mescheder et al. 2018); 0: none."""
+    r1_every: PositiveInt = 16
+    """Discriminator updates of which one has the penalty, this many times as strong."""
+    instance_noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Standard deviation of the noise on all that the discriminator sees, images being in [0, 1]; 0: none."""
+    instance_noise_steps: PositiveInt = 10_000
+    """Steps of the adversarial phase over which that noise falls to 0."""
 
 
 GeneratorConfig = Annotated[
@@ -213,8 +223,11 @@ class TrainConfig(Section):
     """Generator updates on the pixel loss alone, before the discriminator exists to it."""
     g_per_d: PositiveInt = 1
     """n of n:1, the generator updates for each discriminator update."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; weights and optimizer stay fp32."""
+    d_warmup_steps: NonNegativeInt = 0
+    """First steps of the adversarial phase, in which the discriminator learns every time and the generator does not
+    yet hear of it: its adversarial weight is 0."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 or fp16: autocast; weights and optimizer stay fp32. fp16 has a loss scale for each network."""
     channels_last: bool = True
     """NHWC memory layout, faster on CPUs and on tensor cores."""
     ema_decay: Fraction = 0.999

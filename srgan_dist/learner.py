@@ -36,20 +36,19 @@ class FiniteGuard:
         self.tripped = torch.zeros((), dtype=torch.float32, device=runtime.device)
         self._first: dict[tuple[str, ...], Tensor] = {}
 
-    def watch(self, step: int, values: Mapping[str, Tensor], *, norm_of: str) -> None:
+    def watch(self, step: int, values: Mapping[str, Tensor], *, broken: Tensor) -> None:
         """Look at one update's values before its optimizer moves.
 
         Args:
             step: The training step.
             values: Scalars by logged name.
-            norm_of: Name of the one among them that is the norm of the averaged gradient, equal on all ranks.
+            broken: Whether the run must end, equal on all ranks; a boolean scalar on the device.
         """
         names = tuple(values)
         bad = ~torch.stack([value.detach().float() for value in values.values()]).isfinite()
         first = self._first.setdefault(names, torch.zeros(len(names), dtype=torch.int64, device=bad.device))
-        first.add_((bad & (first == 0) & (self.tripped == 0)) * step)
-        # In place, since the fused optimizers hold this very tensor.
-        torch.maximum(self.tripped, (~values[norm_of].isfinite()).float(), out=self.tripped)
+        first.add_((bad & broken & (first == 0) & (self.tripped == 0)) * step)
+        torch.maximum(self.tripped, broken.float(), out=self.tripped)
 
     def first_fault(self) -> tuple[int, list[str]] | None:
         """The step and the names of the values that first were not finite on any rank, or None.
@@ -85,6 +84,55 @@ class FiniteGuard:
             )
 
 
+class LossScale:
+    """The loss scale of one network in fp16, kept on the device.
+
+    Halved when a gradient overflows, doubled after 2,000 updates without. Each network has its own, so that an
+    overflow of one never holds the other back.
+
+    Args:
+        device: Where the network is.
+
+    Source:
+        Micikevicius et al. 2018, section 3.2.
+    """
+
+    START, PATIENCE = 2.0**16, 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((), self.START, device=device)
+        self.good = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def is_exhausted(self) -> Tensor:
+        """Whether even a scale below 1 overflows: then it is not the scale's fault."""
+        return self.scale < 1
+
+    def unscale(self, gradients: list[Tensor]) -> None:
+        """Divide gradients by the scale, in place."""
+        torch._foreach_mul_(gradients, self.scale.reciprocal())
+
+    def update(self, overflow: Tensor) -> None:
+        """Adapt to one update's gradients.
+
+        Args:
+            overflow: Whether they were not finite, equal on all ranks; a boolean scalar on the device.
+        """
+        good = torch.where(overflow, 0, self.good + 1)
+        grows = good == self.PATIENCE
+        self.scale.mul_(torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0)))
+        self.good.copy_(torch.where(grows, 0, good))
+
+    def state(self) -> dict[str, Tensor]:
+        """What it goes on from."""
+        return {"scale": self.scale, "good": self.good}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self.scale.copy_(state["scale"])
+        self.good.copy_(state["good"])
+
+
 class Learner:
     """A network, its distributed form, and its AdamW.
 
@@ -96,6 +144,7 @@ class Learner:
         betas: AdamW's decays.
         weight_decay: AdamW's decoupled weight decay.
         clip: Largest L2 norm of the gradient, or None.
+        loss_scale: Of fp16, or None.
     """
 
     def __init__(
@@ -108,19 +157,22 @@ class Learner:
         betas: tuple[float, float],
         weight_decay: float,
         clip: float | None,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self.network = runtime.place(network)
-        self.runtime, self.guard, self.name, self.clip = runtime, guard, name, clip
+        self.runtime, self.guard, self.name, self.clip, self.loss_scale = runtime, guard, name, clip, loss_scale
         # Fused: one kernel, and one that obeys `found_inf` without the host having to read it.
         optimizer = AdamW(self.network.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
-        optimizer.found_inf = guard.tripped  # type: ignore[attr-defined]
+        self._held = torch.zeros((), device=runtime.device, dtype=torch.float32)
+        optimizer.found_inf = self._held  # type: ignore[attr-defined]
         self._adamw = optimizer
         self.wrapped: nn.Module
         self.optimizer: Optimizer
         self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Set the rate of the next update."""
+    def begin(self, *, rate: float) -> None:
+        """Begin an update: forget the gradients of the last one, and set the learning rate."""
+        self.optimizer.zero_grad(set_to_none=True)
         for group in self._adamw.param_groups:
             group["lr"] = rate
 
@@ -133,10 +185,6 @@ class Learner:
         finally:
             self.network.requires_grad_(True)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of the last update."""
-        self.optimizer.zero_grad(set_to_none=True)
-
     def backward(self, loss: Tensor, *, share: float) -> None:
         """Add the gradient of one micro-batch.
 
@@ -145,10 +193,11 @@ class Learner:
             share: The micro-batch's share of the window.
         """
         # Times 1 where the loss is finite and NaN where it is not, since an infinite loss can have a finite gradient.
-        self.runtime.backward(loss * (1 + 0 * loss.detach()) * share)
+        loss = loss * (1 + 0 * loss.detach()) * share
+        self.runtime.backward(loss * self.loss_scale.scale if self.loss_scale else loss)
 
     def step(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Move the weights by the gradient; not at all once a value was not finite.
+        """Move the weights by the gradient; not at all once a value was not finite, nor by one that overflowed.
 
         Args:
             step: The training step.
@@ -157,19 +206,34 @@ class Learner:
         Returns:
             ``terms`` and the norm of the gradient before clipping.
         """
-        norm_name = f"grad_norm/{self.name}"
-        stats = {**terms, norm_name: grad_norm(self.network.parameters(), clip=self.clip)}
-        self.guard.watch(step, stats, norm_of=norm_name)
+        parameters = list(self.network.parameters())
+        if self.loss_scale:
+            self.loss_scale.unscale([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = grad_norm(parameters, clip=self.clip)
+        overflow = ~norm.isfinite()
+        stats = {**terms, f"grad_norm/{self.name}": norm}
+        if self.loss_scale:
+            self.loss_scale.update(overflow)
+            stats[f"loss_scale/{self.name}"] = self.loss_scale.scale.clone()
+        broken = overflow & self.loss_scale.is_exhausted if self.loss_scale else overflow
+        self.guard.watch(step, stats, broken=broken)
+        # In place, since the fused optimizer holds this very tensor.
+        torch.maximum(self.guard.tripped, overflow.float(), out=self._held)
         self.optimizer.step()
         return stats
 
     def optimizer_state(self) -> dict[str, Any]:
-        """AdamW's state."""
-        return self._adamw.state_dict()
+        """AdamW's state, and the loss scale's."""
+        state: dict[str, Any] = self._adamw.state_dict()
+        return state | {"loss_scale": self.loss_scale.state()} if self.loss_scale else state
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of `optimizer_state`."""
         configured = [{key: group[key] for key in ("betas", "weight_decay")} for group in self._adamw.param_groups]
+        state = dict(state)
+        scale = state.pop("loss_scale", None)  # only where the run was in fp16
+        if self.loss_scale and scale:
+            self.loss_scale.load(scale)
         self._adamw.load_state_dict(state)
         for group, options in zip(self._adamw.param_groups, configured, strict=True):
             group.update(options)  # the configuration decides, not what it was when the checkpoint was made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ AdversarialKind = Literal["vanilla", "relativistic", "lsgan", "hinge"]
 CHARBONNIER_EPSILON = 1e-3  # Lai et al. 2017 (LapSRN), for images in [0, 1]
 
 
-def _full(tensor: Tensor) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """At least float32: sums of thousands of bfloat16 values would lose most of their digits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -35,7 +35,7 @@ def pixel_loss(kind: PixelKind, sr: Tensor, hr: Tensor) -> Tensor:
 
     Source: Ledig et al. 2017, eq. 4 (mse); Lai et al. 2017, LapSRN (charbonnier).
     """
-    sr, hr = _full(sr), _full(hr)
+    sr, hr = full(sr), full(hr)
     if kind == "mse":
         return F.mse_loss(sr, hr)
     if kind == "l1":
@@ -77,19 +77,22 @@ def perceptual_distance(sr_features: Sequence[Tensor], hr_features: Sequence[Ten
     """
     distances = []
     for sr, hr in zip(sr_features, hr_features, strict=True):
-        difference = F.normalize(_full(sr), dim=1) - F.normalize(_full(hr), dim=1)
+        difference = F.normalize(full(sr), dim=1) - F.normalize(full(hr), dim=1)
         distances.append(difference.square().sum(dim=1).mean(dim=(1, 2)))
     return torch.stack(distances).mean(dim=0)
 
 
-def uses_real_logits(kind: AdversarialKind) -> bool:
-    """Tell whether the generator's loss of this kind needs the logits of real images.
+Average = Callable[[Tensor], Tensor]
+
+
+def compares_images(kind: AdversarialKind) -> bool:
+    """Tell whether a loss of this kind compares each image with the mean of all others.
 
     Args:
         kind: the adversarial loss.
 
     Returns:
-        True for "relativistic" only.
+        True for "relativistic" only; the other kinds are sums over images, each by itself.
     """
     return kind == "relativistic"
 
@@ -98,15 +101,17 @@ def _bce(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def adversarial_generator_loss(kind: AdversarialKind, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def adversarial_generator_loss(
+    kind: AdversarialKind, fake_logits: Tensor, real_logits: Tensor | None = None, *, average: Average = torch.mean
+) -> Tensor:
     """Reward the generator for images that the discriminator takes for real.
 
     Args:
         kind: "vanilla" (non-saturating), "relativistic" (average), "lsgan" or "hinge".
         fake_logits: logits of generated images, any shape with the batch first.
-        real_logits: logits of real images, needed by "relativistic" (see `uses_real_logits`) and ignored
-            by the others. Its means are those of the tensors given: with several micro-batches or ranks,
-            pass the micro-batch's own and know that it is an estimate, as BatchNorm's statistics are.
+        real_logits: logits of real images, needed by "relativistic" (see `compares_images`) and ignored
+            by the others.
+        average: the mean of "relativistic" over all logits; the default is that over the tensor given.
 
     Returns:
         Scalar, at least float32.
@@ -118,14 +123,14 @@ def adversarial_generator_loss(kind: AdversarialKind, fake_logits: Tensor, real_
         2018 as Wang et al. 2018 (ESRGAN), eq. 2 (the sum of both terms, not halved); Mao et al. 2017, eq. 9;
         Miyato et al. 2018, eq. 17.
     """
-    fake = _full(fake_logits)
+    fake = full(fake_logits)
     if kind == "vanilla":
         return _bce(fake, 1.0)
     if kind == "relativistic":
         if real_logits is None:
             raise ValueError("adversarial_generator_loss: kind 'relativistic' needs real_logits, got None")
-        real = _full(real_logits)
-        return _bce(real - fake.mean(), 0.0) + _bce(fake - real.mean(), 1.0)
+        real = full(real_logits)
+        return _bce(real - average(fake), 0.0) + _bce(fake - average(real), 1.0)
     if kind == "lsgan":
         return 0.5 * (fake - 1.0).square().mean()
     if kind == "hinge":
@@ -134,7 +139,12 @@ def adversarial_generator_loss(kind: AdversarialKind, fake_logits: Tensor, real_
 
 
 def adversarial_discriminator_loss(
-    kind: AdversarialKind, real_logits: Tensor, fake_logits: Tensor, *, label_smoothing: float = 0.0
+    kind: AdversarialKind,
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    average: Average = torch.mean,
 ) -> tuple[Tensor, Tensor]:
     """Reward the discriminator for telling real images from generated ones.
 
@@ -142,24 +152,46 @@ def adversarial_discriminator_loss(
         kind: "vanilla", "relativistic" (average), "lsgan" or "hinge".
         real_logits: logits of real images, any shape with the batch first.
         fake_logits: logits of generated images, same shape.
+        label_smoothing: see `discriminator_half_loss`.
+        average: the mean of "relativistic" over all logits; the default is that over the tensor given.
+
+    Returns:
+        The half on real images and the half on generated ones, scalars, at least float32; the loss is their sum.
+
+    Source: `discriminator_half_loss`; Jolicoeur-Martineau 2018 as Wang et al. 2018 (ESRGAN), eq. 1 (not halved).
+    """
+    real, fake = full(real_logits), full(fake_logits)
+    if compares_images(kind):
+        real, fake = real - average(fake), fake - average(real)
+    return (
+        discriminator_half_loss(kind, real, is_real=True, label_smoothing=label_smoothing),
+        discriminator_half_loss(kind, fake, is_real=False),
+    )
+
+
+def discriminator_half_loss(
+    kind: AdversarialKind, logits: Tensor, *, is_real: bool, label_smoothing: float = 0.0
+) -> Tensor:
+    """Reward the discriminator on images that are all real, or all generated.
+
+    Args:
+        kind: "vanilla", "lsgan" or "hinge"; "relativistic" is "vanilla" on logits less the other half's mean.
+        logits: any shape with the batch first.
+        is_real: what the images are.
         label_smoothing: in [0, 1), taken off the label 1 of real images (never added to the 0 of generated
             ones); "hinge" has margins in place of labels and ignores it.
 
     Returns:
-        The half on real images and the half on generated ones, scalars, at least float32; the loss is their sum.
-        Except for "relativistic", each half depends on its own logits only and can be differentiated alone.
+        Scalar, at least float32.
 
-    Source: Goodfellow et al. 2014, eq. 1; Jolicoeur-Martineau 2018 as Wang et al. 2018 (ESRGAN), eq. 1 (not
-        halved); Mao et al. 2017, eq. 9; Miyato et al. 2018, eq. 16; smoothing: Salimans et al. 2016.
+    Source: Goodfellow et al. 2014, eq. 1; Mao et al. 2017, eq. 9; Miyato et al. 2018, eq. 16; smoothing:
+        Salimans et al. 2016.
     """
-    real, fake = _full(real_logits), _full(fake_logits)
-    label = 1.0 - label_smoothing
-    if kind == "vanilla":
-        return _bce(real, label), _bce(fake, 0.0)
-    if kind == "relativistic":
-        return _bce(real - fake.mean(), label), _bce(fake - real.mean(), 0.0)
+    logits, label = full(logits), 1.0 - label_smoothing if is_real else 0.0
+    if kind == "vanilla" or kind == "relativistic":
+        return _bce(logits, label)
     if kind == "lsgan":
-        return 0.5 * (real - label).square().mean(), 0.5 * fake.square().mean()
+        return 0.5 * (logits - label).square().mean()
     if kind == "hinge":
-        return F.relu(1.0 - real).mean(), F.relu(1.0 + fake).mean()
+        return F.relu(1.0 - logits if is_real else 1.0 + logits).mean()
     assert_never(kind)

@@ -28,14 +28,15 @@ class Runtime:
     """One rank's view of the run: a thin layer over Accelerate, and the only place that knows the hardware.
 
     Args:
-        precision: ``fp32``, or ``bf16`` for autocast with fp32 weights.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast with fp32 weights.
         channels_last: Keep activations and weights of convolutions in NHWC order.
         threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
 
     Raises:
-        UserError: Started as several processes that do not know of each other, or bf16 on a GPU without it.
+        UserError: Started as several processes that do not know of each other, fp16 without a GPU, or bf16 on a GPU
+            that lacks it.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Runtime:
         tracker: str | None = None,
         folder: str | None = None,
     ) -> None:
+        if precision == "fp16" and not torch.cuda.is_available():
+            raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="no" if precision == "fp32" else precision,
@@ -54,6 +57,9 @@ class Runtime:
             project_dir=folder,
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
+        # One scaler would serve both networks, and an overflow of one would hold the other back: see LossScale.
+        self.accelerator.scaler = None
+        self.needs_loss_scale = precision == "fp16"
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
@@ -88,6 +94,8 @@ class Runtime:
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
+        if self.device.type == "cuda" and self.world_size > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         wrapped, optimizer = self.accelerator.prepare(network, optimizer)
         if isinstance(wrapped, DistributedDataParallel):
             # Equal at the start; later they differ only by BatchNorm's running statistics, which no training forward
@@ -98,6 +106,14 @@ class Runtime:
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""
         return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def hold_buffers(self, network: nn.Module) -> None:
+        """Put a network into a mode in which no forward changes its buffers."""
+        network.eval()
+        for module in network.modules():
+            # Without running statistics it has none to change, and only in train mode does it see the other ranks.
+            if isinstance(module, nn.SyncBatchNorm) and not module.track_running_stats:
+                module.train()
 
     def accumulating(self, network: nn.Module, *, sync: bool) -> AbstractContextManager[Any]:
         """Around forward *and* backward of a micro-batch: average gradients over the ranks only if ``sync``."""
@@ -118,6 +134,13 @@ class Runtime:
         packed = torch.stack([value.detach().to(self.device, torch.float64) for value in values.values()])
         packed = cast("Tensor", self.accelerator.reduce(packed, reduction="mean"))
         return dict(zip(values, packed.tolist(), strict=True))
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Average a tensor over the ranks, on the device; gradients flow back to every rank's."""
+        if self.world_size == 1:
+            return value
+        mean: Tensor = _SumOverRanks.apply(value) / self.world_size
+        return mean
 
     def reduce_sum(self, value: Tensor) -> Tensor:
         """Add a tensor over the ranks (int64 wraps around)."""
@@ -185,6 +208,22 @@ class Runtime:
     def close(self) -> None:
         """End the trackers and leave the process group."""
         self.accelerator.end_training()
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum on every rank; since each rank's loss depends on it, its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - the signature is torch's
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 def process_rank() -> int:

@@ -1,10 +1,62 @@
-"""Learning rates as pure functions of the step: there is nothing to save or to resume."""
+"""What changes with the step, as pure functions of it: there is nothing to save or to resume."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What holds at one step.
+
+    Attributes:
+        generator: The generator's learning rate.
+        discriminator: The discriminator's learning rate.
+        adversarial: Factor in [0, 1] on the generator's adversarial loss.
+        noise: Standard deviation of the noise on what the discriminator sees, in units of the image range.
+    """
+
+    generator: float
+    discriminator: float = 0.0
+    adversarial: float = 1.0
+    noise: float = 0.0
+
+
+def adversarial_factor(step: int, *, delay: int, ramp: int) -> float:
+    """The factor on the generator's adversarial loss.
+
+    Args:
+        step: Number of the update in the adversarial phase, from 1.
+        delay: Updates with the factor 0.
+        ramp: Updates after these over which it grows linearly; the last of them has the factor 1.
+
+    Returns:
+        In [0, 1].
+    """
+    after = step - delay
+    if after <= 0:
+        return 0.0
+    return min(after / ramp, 1.0) if ramp else 1.0
+
+
+def instance_noise(step: int, *, initial: float, num_steps: int) -> float:
+    """The standard deviation of the noise on what the discriminator sees.
+
+    Args:
+        step: Number of the update in the adversarial phase, from 1.
+        initial: That of the first update.
+        num_steps: Updates over which it falls linearly to 0.
+
+    Returns:
+        In units of ``initial``.
+
+    Source:
+        Sonderby et al. 2017 (Amortised MAP inference for image super-resolution), section 3.
+    """
+    return initial * max(0.0, 1.0 - (step - 1) / num_steps)
 
 
 def learning_rate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from srgan_dist.data.loader import Pair, Windows, to_device
 from srgan_dist.data.order import as_hex
 from srgan_dist.data.pairs import Batch
 from srgan_dist.errors import Stopped
+from srgan_dist.game import Game, Rules
 from srgan_dist.learner import FiniteGuard, Learner, WindowMean, with_last
 from srgan_dist.models.discriminator import advance_power_iteration
-from srgan_dist.objective import Objective, Terms
+from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
+from srgan_dist.schedule import Rates
 from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
@@ -50,16 +53,17 @@ class Trainer:
         runtime: The machine and the other ranks.
         guard: Stops learning at the first loss that is not finite.
         generator: Maps LR to SR.
-        discriminator: Maps images to logits; kept in eval mode, so that a forward never changes its buffers. None
-            where all steps are pretraining.
+        discriminator: Maps images to logits; a forward never changes its buffers. None where all steps are
+            pretraining.
         ema: Moving average of the generator, made before its distributed form.
-        objective: The losses.
+        objective: What generated images are compared with.
+        rules: The adversarial loss.
         windows: An endless stream of windows, each a list of micro-batches.
         stream: What the order of the data depends on; a position is worth nothing in another stream.
         degradation: Makes LR images of HR ones, or None where they are read.
         batch_size: Crops in a window, over all ranks.
         epoch_size: Crops in an epoch.
-        learning_rates: Rates of generator and discriminator at a step.
+        rates: What depends on the step alone.
         intervals: How often to log, validate, save.
         journal: Where numbers go.
         checkpoints: Where state goes.
@@ -79,12 +83,13 @@ class Trainer:
         discriminator: Learner | None,
         ema: AveragedModel,
         objective: Objective,
+        rules: Rules,
         windows: Windows,
         stream: Mapping[str, Any],
         degradation: Degradation | None,
         batch_size: int,
         epoch_size: int,
-        learning_rates: Callable[[int], tuple[float, float]],
+        rates: Callable[[int], Rates],
         intervals: Intervals,
         journal: Journal,
         checkpoints: Checkpoints,
@@ -94,9 +99,10 @@ class Trainer:
         signals: StopSignals,
     ) -> None:
         self.config, self.runtime, self.guard = config, runtime, guard
-        self.generator, self.discriminator, self.objective = generator, discriminator, objective
+        self.generator, self.discriminator = generator, discriminator
+        self.objective, self.rules = objective, rules
         self.windows, self.stream, self.batch_size, self.epoch_size = windows, stream, batch_size, epoch_size
-        self.degradation, self.learning_rates = degradation, learning_rates
+        self.degradation, self.rates_at = degradation, rates
         self.intervals, self.journal, self.checkpoints, self.validator = (
             intervals,
             journal,
@@ -108,8 +114,8 @@ class Trainer:
         self.ema.module.eval()
         self.generator.network.train()
         if discriminator:
-            discriminator.network.eval()
-        self.step = self.consumed = 0
+            runtime.hold_buffers(discriminator.network)
+        self.step = self.consumed = self.discriminator_updates = 0
         self.seconds = 0.0
         self.results: dict[str, dict[str, float | None]] = {}
         self.generator_stats: dict[str, Tensor] = {}
@@ -122,10 +128,10 @@ class Trainer:
             window = self.fetch(next(self.windows))
             self.step += 1
             self.consumed += self.batch_size
-            self.generator_rate, self.discriminator_rate = self.learning_rates(self.step)
-            fakes = self.update_generator(window)
-            if self.discriminator_is_due:
-                self.update_discriminator(window, fakes)
+            self.rates = self.rates_at(self.step)
+            game = self.update_generator(window)
+            if game and self.discriminator_is_due:
+                self.update_discriminator(game)
             self.ema.update_parameters(self.generator.network)
             self.stop_if_broken()
             self.report()
@@ -155,47 +161,48 @@ class Trainer:
 
     @property
     def discriminator_is_due(self) -> bool:
-        return self.is_adversarial and (self.step - self.config.pretrain_steps) % self.config.g_per_d == 0
+        in_phase = self.step - self.config.pretrain_steps
+        return in_phase <= self.config.d_warmup_steps or in_phase % self.config.g_per_d == 0
 
-    def update_generator(self, window: list[Pair]) -> list[Tensor]:
-        """One update on the window's mean loss; returns the detached SR images, for the discriminator."""
-        generator, share = self.generator, 1 / len(window)
-        generator.set_learning_rate(self.generator_rate)
-        generator.zero_grad()
-        fakes, total = [], WindowMean(share)
-        for pair, last in with_last(window):
-            with self.runtime.accumulating(generator.wrapped, sync=last):
-                sr = generator.wrapped(pair.lr)
-                terms = self.generator_terms(sr, pair.hr)
-                terms["g/total"] = sum(terms.values(), start=sr.new_zeros(()))
-                generator.backward(terms["g/total"], share=share)
-            total.add(terms)
-            fakes.append(sr.detach())
+    def update_generator(self, window: list[Pair]) -> Game | None:
+        """One update on the window's mean loss; returns what the discriminator thought of it, and the images."""
+        generator, total = self.generator, WindowMean(1 / len(window))
+        game = self.new_game(window) if self.is_adversarial else None
+        generator.begin(rate=self.rates.generator)
+        with self.discriminator.frozen() if self.discriminator else nullcontext():
+            if game:
+                game.foresee(generator.network)
+            for index, (pair, last) in enumerate(with_last(window)):
+                with self.runtime.accumulating(generator.wrapped, sync=last):
+                    sr = generator.wrapped(pair.lr)
+                    terms = self.objective.content(sr, pair.hr) if game else self.objective.pretraining(sr, pair.hr)
+                    if game:
+                        terms["g/adversarial"] = game.generator_loss(sr, index)
+                    terms["g/total"] = sum(terms.values(), start=sr.new_zeros(()))
+                    generator.backward(terms["g/total"], share=total.share)
+                total.add(terms)
         self.generator_stats = generator.step(self.step, total.terms)
-        return fakes
+        return game
 
-    def generator_terms(self, sr: Tensor, hr: Tensor) -> Terms:
-        """The losses of one micro-batch; gradients flow through the discriminator, not into it."""
-        if not self.is_adversarial:
-            return self.objective.pretraining(sr, hr)
-        assert self.discriminator
-        with self.discriminator.frozen() as discriminator:
-            return self.objective.generator(sr, hr, discriminator)
-
-    def update_discriminator(self, window: list[Pair], fakes: list[Tensor]) -> None:
+    def update_discriminator(self, game: Game) -> None:
         """One update on the same window and the images just made of it: no second forward of the generator."""
         assert self.discriminator
-        discriminator, share = self.discriminator, 1 / len(window)
-        discriminator.set_learning_rate(self.discriminator_rate)
-        discriminator.zero_grad()
-        advance_power_iteration(discriminator.network)
-        total = WindowMean(share)
-        for (pair, sr), last in with_last(list(zip(window, fakes, strict=True))):
+        discriminator, total = self.discriminator, WindowMean(1 / len(game.window))
+        r1_is_due = self.discriminator_updates % self.rules.r1_every == 0
+        discriminator.begin(rate=self.rates.discriminator)
+        for half, last in with_last(game.halves()):
             with self.runtime.accumulating(discriminator.wrapped, sync=last):
-                terms = self.objective.discriminator(pair.hr, sr, discriminator.wrapped)
-                discriminator.backward(terms["d/loss"], share=share)
+                terms = game.discriminator_terms(half, discriminator.wrapped, r1_is_due=r1_is_due)
+                discriminator.backward(terms["d/loss"], share=total.share)
             total.add(terms)
-        self.discriminator_stats = discriminator.step(self.step, total.terms)
+        self.discriminator_stats |= discriminator.step(self.step, total.terms)
+        advance_power_iteration(discriminator.network)
+        self.discriminator_updates += 1
+
+    def new_game(self, window: list[Pair]) -> Game:
+        assert self.discriminator
+        factor, noise = self.rates.adversarial, self.rates.noise
+        return Game(self.rules, self.discriminator.network, window, runtime=self.runtime, factor=factor, noise=noise)
 
     def is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -227,7 +234,7 @@ class Trainer:
         return {
             "images": self.consumed,
             "epoch": self.consumed / self.epoch_size,
-            "learning_rate": self.generator_rate,
+            "learning_rate": self.rates.generator,
             **self.runtime.reduce_mean(self.generator_stats | self.discriminator_stats),
             "perf/images_per_second": speed.steps_per_second * self.batch_size,
             "perf/data_wait": speed.data_wait,
@@ -308,6 +315,7 @@ class Trainer:
                 "step": self.step,
                 "position": {"consumed": self.consumed, "stream": dict(self.stream)},
                 "averaged": int(self.ema.n_averaged),
+                "discriminator_updates": self.discriminator_updates,
                 "seconds": self.clock.seconds,
                 "results": self.results,
                 "tracker_id": self.journal.tracker_id,
@@ -325,6 +333,7 @@ class Trainer:
         counters = snapshot.counters
         self.step, self.consumed = counters["step"], counters["position"]["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
+        self.discriminator_updates = counters["discriminator_updates"]
         for name, learner in self.learners.items():
             learner.network.load_state_dict(snapshot.weights[name])
             learner.load_optimizer_state(snapshot.optimizers[name])

@@ -13,21 +13,39 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.conftest import ROOT, Finished, launch, run
+from tests.conftest import ROOT, TINY, Finished, launch, run
 
 SCRIPT = ROOT / "tests/ranks/equivalence.py"
+BASE = TINY | {
+    "data.batch_size": 8,
+    "discriminator.channels": 2,
+    "loss.pixel.kind": "mse",
+    "loss.pixel.weight": 0.1,
+    "loss.perceptual.weights": "random",
+    "loss.perceptual.weight": 0.1,
+    "loss.adversarial.weight": 0.1,
+    "loss.adversarial.label_smoothing": 0.1,
+    "optimizer.generator.warmup_steps": 3,
+    "optimizer.generator.learning_rate": 1e-3,
+    "optimizer.discriminator.learning_rate": 1e-3,
+    "optimizer.weight_decay": 0.01,
+    "train.steps": 7,
+    "train.pretrain_steps": 1,
+    "train.g_per_d": 1,
+    "train.ema_decay": 0.9,
+    "checkpoint.every": 100,
+}
 
 
 @pytest.fixture(scope="module")
 def weights(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Final weights of each rank, by (ranks, micro-batch, n, kind, norm, clip); each is trained once."""
+    """Final weights of each rank, by ranks, micro-batch and changes of the configuration; each is trained once."""
 
     @cache
-    def train(
-        ranks: int, micro_batch: int, n: int = 1, kind: str = "vanilla", norm: str = "none", clip: float = 0.0
-    ) -> list[dict[str, Tensor]]:
+    def train(ranks: int, micro_batch: int, *changes: tuple[str, Any]) -> list[dict[str, Tensor]]:
         out = tmp_path_factory.mktemp("equivalence")
-        arguments = [str(value) for value in (shards, out, micro_batch, n, kind, norm, clip)]
+        config = BASE | {"data.train": shards, "data.micro_batch": micro_batch} | dict(changes)
+        arguments = [out, *(f"--{key}={value}" for key, value in config.items() if value is not None)]
         done: Finished = run(sys.executable, SCRIPT, *arguments) if ranks == 1 else launch(ranks, SCRIPT, *arguments)
         assert done.code == 0, done.err
         for rank in range(ranks):
@@ -35,7 +53,11 @@ def weights(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             assert facts == {"world_size": ranks, "micro_batches": 8 // (ranks * micro_batch)}
         return [load_file(out / f"rank{rank}.safetensors") for rank in range(ranks)]
 
-    return train
+    def by_name(ranks: int, micro_batch: int, **changes: Any) -> list[dict[str, Tensor]]:
+        renamed = {key.replace("__", "."): value for key, value in changes.items()}
+        return train(ranks, micro_batch, *sorted(renamed.items()))
+
+    return by_name
 
 
 def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
@@ -49,22 +71,55 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("micro_batch", [4, 2])
 @pytest.mark.parametrize("n", [1, 3])
 def test_micro_batches_are_one_batch(weights: Any, micro_batch: int, n: int) -> None:
-    assert distance(weights(1, micro_batch, n)[0], weights(1, 8, n)[0]) < 1e-10
+    changes = {"train__g_per_d": n}
+    assert distance(weights(1, micro_batch, **changes)[0], weights(1, 8, **changes)[0]) < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
-def test_with_every_separable_loss(weights: Any, kind: str) -> None:
-    assert distance(weights(1, 2, 2, kind, "none", 0.05)[0], weights(1, 8, 2, kind, "none", 0.05)[0]) < 1e-10
+RELATIVISTIC = {"loss__adversarial__kind": "relativistic"}
+STABILISERS = {
+    "loss__adversarial__ramp_steps": 4,
+    "loss__adversarial__r1_weight": 2.0,
+    "loss__adversarial__r1_every": 2,
+    "loss__adversarial__instance_noise": 0.1,
+    "loss__adversarial__instance_noise_steps": 5,
+    "train__d_warmup_steps": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss__adversarial__kind": "lsgan"},
+        {"loss__adversarial__kind": "hinge"},
+        RELATIVISTIC,
+        RELATIVISTIC | {"discriminator__name": "unet", "discriminator__norm": None},
+        STABILISERS,
+        RELATIVISTIC | STABILISERS,
+    ],
+    ids=lambda changes: "-".join(str(value) for value in changes.values()),
+)
+def test_with_every_loss(weights: Any, changes: dict[str, Any]) -> None:
+    changes = changes | {"train__g_per_d": 2, "train__clip_grad_norm": 0.05}
+    one = weights(1, 8, **changes)[0]
+    assert distance(weights(1, 2, **changes)[0], one) < 1e-10
+    assert distance(one, weights(1, 8)[0]) > 1e-6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [4, 2])
-def test_two_ranks_are_one(weights: Any, micro_batch: int) -> None:
-    one = weights(1, 8, 3, "vanilla", "group", 0.05)[0]
-    first, second = weights(2, micro_batch, 3, "vanilla", "group", 0.05)
+@pytest.mark.parametrize("kind", ["vanilla", "relativistic"])
+def test_two_ranks_are_one(weights: Any, micro_batch: int, kind: str) -> None:
+    changes = {
+        "train__g_per_d": 3,
+        "loss__adversarial__kind": kind,
+        "generator__norm": "group",
+        "train__clip_grad_norm": 0.05,
+    }
+    one = weights(1, 8, **changes)[0]
+    first, second = weights(2, micro_batch, **changes)
     assert distance(first, one) < 1e-10
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_the_comparison_can_fail(weights: Any) -> None:
-    assert distance(weights(1, 8, 1)[0], weights(1, 8, 3)[0]) > 1e-4
+    assert distance(weights(1, 8)[0], weights(1, 8, train__g_per_d=3)[0]) > 1e-4

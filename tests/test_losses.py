@@ -14,10 +14,10 @@ from srgan_dist.losses import (
     PixelKind,
     adversarial_discriminator_loss,
     adversarial_generator_loss,
+    compares_images,
     perceptual_distance,
     perceptual_loss,
     pixel_loss,
-    uses_real_logits,
 )
 
 REAL = torch.tensor([[2.0], [-1.0]])
@@ -148,12 +148,12 @@ def test_smoothing_is_one_sided() -> None:
     assert hinge == adversarial_discriminator_loss("hinge", REAL, FAKE)
 
 
-def test_only_relativistic_uses_real_logits() -> None:
-    assert [kind for kind in KINDS if uses_real_logits(kind)] == ["relativistic"]
+def test_only_relativistic_compares_images() -> None:
+    assert [kind for kind in KINDS if compares_images(kind)] == ["relativistic"]
     with pytest.raises(ValueError, match="needs real_logits"):
         adversarial_generator_loss("relativistic", FAKE)
     for kind in KINDS:
-        if not uses_real_logits(kind):
+        if not compares_images(kind):
             loss = adversarial_generator_loss(kind, FAKE)
             assert loss == adversarial_generator_loss(kind, FAKE, REAL)
 

@@ -28,10 +28,12 @@ class Pair(NamedTuple):
     Attributes:
         lr: torch's default dtype, [b, 3, p / scale, p / scale] in [0, 1].
         hr: like ``lr``, [b, 3, p, p] in [0, 1].
+        key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each.
     """
 
     lr: Tensor
     hr: Tensor
+    key: Tensor
 
 
 def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
@@ -231,11 +233,11 @@ def to_device(
         turned = apply_symmetry(image.to(device, non_blocking=True), symmetry)
         return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()) / 255
 
+    key = batch.key.to(device, non_blocking=True)
     if degradation is None:
-        return Pair(lr=ready(batch.lr), hr=ready(batch.hr))
-    lr, hr = degradation(ready(batch.hr), batch.key)
-    dtype = torch.get_default_dtype()
-    return Pair(*(image.to(dtype).contiguous(memory_format=layout) for image in (lr, hr)))
+        return Pair(lr=ready(batch.lr), hr=ready(batch.hr), key=key)
+    lr, hr = (image.to(torch.get_default_dtype()) for image in degradation(ready(batch.hr), batch.key))
+    return Pair(lr=lr.contiguous(memory_format=layout), hr=hr.contiguous(memory_format=layout), key=key)
 
 
 def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
