@@ -17,6 +17,7 @@ from srgan_dist.build_data import (
     build_shards,
     build_validation_images,
     build_windows,
+    micro_batch_size,
     refuse_other_data,
 )
 from srgan_dist.checkpoint import Checkpoints
@@ -188,6 +189,7 @@ def build_trainer(
     Raises:
         UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
     """
+    micro_batch = micro_batch_size(config.data, world_size=runtime.world_size)
     shards = build_shards(config.data)
     degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
     stream = _stream(config, shards)
@@ -220,6 +222,7 @@ def build_trainer(
         stream=stream,
         degradation=degradation,
         batch_size=config.data.batch_size,
+        micro_batch=micro_batch,
         epoch_size=dataset.num_crops,
         rates=build_rates(config),
         intervals=Intervals(

@@ -22,7 +22,7 @@ from srgan_dist.data.degradations.ranges import StageRanges
 from srgan_dist.data.degradations.realesrgan import RealESRGAN
 from srgan_dist.data.degrade import Bicubic, Degradation, Noise
 from srgan_dist.data.index import ShardSet, open_shards
-from srgan_dist.data.loader import Windows, make_loader, micro_batches
+from srgan_dist.data.loader import Windows, make_loader, micro_batches, rank_share
 from srgan_dist.data.pairs import PairDataset
 from srgan_dist.errors import UserError
 from srgan_dist.metrics import to_uint8
@@ -69,6 +69,18 @@ def build_degradation(config: DegradationConfig, *, scale: int, device: torch.de
             assert_never(config)
 
 
+def micro_batch_size(config: DataConfig, *, world_size: int) -> int:
+    """Crops of one rank in one forward pass: as configured, else the rank's whole share of the window.
+
+    Raises:
+        UserError: The window cannot be divided so.
+    """
+    share = rank_share(batch_size=config.batch_size, world_size=world_size)
+    micro_batch = config.micro_batch or share
+    micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=world_size)
+    return micro_batch
+
+
 def build_windows(
     config: DataConfig, shards: ShardSet, *, seed: int, consumed: int, margin: int = 0, runtime: Runtime
 ) -> tuple[Windows, PairDataset]:
@@ -82,10 +94,6 @@ def build_windows(
         margin: HR pixels that a degradation needs beyond the patch.
         runtime: The ranks.
     """
-    if config.batch_size % runtime.world_size:
-        raise UserError(f"data.batch_size is {config.batch_size}, not a multiple of the {runtime.world_size} ranks")
-    micro_batch = config.micro_batch or config.batch_size // runtime.world_size
-    k = micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=runtime.world_size)
     on_gpu = runtime.device.type == "cuda"
     stored = config.degradation.kind == "stored"
     dataset = PairDataset(shards, patch_size=config.patch_size + margin, seed=seed, with_lr=stored)
@@ -93,14 +101,13 @@ def build_windows(
         dataset,
         consumed=consumed,
         batch_size=config.batch_size,
-        micro_batch=micro_batch,
         rank=runtime.rank,
         world_size=runtime.world_size,
         # On a CPU, handing a batch over from another process costs more than reading it.
         workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
         pin_memory=on_gpu,
     )
-    return Windows(loader, num_micro_batches=k), dataset
+    return Windows(loader), dataset
 
 
 def build_validation_images(config: DataConfig) -> list[ImagePair]:

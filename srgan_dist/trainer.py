@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -58,10 +57,11 @@ class Trainer:
         ema: Moving average of the generator, made before its distributed form.
         objective: What generated images are compared with.
         rules: The adversarial loss.
-        windows: An endless stream of windows, each a list of micro-batches.
+        windows: An endless stream of windows: of each, this rank's share.
         stream: What the order of the data depends on; a position is worth nothing in another stream.
         degradation: Makes LR images of HR ones, or None where they are read.
         batch_size: Crops in a window, over all ranks.
+        micro_batch: Crops of this rank in one forward pass.
         epoch_size: Crops in an epoch.
         rates: What depends on the step alone.
         intervals: How often to log, validate, save.
@@ -88,6 +88,7 @@ class Trainer:
         stream: Mapping[str, Any],
         degradation: Degradation | None,
         batch_size: int,
+        micro_batch: int,
         epoch_size: int,
         rates: Callable[[int], Rates],
         intervals: Intervals,
@@ -101,7 +102,8 @@ class Trainer:
         self.config, self.runtime, self.guard = config, runtime, guard
         self.generator, self.discriminator = generator, discriminator
         self.objective, self.rules = objective, rules
-        self.windows, self.stream, self.batch_size, self.epoch_size = windows, stream, batch_size, epoch_size
+        self.windows, self.stream, self.epoch_size = windows, stream, epoch_size
+        self.batch_size, self.micro_batch = batch_size, micro_batch
         self.degradation, self.rates_at = degradation, rates
         self.intervals, self.journal, self.checkpoints, self.validator = (
             intervals,
@@ -141,19 +143,19 @@ class Trainer:
 
     def describe(self) -> str:
         """One line: how a window is made up, and the ratio."""
-        ranks, k = self.runtime.world_size, self.windows.num_micro_batches
-        micro = self.batch_size // (k * ranks)
+        ranks = self.runtime.world_size
+        k = self.batch_size // (self.micro_batch * ranks)
         return (
-            f"window of {self.batch_size} = {micro} x {k} micro-batches x {ranks} ranks; "
+            f"window of {self.batch_size} = {self.micro_batch} x {k} micro-batches x {ranks} ranks; "
             f"{self.config.pretrain_steps} steps of pretraining, then {self.config.g_per_d}:1"
         )
 
-    def fetch(self, batches: list[Batch]) -> list[Pair]:
-        """Copy a window to the device."""
+    def fetch(self, share: Batch) -> list[Pair]:
+        """Copy this rank's share of a window to the device, in micro-batches."""
         self.clock.waited += self.windows.wait_seconds
-        self.digest = torch.stack([batch.digest for batch in batches]).sum()
+        self.digest = share.digest.sum()
         options: dict[str, Any] = {"channels_last": self.config.channels_last, "degradation": self.degradation}
-        return [to_device(batch, self.runtime.device, **options) for batch in batches]
+        return [to_device(batch, self.runtime.device, **options) for batch in share.split(self.micro_batch)]
 
     @property
     def is_adversarial(self) -> bool:

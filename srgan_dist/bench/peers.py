@@ -56,15 +56,14 @@ def ours(folder: Path, patches: Patches, *, workers: int, device: torch.device |
         PairDataset(open_shards([folder]), patch_size=patches.size, seed=0),
         consumed=0,
         batch_size=patches.batch,
-        micro_batch=patches.batch,
         rank=0,
         world_size=1,
         workers=workers,
         pin_memory=device is not None and device.type == "cuda",
     )
-    windows = Windows(loader, num_micro_batches=1)
+    windows = Windows(loader)
     try:
-        for (batch,) in windows:
+        for batch in windows:
             yield batch if device is None else to_device(batch, device)
     finally:
         windows.close()

@@ -1,4 +1,4 @@
-"""From positions to windows of batches: which rank reads what, with which workers, and onto the device."""
+"""From positions to windows: which rank reads what, with which workers, and onto the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srgan_dist.data.prefetch import Prefetcher
 from srgan_dist.errors import Failure, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PREFETCH = 4  # micro-batches ahead per worker; patches are small
+_PREFETCH = 4  # windows ahead per worker; patches are small
 
 
 class Pair(NamedTuple):
@@ -34,6 +34,26 @@ class Pair(NamedTuple):
     lr: Tensor
     hr: Tensor
     key: Tensor
+
+
+def rank_share(*, batch_size: int, world_size: int) -> int:
+    """Derive how many patches of a window each rank trains on.
+
+    Args:
+        batch_size: patches of all ranks in one update.
+        world_size: ranks.
+
+    Returns:
+        batch_size / world_size.
+
+    Raises:
+        UserError: the division leaves a remainder, or a number is below 1.
+    """
+    if min(batch_size, world_size) < 1 or batch_size % world_size:
+        raise UserError(
+            f"data.batch_size is {batch_size}, not a multiple of the {world_size} ranks: change one of them"
+        )
+    return batch_size // world_size
 
 
 def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
@@ -60,19 +80,18 @@ def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
 
 
 class WindowSampler(Sampler[list[int]]):
-    """Yields, without end, the positions of one rank's micro-batches, window after window.
+    """Yields, without end, the positions of one rank's share of a window, window after window.
 
-    A window is `batch_size` positions in a row; its micro-batch j is split among the ranks in their order, so
+    A window is `batch_size` positions in a row; each rank has as many of them, in a row too, in the ranks' order, so
     that the window holds the same crops on any number of ranks.
 
     Args:
         consumed: patches that all ranks together have trained on; the whole state of the data.
         batch_size: patches of all ranks in one window.
-        micro_batch: patches of this rank in one micro-batch.
         rank: 0 to world_size - 1.
         world_size: ranks.
         prefetcher: told of each position that is surely read now.
-        ahead: micro-batches handed out that workers may not have begun with.
+        ahead: windows handed out that workers may not have begun with.
 
     Raises:
         UserError: the batch size cannot be divided so.
@@ -83,25 +102,21 @@ class WindowSampler(Sampler[list[int]]):
         *,
         consumed: int,
         batch_size: int,
-        micro_batch: int,
         rank: int,
         world_size: int,
         prefetcher: Prefetcher | None = None,
         ahead: int = 0,
     ) -> None:
-        # Called for its refusal of a remainder.
-        micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
-        self._first = consumed + rank * micro_batch
-        self._micro_batch = micro_batch
-        # All ranks' micro-batches in a row: k of these strides are one window, so that windows need no loop.
-        self._stride = micro_batch * world_size
-        self._prefetcher, self._ahead = prefetcher, ahead * self._stride
+        self._share = rank_share(batch_size=batch_size, world_size=world_size)
+        self._first = consumed + rank * self._share
+        self._batch_size = batch_size
+        self._prefetcher, self._ahead = prefetcher, ahead * batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in itertools.count(self._first, self._stride):
+        for start in itertools.count(self._first, self._batch_size):
             if self._prefetcher:
                 self._prefetcher.reached(max(self._first, start - self._ahead))
-            yield list(range(start, start + self._micro_batch))
+            yield list(range(start, start + self._share))
 
     def close(self) -> None:
         """Begin no further download."""
@@ -114,19 +129,17 @@ def make_loader(
     *,
     consumed: int,
     batch_size: int,
-    micro_batch: int,
     rank: int,
     world_size: int,
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Make the endless loader of one rank's micro-batches; read it through `Windows`.
+    """Make the endless loader of one rank's shares; read it through `Windows`.
 
     Args:
         dataset: the patches.
         consumed: patches that all ranks together have trained on.
         batch_size: patches of all ranks in one window.
-        micro_batch: patches of this rank in one micro-batch.
         rank: 0 to world_size - 1.
         world_size: ranks.
         workers: processes that read ahead, 0 reads in this one.
@@ -141,7 +154,6 @@ def make_loader(
     sampler = WindowSampler(
         consumed=consumed,
         batch_size=batch_size,
-        micro_batch=micro_batch,
         rank=rank,
         world_size=world_size,
         prefetcher=Prefetcher(dataset.shards, dataset.order) if dataset.shards.is_remote else None,
@@ -160,21 +172,18 @@ def make_loader(
     )
 
 
-class Windows(Iterator[list[Batch]]):
-    """Groups a loader's micro-batches into windows, and measures how long they were waited for.
+class Windows(Iterator[Batch]):
+    """One rank's shares of the windows, one after the other; measures how long they were waited for.
 
     Args:
-        loader: an endless loader of micro-batches.
-        num_micro_batches: k, micro-batches in a window, >= 1.
+        loader: made by `make_loader`.
 
     Attributes:
-        num_micro_batches: k.
         wait_seconds: time spent waiting for the last window.
     """
 
-    def __init__(self, loader: DataLoader[Batch], *, num_micro_batches: int) -> None:
+    def __init__(self, loader: DataLoader[Batch]) -> None:
         self.wait_seconds = 0.0
-        self.num_micro_batches = num_micro_batches
         self._sampler = loader.batch_sampler
         # Workers inherit the mask, so that no signal can end one before it has run _start_worker.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -185,12 +194,12 @@ class Windows(Iterator[list[Batch]]):
         # The interpreter ends workers by SIGTERM at its exit and then waits for them, but they ignore it.
         atexit.register(self.close)
 
-    def __next__(self) -> list[Batch]:
+    def __next__(self) -> Batch:
         if self._batches is None:
             raise StopIteration
         started = time.perf_counter()
         try:
-            window = list(itertools.islice(self._batches, self.num_micro_batches))
+            window = next(self._batches)
         except (UserError, Failure) as error:
             # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
             raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error

@@ -18,13 +18,13 @@ from srgan_dist.errors import UserError
 
 
 class Batch(NamedTuple):
-    """A micro-batch as the loader hands it out: small, on the CPU, not yet flipped.
+    """Patches as the loader hands them out: small, on the CPU, not yet flipped.
 
     Attributes:
         lr: uint8 [b, 3, p / scale, p / scale], channels last; [b, 3, 0, 0] where it was not asked for.
         hr: uint8 [b, 3, p, p], channels last.
         symmetry: uint8 [b], 0..7; what `to_device` applies to both images.
-        digest: int64 scalar, the wrapping sum of the crops' hashes.
+        digest: int64 [b], hashes of the crops; see `order.digest`.
         key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each; it stays on the CPU.
     """
 
@@ -33,6 +33,14 @@ class Batch(NamedTuple):
     symmetry: Tensor
     digest: Tensor
     key: Tensor
+
+    def split(self, size: int) -> list[Batch]:
+        """Cut the batch into pieces, which share its memory.
+
+        Args:
+            size: patches in a piece; the last one has what remains.
+        """
+        return [Batch(*parts) for parts in zip(*(torch.split(part, size) for part in self), strict=True)]
 
 
 class PairDataset(Dataset[Batch]):
@@ -117,7 +125,7 @@ class PairDataset(Dataset[Batch]):
             lr=torch.from_numpy(lr).permute(0, 3, 1, 2),
             hr=torch.from_numpy(hr).permute(0, 3, 1, 2),
             symmetry=torch.from_numpy(crops.symmetry),
-            digest=torch.from_numpy(digest(crops)).sum(),
+            digest=torch.from_numpy(digest(crops)),
             key=torch.from_numpy(crops.key.copy()),
         )
 

@@ -36,40 +36,33 @@ from tests.data.webserver import WebServer, serving
 BATCH = 8
 
 
-def windows(dataset: PairDataset, count: int, *, consumed: int = 0, micro_batch: int = 2, rank: int = 0,
-            world_size: int = 1, workers: int = 0) -> list[list[Batch]]:  # fmt: skip
+def windows(
+    dataset: PairDataset, count: int, *, consumed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0
+) -> list[Batch]:
     loader = make_loader(
         dataset,
         consumed=consumed,
         batch_size=BATCH,
-        micro_batch=micro_batch,
         rank=rank,
         world_size=world_size,
         workers=workers,
         pin_memory=False,
     )
-    k = micro_batches(batch_size=BATCH, micro_batch=micro_batch, world_size=world_size)
-    stream = Windows(loader, num_micro_batches=k)
+    stream = Windows(loader)
     try:
         return list(islice(stream, count))
     finally:
         stream.close()
 
 
-def digests(per_rank: list[list[list[Batch]]]) -> list[int]:
+def digests(per_rank: list[list[Batch]]) -> list[int]:
     """The global digest of each window, as an all-reduce would sum it."""
-    return [
-        int(torch.stack([batch.digest for window in step for batch in window]).sum())
-        for step in zip(*per_rank, strict=True)
-    ]
+    return [int(sum(batch.digest.sum() for batch in step)) for step in zip(*per_rank, strict=True)]
 
 
-def patches(per_rank: list[list[list[Batch]]]) -> list[torch.Tensor]:
-    """The HR patches of each window in the stream's order: micro-batch by micro-batch, rank by rank."""
-    return [
-        torch.cat([batch.hr for micro in zip(*step, strict=True) for batch in micro])
-        for step in zip(*per_rank, strict=True)
-    ]
+def patches(per_rank: list[list[Batch]]) -> list[torch.Tensor]:
+    """The HR patches of each window in the stream's order: rank by rank."""
+    return [torch.cat([batch.hr for batch in step]) for step in zip(*per_rank, strict=True)]
 
 
 @pytest.fixture
@@ -78,44 +71,47 @@ def dataset(shards: ShardSet) -> PairDataset:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 8), (1, 2), (2, 4), (2, 1), (4, 2), (4, 1)])
-def test_any_ranks_workers_and_micro_batches_give_the_same_windows(
-    dataset: PairDataset, world_size: int, micro_batch: int, workers: int
-) -> None:
-    if workers and world_size == 4 and micro_batch == 1:
-        pytest.skip("eight more processes would show nothing new")
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_any_ranks_and_workers_give_the_same_windows(dataset: PairDataset, world_size: int, workers: int) -> None:
     count = dataset.num_crops // BATCH + 2  # across the border of an epoch
     assert dataset.num_crops % BATCH  # the border lies inside a window
     expected = [dataset.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
-    found = [
-        windows(dataset, count, micro_batch=micro_batch, rank=rank, world_size=world_size, workers=workers)
-        for rank in range(world_size)
-    ]
-    assert digests(found) == [int(batch.digest) for batch in expected]
+    found = [windows(dataset, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
+    assert digests(found) == [int(batch.digest.sum()) for batch in expected]
     for one, other in zip(patches(found), expected, strict=True):
         assert torch.equal(one, other.hr)
 
 
 @pytest.mark.parametrize("consumed", [0, 8, 5, 10**12 + 3])
 def test_training_goes_on_from_any_place(dataset: PairDataset, consumed: int) -> None:
-    found = windows(dataset, 3, consumed=consumed, micro_batch=4)
-    for step, window in enumerate(found):
+    for step, batch in enumerate(windows(dataset, 3, consumed=consumed)):
         start = consumed + step * BATCH
         expected = dataset.__getitems__(range(start, start + BATCH))
-        assert torch.equal(torch.cat([batch.lr for batch in window]), expected.lr)
+        assert torch.equal(batch.lr, expected.lr)
 
 
 def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
     whole = digests([windows(dataset, 6)])
     two = digests([windows(dataset, 2, rank=rank, world_size=2) for rank in range(2)])
-    one = digests([windows(dataset, 2, consumed=2 * BATCH, micro_batch=8)])
+    one = digests([windows(dataset, 2, consumed=2 * BATCH)])
     four = digests([windows(dataset, 2, consumed=4 * BATCH, rank=rank, world_size=4) for rank in range(4)])
     assert two + one + four == whole
 
 
 def test_sampler_positions() -> None:
-    sampler = WindowSampler(consumed=100, batch_size=8, micro_batch=2, rank=1, world_size=2)
-    assert list(islice(sampler, 4)) == [[102, 103], [106, 107], [110, 111], [114, 115]]
+    sampler = WindowSampler(consumed=100, batch_size=6, rank=1, world_size=2)
+    assert list(islice(sampler, 3)) == [[103, 104, 105], [109, 110, 111], [115, 116, 117]]
+
+
+def test_pieces_of_a_batch_share_its_memory(dataset: PairDataset) -> None:
+    batch = dataset.__getitems__(range(8))
+    pieces = batch.split(3)
+    assert [len(piece.hr) for piece in pieces] == [3, 3, 2]
+    for name, whole in batch._asdict().items():
+        parts = [getattr(piece, name) for piece in pieces]
+        assert torch.equal(torch.cat(parts), whole)
+        assert {part.untyped_storage().data_ptr() for part in parts} == {whole.untyped_storage().data_ptr()}
+    assert all(piece.hr.is_contiguous(memory_format=torch.channels_last) for piece in pieces)
 
 
 @pytest.mark.parametrize(
@@ -124,15 +120,19 @@ def test_sampler_positions() -> None:
 def test_indivisible_batches_name_both_settings(batch_size: int, micro_batch: int, world_size: int) -> None:
     with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, .*data\.micro_batch {micro_batch} x"):
         micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
-    with pytest.raises(UserError, match=r"data\.batch_size is"):
-        WindowSampler(consumed=0, batch_size=batch_size, micro_batch=micro_batch, rank=0, world_size=world_size)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(8, 3), (4, 8), (0, 1)])
+def test_batches_that_ranks_cannot_share_are_refused(batch_size: int, world_size: int) -> None:
+    with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, not a multiple of the {world_size} ranks"):
+        WindowSampler(consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
 
 
 def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
-    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=4, rank=0, world_size=1, workers=0,
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0,
                          pin_memory=False)  # fmt: skip
-    stream = Windows(loader, num_micro_batches=2)
-    assert len(next(stream)) == 2
+    stream = Windows(loader)
+    assert len(next(stream).hr) == 8
     assert 0 < stream.wait_seconds < 5
     stream.close()
     stream.close()
@@ -187,9 +187,9 @@ def test_a_shard_that_goes_while_training_is_named(
     monkeypatch.setattr("srgan_dist.data.store._MAX_OPEN", 1)  # an open shard would be read on, as it should be
     folder = shutil.copytree(packed, tmp_path / "copy")
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=11)
-    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=workers,
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=workers,
                          pin_memory=False)  # fmt: skip
-    stream = Windows(loader, num_micro_batches=1)
+    stream = Windows(loader)
     next(stream)
     for shard in folder.glob("*.tar"):
         if harm == "shrinks":
@@ -231,20 +231,17 @@ def test_remote_shards_in_windows_give_the_local_batches(
     remote = remote_dataset(web, tmp_path / "cache")
     count = 2 * local.num_crops // BATCH
     expected = [local.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
-    found = [
-        windows(remote, count, micro_batch=4, rank=rank, world_size=world_size, workers=workers)
-        for rank in range(world_size)
-    ]
-    assert digests(found) == [int(batch.digest) for batch in expected]
+    found = [windows(remote, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
+    assert digests(found) == [int(batch.digest.sum()) for batch in expected]
     for one, other in zip(patches(found), expected, strict=True):
         assert torch.equal(one, other.hr)
 
 
 def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) -> None:
     dataset, measured = remote_dataset(web, tmp_path / "cache"), 0
-    loader = make_loader(dataset, consumed=0, batch_size=BATCH, micro_batch=4, rank=0, world_size=1, workers=2,
+    loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=2,
                          pin_memory=False)  # fmt: skip
-    stream = Windows(loader, num_micro_batches=2)
+    stream = Windows(loader)
     for _ in range(60):
         next(stream)
         with _locked(tmp_path / "cache/.lock", wait=True):
@@ -261,9 +258,9 @@ def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) 
 def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     dataset = remote_dataset(web, cache)
-    loader = make_loader(dataset, consumed=0, batch_size=1, micro_batch=1, rank=0, world_size=1, workers=0,
+    loader = make_loader(dataset, consumed=0, batch_size=1, rank=0, world_size=1, workers=0,
                          pin_memory=False)  # fmt: skip
-    stream = Windows(loader, num_micro_batches=1)
+    stream = Windows(loader)
     num_windows, until, others = 0, 0, set(threading.enumerate())
     for position in range(2 * dataset.num_crops):
         before = web.requests.total()
@@ -299,9 +296,9 @@ def test_ranks_of_a_node_download_once(web: WebServer, tmp_path: Path) -> None:
 def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_path: Path) -> None:
     dataset = remote_dataset(web, tmp_path / "cache")
     web.faults = {path.name: ["silent"] for path in (web.folder / "set").glob("*.tar")}
-    loader = make_loader(dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=1,
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1,
                          pin_memory=False)  # fmt: skip
-    stream = Windows(loader, num_micro_batches=1)
+    stream = Windows(loader)
     (worker,) = stream._batches._workers  # type: ignore[union-attr]
     time.sleep(2)  # until it is at it
     started = time.monotonic()
@@ -328,12 +325,12 @@ PROGRAM = """
 
     dataset = PairDataset(open_shards([FOLDER]), patch_size=24, seed=0)
     loader = make_loader(
-        dataset, consumed=0, batch_size=8, micro_batch=8, rank=0, world_size=1, workers=2, pin_memory=False
+        dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=2, pin_memory=False
     )
     received = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: received.append(number))
-    windows = Windows(loader, num_micro_batches=1)
+    windows = Windows(loader)
 """
 
 

@@ -51,7 +51,7 @@ def main(out: str, *overrides: str) -> None:
     weights = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / f"rank{runtime.rank}.safetensors")
     (folder / f"rank{runtime.rank}.json").write_text(
-        json.dumps({"world_size": runtime.world_size, "micro_batches": trainer.windows.num_micro_batches})
+        json.dumps({"world_size": runtime.world_size, "micro_batches": len(trainer.fetch(next(trainer.windows)))})
     )
     trainer.windows.close()
     runtime.close()
