@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import assert_never
 
+from srgan_dist.average import Average
 from srgan_dist.build_data import (
     build_degradation,
     build_shards,
@@ -206,7 +206,7 @@ def build_trainer(
     )
     torch.manual_seed(config.run.seed)
     guard = FiniteGuard(runtime)
-    generator, discriminator, ema = _learners(config, runtime=runtime, guard=guard)
+    generator, discriminator, average = _learners(config, runtime=runtime, guard=guard)
     features = _features(config, runtime)
     images = build_validation_images(config.data)
     return Trainer(
@@ -215,7 +215,7 @@ def build_trainer(
         guard=guard,
         generator=generator,
         discriminator=discriminator,
-        ema=ema,
+        average=average,
         objective=build_objective(config, features),
         rules=build_rules(config.loss.adversarial, device=runtime.device),
         windows=windows,
@@ -225,18 +225,21 @@ def build_trainer(
         micro_batch=micro_batch,
         epoch_size=dataset.num_crops,
         rates=build_rates(config),
-        intervals=Intervals(
-            log=config.log.every,
-            images=config.log.images_every,
-            validate=config.validation.every,
-            checkpoint=config.checkpoint.every,
-        ),
+        intervals=_intervals(config),
         journal=journal,
         checkpoints=checkpoints,
         validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None,
         folder=config.run.dir,
-        metadata=generator_metadata(config.generator, scale=config.data.scale),
         signals=signals,
+    )
+
+
+def _intervals(config: Config) -> Intervals:
+    return Intervals(
+        log=config.log.every,
+        images=config.log.images_every,
+        validate=config.validation.every,
+        checkpoint=config.checkpoint.every,
     )
 
 
@@ -251,7 +254,7 @@ def _stream(config: Config, shards: ShardSet) -> dict[str, Any]:
     }
 
 
-def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, AveragedModel]:
+def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, Average]:
     """Generator, discriminator (None where all steps are pretraining), and the generator's moving average."""
 
     def learner(network: nn.Module, name: str) -> Learner:
@@ -270,12 +273,12 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
     if config.run.init_from:
         initialise(network, config.run.init_from)
     network = runtime.place(network)
-    # Before the generator learns mixed precision: the average is validated and saved in fp32.
-    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay))  # type: ignore[no-untyped-call]
+    metadata = generator_metadata(config.generator, scale=config.data.scale)
+    average = Average(network, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
     generator = learner(network, "g")
     if not config.adversarial_steps:
-        return generator, None, ema
-    return generator, learner(build_discriminator(config.discriminator), "d"), ema
+        return generator, None, average
+    return generator, learner(build_discriminator(config.discriminator), "d"), average
 
 
 def _features(config: Config, runtime: Runtime) -> Features | None:

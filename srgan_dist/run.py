@@ -165,12 +165,12 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
     if runtime.is_main:
         (config.run.dir / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
         if trainer.validator:
-            networks = {"SR": trainer.ema.module}
+            networks = {"SR": trainer.average.network}
             pretrained = config.run.dir / "weights" / "pretrained.safetensors"
             if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
                 networks = {
                     "pretrained": SRGenerator.from_pretrained(pretrained, device=runtime.device),
-                    "GAN": trainer.ema.module,
+                    "GAN": trainer.average.network,
                 }
             (config.run.dir / "samples").mkdir(exist_ok=True)
             trainer.validator.contact_sheet(networks).save(config.run.dir / "samples" / "final.png")

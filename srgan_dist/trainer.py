@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
+from srgan_dist.average import Average
 from srgan_dist.checkpoint import Checkpoints, Snapshot
 from srgan_dist.clock import Clock
 from srgan_dist.config import TrainConfig
@@ -29,7 +29,6 @@ from srgan_dist.schedule import Rates
 from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
-from srgan_dist.weights import save_weights
 
 log = logging.getLogger("srgan_dist")
 
@@ -54,7 +53,7 @@ class Trainer:
         generator: Maps LR to SR.
         discriminator: Maps images to logits; a forward never changes its buffers. None where all steps are
             pretraining.
-        ema: Moving average of the generator, made before its distributed form.
+        average: Moving average of the generator.
         objective: What generated images are compared with.
         rules: The adversarial loss.
         windows: An endless stream of windows: of each, this rank's share.
@@ -69,7 +68,6 @@ class Trainer:
         checkpoints: Where state goes.
         validator: Measures a generator, or None.
         folder: The run's folder.
-        metadata: Stored with the weights: architecture and scale.
         signals: Whether this process was asked to stop.
     """
 
@@ -81,7 +79,7 @@ class Trainer:
         guard: FiniteGuard,
         generator: Learner,
         discriminator: Learner | None,
-        ema: AveragedModel,
+        average: Average,
         objective: Objective,
         rules: Rules,
         windows: Windows,
@@ -96,11 +94,10 @@ class Trainer:
         checkpoints: Checkpoints,
         validator: Validator | None,
         folder: Path,
-        metadata: Mapping[str, str],
         signals: StopSignals,
     ) -> None:
         self.config, self.runtime, self.guard = config, runtime, guard
-        self.generator, self.discriminator = generator, discriminator
+        self.generator, self.discriminator, self.average = generator, discriminator, average
         self.objective, self.rules = objective, rules
         self.windows, self.stream, self.epoch_size = windows, stream, epoch_size
         self.batch_size, self.micro_batch = batch_size, micro_batch
@@ -111,9 +108,7 @@ class Trainer:
             checkpoints,
             validator,
         )
-        self.folder, self.metadata, self.signals = folder, metadata, signals
-        self.ema = ema
-        self.ema.module.eval()
+        self.folder, self.signals = folder, signals
         self.generator.network.train()
         if discriminator:
             runtime.hold_buffers(discriminator.network)
@@ -134,7 +129,7 @@ class Trainer:
             game = self.update_generator(window)
             if game and self.discriminator_is_due:
                 self.update_discriminator(game)
-            self.ema.update_parameters(self.generator.network)
+            self.average.update(self.generator.network)
             self.stop_if_broken()
             self.report()
             self.checkpoint()
@@ -255,23 +250,18 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Measure the averaged generator on the validation images."""
         assert self.validator
-        self.share_buffers()
-        quality = self.validator.measure(self.ema.module)
+        self.average.share_buffers()
+        quality = self.validator.measure(self.average.network)
         if self.pretraining_ends:
             self.results["pretrained"] = quality
         self.results["final"] = quality
         return {f"val/{name}": value for name, value in quality.items() if value is not None}
 
-    def share_buffers(self) -> None:
-        """BatchNorm's running statistics differ between ranks; rank 0's are the ones that are saved and validated."""
-        for buffer in self.ema.module.buffers():
-            self.runtime.broadcast_tensor(buffer)
-
     def draw(self, step: int) -> None:
         """Write a picture of samples."""
         assert self.validator
         if self.runtime.is_main:
-            sheet = self.validator.contact_sheet({"SR": self.ema.module})
+            sheet = self.validator.contact_sheet({"SR": self.average.network})
             path = self.folder / "samples" / f"step-{step:06d}.png"
             path.parent.mkdir(exist_ok=True)
             sheet.save(path)
@@ -297,12 +287,8 @@ class Trainer:
 
     def save_weights(self, name: str) -> None:
         """Write the averaged generator for use."""
-        self.share_buffers()
-        if not self.runtime.is_main:
-            return
         facts = {"step": str(self.step), "images": str(self.consumed)}
-        path = self.folder / "weights" / f"{name}.safetensors"
-        save_weights(path, self.ema.module.state_dict(), {**self.metadata, **facts})
+        self.average.save(self.folder / "weights" / f"{name}.safetensors", facts)
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -316,14 +302,14 @@ class Trainer:
             counters={
                 "step": self.step,
                 "position": {"consumed": self.consumed, "stream": dict(self.stream)},
-                "averaged": int(self.ema.n_averaged),
+                "averaged": self.average.num_updates,
                 "discriminator_updates": self.discriminator_updates,
                 "seconds": self.clock.seconds,
                 "results": self.results,
                 "tracker_id": self.journal.tracker_id,
             },
             weights={
-                "ema": self.ema.module.state_dict(),
+                "ema": self.average.network.state_dict(),
                 **{name: learner.network.state_dict() for name, learner in self.learners.items()},
             },
             optimizers={name: learner.optimizer_state() for name, learner in self.learners.items()},
@@ -339,6 +325,5 @@ class Trainer:
         for name, learner in self.learners.items():
             learner.network.load_state_dict(snapshot.weights[name])
             learner.load_optimizer_state(snapshot.optimizers[name])
-        self.ema.module.load_state_dict(snapshot.weights["ema"])
-        self.ema.n_averaged.fill_(counters["averaged"])
+        self.average.load(snapshot.weights["ema"], num_updates=counters["averaged"])
         self.runtime.set_rng_state(snapshot.rng)

@@ -20,9 +20,7 @@ def runtime() -> Runtime:
 def make(runtime: Runtime, guard: FiniteGuard, name: str = "g", clip: float | None = None) -> Learner:
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 3, 3))
-    learner = Learner(network, runtime=runtime, guard=guard, name=name, betas=(0.9, 0.99), weight_decay=0.0, clip=clip)
-    learner.set_learning_rate(0.01)
-    return learner
+    return Learner(network, runtime=runtime, guard=guard, name=name, betas=(0.9, 0.99), weight_decay=0.0, clip=clip)
 
 
 def images(seed: int) -> Tensor:
@@ -31,7 +29,7 @@ def images(seed: int) -> Tensor:
 
 
 def update(learner: Learner, step: int, factor: float = 1.0) -> dict[str, Tensor]:
-    learner.zero_grad()
+    learner.begin(rate=0.01)
     loss = learner.wrapped(images(step)).square().mean() * factor
     learner.backward(loss, share=1.0)
     return learner.step(step, {"g/total": loss.detach()})
@@ -91,7 +89,7 @@ def test_an_infinite_loss_with_a_finite_gradient_is_one_too(runtime: Runtime) ->
     guard = FiniteGuard(runtime)
     learner = make(runtime, guard)
     before = weights(learner).clone()
-    learner.zero_grad()
+    learner.begin(rate=0.01)
     loss = learner.wrapped(images(1)).mean() + torch.tensor(float("inf"))
     learner.backward(loss, share=1.0)
     learner.step(1, {"g/pixel": loss.detach()})

@@ -45,7 +45,7 @@ def main(out: str, *overrides: str) -> None:
     )
     journal.start(step=0, tracker_id=None)
     trainer.run()
-    networks = {"g": trainer.generator.network, "ema": trainer.ema.module}
+    networks = {"g": trainer.generator.network, "ema": trainer.average.network}
     if trainer.discriminator:
         networks["d"] = trainer.discriminator.network
     weights = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
