@@ -40,6 +40,7 @@ from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.data.index import ShardSet
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
+from srgan_dist.memory import MicroBatch
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
 from srgan_dist.models.msrresnet import MSRResNet
@@ -189,7 +190,9 @@ def build_trainer(
     Raises:
         UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
     """
-    micro_batch = micro_batch_size(config.data, world_size=runtime.world_size)
+    size = micro_batch_size(config.data, world_size=runtime.world_size)
+    share = config.data.batch_size // runtime.world_size
+    micro_batch = MicroBatch(size, share=share, runtime=runtime)
     shards = build_shards(config.data)
     degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
     stream = _stream(config, shards)

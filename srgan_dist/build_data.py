@@ -76,7 +76,7 @@ def micro_batch_size(config: DataConfig, *, world_size: int) -> int:
         UserError: The window cannot be divided so.
     """
     share = rank_share(batch_size=config.batch_size, world_size=world_size)
-    micro_batch = config.micro_batch or share
+    micro_batch = config.micro_batch if isinstance(config.micro_batch, int) else share
     micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=world_size)
     return micro_batch
 

@@ -43,6 +43,16 @@ def _as_number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
+def _count_or_auto(value: object) -> object:
+    value = _as_number(value)
+    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("allowed are whole numbers from 1, or auto")
+
+
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+
+
 class RunConfig(Section):
     dir: Path = Path("runs/default")
     """Folder of the run: configuration, metrics, checkpoints, weights, samples, result."""
@@ -78,8 +88,9 @@ class DataConfig(Section):
     """Side of the square training crops, in HR pixels; a multiple of data.scale."""
     batch_size: PositiveInt = 16
     """Crops in one generator update, over all ranks; a multiple of data.micro_batch x ranks."""
-    micro_batch: PositiveInt | None = None
-    """Crops in one forward on one rank; their gradients add up to data.batch_size. None: the rank's whole share."""
+    micro_batch: CountOrAuto | None = None
+    """Crops in one forward on one rank; their gradients add up to data.batch_size. None: the rank's whole share; auto:
+    as many as fit, fewer when a rank runs out of memory."""
     workers: NonNegativeInt | None = None
     """Loader processes per rank; 0 reads in the training process. None: 2 with a GPU, 0 on a CPU."""
 
@@ -372,7 +383,7 @@ def _conflicts(config: Config) -> Iterator[str]:
     if (degradation.kind == "noise") != (data.scale == 1):
         pair = f"data.scale is {data.scale} and data.degradation.kind is {degradation.kind}"
         yield f"{pair}: noise goes with scale 1, and scale 1 with noise"
-    if data.micro_batch and data.batch_size % data.micro_batch:
+    if isinstance(data.micro_batch, int) and data.batch_size % data.micro_batch:
         yield f"data.batch_size is {data.batch_size}, not a multiple of data.micro_batch {data.micro_batch}"
     if train.pretrain_steps > train.steps:
         yield f"train.pretrain_steps is {train.pretrain_steps}, more than train.steps {train.steps}"

@@ -185,13 +185,19 @@ class Learner:
         finally:
             self.network.requires_grad_(True)
 
-    def backward(self, loss: Tensor, *, share: float) -> None:
+    def backward(self, loss: Tensor, *, share: float, last: bool) -> None:
         """Add the gradient of one micro-batch.
 
         Args:
             loss: Scalar, the mean over the micro-batch.
             share: The micro-batch's share of the window.
+            last: Whether the ranks' gradients are averaged in this one.
+
+        Raises:
+            OutOfMemory: Another rank will not come to the average.
         """
+        if last:
+            self.runtime.check_room()
         # Times 1 where the loss is finite and NaN where it is not, since an infinite loss can have a finite gradient.
         loss = loss * (1 + 0 * loss.detach()) * share
         self.runtime.backward(loss * self.loss_scale.scale if self.loss_scale else loss)

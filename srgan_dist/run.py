@@ -50,6 +50,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         threads=config.train.threads,
         tracker=None if config.tracker.name == "none" else config.tracker.name,
         folder=str(config.run.dir),
+        shares_memory_errors=config.data.micro_batch == "auto",
     )
     log.info("%s", runtime.describe())
     set_aside = _prepare_folder(config, runtime)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -14,14 +15,19 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from srgan_dist.errors import UserError
+from srgan_dist.errors import Failure, UserError
 
 T = TypeVar("T")
 log = logging.getLogger("srgan_dist")
+
+
+class OutOfMemory(Failure):
+    """This rank or another ran out of memory within an update; where it is shared, all ranks know."""
 
 
 class Runtime:
@@ -33,6 +39,7 @@ class Runtime:
         threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
+        shares_memory_errors: Ranks tell each other when one runs out of memory, at the price of a vote an update.
 
     Raises:
         UserError: Started as several processes that do not know of each other, fp16 without a GPU, or bf16 on a GPU
@@ -47,6 +54,7 @@ class Runtime:
         threads: int | None = None,
         tracker: str | None = None,
         folder: str | None = None,
+        shares_memory_errors: bool = False,
     ) -> None:
         if precision == "fp16" and not torch.cuda.is_available():
             raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
@@ -65,6 +73,8 @@ class Runtime:
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        self.shares_memory_errors = shares_memory_errors
+        self._distributed: list[DistributedDataParallel] = []
         self._hosts = cast("dist.ProcessGroup | None", hosts)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._check_world()
@@ -101,6 +111,7 @@ class Runtime:
             # Equal at the start; later they differ only by BatchNorm's running statistics, which no training forward
             # reads, and sending them before every forward would write into a graph that still waits for its backward.
             wrapped.broadcast_buffers = False
+            self._distributed.append(wrapped)
         return wrapped, optimizer
 
     def place(self, network: nn.Module) -> nn.Module:
@@ -139,6 +150,7 @@ class Runtime:
         """Average a tensor over the ranks, on the device; gradients flow back to every rank's."""
         if self.world_size == 1:
             return value
+        self.check_room()
         mean: Tensor = _SumOverRanks.apply(value) / self.world_size
         return mean
 
@@ -174,6 +186,40 @@ class Runtime:
         votes = torch.tensor(int(wish))
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
         return bool(votes.item())
+
+    @contextlib.contextmanager
+    def memory_shared(self) -> Iterator[None]:
+        """Around an update: a rank that runs out of memory tells the others, which then do not wait for it.
+
+        Raises:
+            OutOfMemory: Here, or on another rank.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if self.shares_memory_errors:
+                self.anyone(True)
+            raise OutOfMemory(str(error).splitlines()[0]) from error
+
+    def check_room(self) -> None:
+        """Before a collective within an update: whether another rank ran out of memory and will not come to it.
+
+        Raises:
+            OutOfMemory: It did.
+        """
+        if self.shares_memory_errors and self.anyone(False):
+            raise OutOfMemory("another rank ran out of memory")
+
+    def recover(self) -> None:
+        """After a broken-off update, on all ranks: give back what only it still holds."""
+        for network in self._distributed:
+            # A forward without its backward leaves the reducer waiting for gradients to average.
+            network.reducer._reset_state()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def barrier(self) -> None:
         """Wait for every rank."""

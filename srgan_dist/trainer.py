@@ -20,8 +20,9 @@ from srgan_dist.data.loader import Pair, Windows, to_device
 from srgan_dist.data.order import as_hex
 from srgan_dist.data.pairs import Batch
 from srgan_dist.errors import Stopped
-from srgan_dist.game import Game, Rules
+from srgan_dist.game import Game, Rules, cut
 from srgan_dist.learner import FiniteGuard, Learner, WindowMean, with_last
+from srgan_dist.memory import MicroBatch
 from srgan_dist.models.discriminator import advance_power_iteration
 from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
@@ -60,7 +61,7 @@ class Trainer:
         stream: What the order of the data depends on; a position is worth nothing in another stream.
         degradation: Makes LR images of HR ones, or None where they are read.
         batch_size: Crops in a window, over all ranks.
-        micro_batch: Crops of this rank in one forward pass.
+        micro_batch: How much of a window goes through the networks at once.
         epoch_size: Crops in an epoch.
         rates: What depends on the step alone.
         intervals: How often to log, validate, save.
@@ -86,7 +87,7 @@ class Trainer:
         stream: Mapping[str, Any],
         degradation: Degradation | None,
         batch_size: int,
-        micro_batch: int,
+        micro_batch: MicroBatch,
         epoch_size: int,
         rates: Callable[[int], Rates],
         intervals: Intervals,
@@ -126,9 +127,9 @@ class Trainer:
             self.step += 1
             self.consumed += self.batch_size
             self.rates = self.rates_at(self.step)
-            game = self.update_generator(window)
+            game = self.micro_batch.within_memory(self.update_generator, window)
             if game and self.discriminator_is_due:
-                self.update_discriminator(game)
+                self.micro_batch.within_memory(self.update_discriminator, game)
             self.average.update(self.generator.network)
             self.stop_if_broken()
             self.report()
@@ -138,19 +139,15 @@ class Trainer:
 
     def describe(self) -> str:
         """One line: how a window is made up, and the ratio."""
-        ranks = self.runtime.world_size
-        k = self.batch_size // (self.micro_batch * ranks)
-        return (
-            f"window of {self.batch_size} = {self.micro_batch} x {k} micro-batches x {ranks} ranks; "
-            f"{self.config.pretrain_steps} steps of pretraining, then {self.config.g_per_d}:1"
-        )
+        pretrain_steps = self.config.pretrain_steps
+        return f"{self.micro_batch}; {pretrain_steps} steps of pretraining, then {self.config.g_per_d}:1"
 
     def fetch(self, share: Batch) -> list[Pair]:
         """Copy this rank's share of a window to the device, in micro-batches."""
         self.clock.waited += self.windows.wait_seconds
         self.digest = share.digest.sum()
         options: dict[str, Any] = {"channels_last": self.config.channels_last, "degradation": self.degradation}
-        return [to_device(batch, self.runtime.device, **options) for batch in share.split(self.micro_batch)]
+        return [to_device(batch, self.runtime.device, **options) for batch in share.split(self.micro_batch.size)]
 
     @property
     def is_adversarial(self) -> bool:
@@ -163,6 +160,7 @@ class Trainer:
 
     def update_generator(self, window: list[Pair]) -> Game | None:
         """One update on the window's mean loss; returns what the discriminator thought of it, and the images."""
+        window = cut(window, self.micro_batch.size)
         generator, total = self.generator, WindowMean(1 / len(window))
         game = self.new_game(window) if self.is_adversarial else None
         generator.begin(rate=self.rates.generator)
@@ -176,7 +174,7 @@ class Trainer:
                     if game:
                         terms["g/adversarial"] = game.generator_loss(sr, index)
                     terms["g/total"] = sum(terms.values(), start=sr.new_zeros(()))
-                    generator.backward(terms["g/total"], share=total.share)
+                    generator.backward(terms["g/total"], share=total.share, last=last)
                 total.add(terms)
         self.generator_stats = generator.step(self.step, total.terms)
         return game
@@ -184,13 +182,14 @@ class Trainer:
     def update_discriminator(self, game: Game) -> None:
         """One update on the same window and the images just made of it: no second forward of the generator."""
         assert self.discriminator
+        game.cut(self.micro_batch.size)
         discriminator, total = self.discriminator, WindowMean(1 / len(game.window))
         r1_is_due = self.discriminator_updates % self.rules.r1_every == 0
         discriminator.begin(rate=self.rates.discriminator)
         for half, last in with_last(game.halves()):
             with self.runtime.accumulating(discriminator.wrapped, sync=last):
                 terms = game.discriminator_terms(half, discriminator.wrapped, r1_is_due=r1_is_due)
-                discriminator.backward(terms["d/loss"], share=total.share)
+                discriminator.backward(terms["d/loss"], share=total.share, last=last)
             total.add(terms)
         self.discriminator_stats |= discriminator.step(self.step, total.terms)
         advance_power_iteration(discriminator.network)

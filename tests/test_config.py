@@ -91,7 +91,7 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
         (["--train.step=5"], "did you mean train.steps?"),
         (["--train.steps=0"], "train.steps is '0': input should be greater than 0"),
         (["--train.steps=many"], "train.steps is 'many': input should be a valid integer"),
-        (["--train.precision=fp8"], "train.precision is 'fp8': input should be 'fp32' or 'bf16'"),
+        (["--train.precision=fp8"], "train.precision is 'fp8': input should be 'fp32', 'bf16' or 'fp16'"),
         (["--optimizer.generator.learning_rate=nan"], "input should be a finite number"),
         (["--generator.name=swin"], "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet"),
         (["--generator.name=rrdb", "--generator.norm=batch"], "it belongs to another generator.name"),

@@ -31,7 +31,7 @@ def images(seed: int) -> Tensor:
 def update(learner: Learner, step: int, factor: float = 1.0) -> dict[str, Tensor]:
     learner.begin(rate=0.01)
     loss = learner.wrapped(images(step)).square().mean() * factor
-    learner.backward(loss, share=1.0)
+    learner.backward(loss, share=1.0, last=True)
     return learner.step(step, {"g/total": loss.detach()})
 
 
@@ -91,7 +91,7 @@ def test_an_infinite_loss_with_a_finite_gradient_is_one_too(runtime: Runtime) ->
     before = weights(learner).clone()
     learner.begin(rate=0.01)
     loss = learner.wrapped(images(1)).mean() + torch.tensor(float("inf"))
-    learner.backward(loss, share=1.0)
+    learner.backward(loss, share=1.0, last=True)
     learner.step(1, {"g/pixel": loss.detach()})
     assert torch.equal(weights(learner), before)
     assert guard.first_fault() == (1, ["g/pixel"])

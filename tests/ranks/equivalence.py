@@ -24,7 +24,7 @@ def main(out: str, *overrides: str) -> None:
     torch.set_default_dtype(torch.float64)
     folder = Path(out)
     config = load_config(None, [f"--run.dir={folder}", *overrides])
-    runtime = Runtime(threads=1)
+    runtime = Runtime(threads=1, shares_memory_errors=config.data.micro_batch == "auto")
     journal = Journal(
         folder=folder,
         accelerator=runtime.accelerator,
