@@ -105,9 +105,8 @@ def build_windows(
         world_size=runtime.world_size,
         # On a CPU, handing a batch over from another process costs more than reading it.
         workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
-        pin_memory=on_gpu,
     )
-    return Windows(loader), dataset
+    return Windows(loader, pin_memory=on_gpu), dataset
 
 
 def build_validation_images(config: DataConfig) -> list[ImagePair]:

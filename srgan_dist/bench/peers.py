@@ -59,9 +59,8 @@ def ours(folder: Path, patches: Patches, *, workers: int, device: torch.device |
         rank=0,
         world_size=1,
         workers=workers,
-        pin_memory=device is not None and device.type == "cuda",
     )
-    windows = Windows(loader)
+    windows = Windows(loader, pin_memory=device is not None and device.type == "cuda")
     try:
         for batch in windows:
             yield batch if device is None else to_device(batch, device)

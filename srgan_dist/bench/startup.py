@@ -65,7 +65,7 @@ def _open(folder: Path) -> tuple[float, float]:
     before = _own_mib()
     started = time.perf_counter()
     dataset = PairDataset(open_shards([folder]), patch_size=_PATCH, seed=0)
-    dataset.__getitems__(range(_BATCH))
+    dataset.at(range(_BATCH))
     return time.perf_counter() - started, _own_mib() - before
 
 

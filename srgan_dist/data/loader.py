@@ -9,17 +9,21 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from srgan_dist.data.degrade import Degradation
-from srgan_dist.data.pairs import Batch, PairDataset
+from srgan_dist.data.order import CropBatch, Order
+from srgan_dist.data.pairs import Arrays, Batch, PairDataset
 from srgan_dist.data.prefetch import Prefetcher
+from srgan_dist.data.readahead import ReadAhead
 from srgan_dist.errors import Failure, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PREFETCH = 4  # windows ahead per worker; patches are small
+_DRAWN = 1024  # crops whose places are drawn together: a few microseconds each by themselves, half of one together
 
 
 class Pair(NamedTuple):
@@ -79,13 +83,14 @@ def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
     return batch_size // together
 
 
-class WindowSampler(Sampler[list[int]]):
-    """Yields, without end, the positions of one rank's share of a window, window after window.
+class WindowSampler(Sampler[CropBatch]):
+    """Yields, without end, the crops of one rank's share of a window, window after window.
 
     A window is `batch_size` positions in a row; each rank has as many of them, in a row too, in the ranks' order, so
     that the window holds the same crops on any number of ranks.
 
     Args:
+        order: of the crops.
         consumed: patches that all ranks together have trained on; the whole state of the data.
         batch_size: patches of all ranks in one window.
         rank: 0 to world_size - 1.
@@ -99,6 +104,7 @@ class WindowSampler(Sampler[list[int]]):
 
     def __init__(
         self,
+        order: Order,
         *,
         consumed: int,
         batch_size: int,
@@ -107,16 +113,22 @@ class WindowSampler(Sampler[list[int]]):
         prefetcher: Prefetcher | None = None,
         ahead: int = 0,
     ) -> None:
+        self._order = order
         self._share = rank_share(batch_size=batch_size, world_size=world_size)
         self._first = consumed + rank * self._share
         self._batch_size = batch_size
         self._prefetcher, self._ahead = prefetcher, ahead * batch_size
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in itertools.count(self._first, self._batch_size):
-            if self._prefetcher:
-                self._prefetcher.reached(max(self._first, start - self._ahead))
-            yield list(range(start, start + self._share))
+    def __iter__(self) -> Iterator[CropBatch]:
+        num_windows = max(1, _DRAWN // self._share)
+        places = (self._batch_size * np.arange(num_windows)[:, None] + np.arange(self._share)).ravel()
+        for first in itertools.count(self._first, self._batch_size * num_windows):
+            crops = self._order.crops(first + places)
+            for window in range(num_windows):
+                if self._prefetcher:
+                    start = first + window * self._batch_size
+                    self._prefetcher.reached(max(self._first, start - self._ahead))
+                yield crops.part(window * self._share, (window + 1) * self._share)
 
     def close(self) -> None:
         """Begin no further download."""
@@ -132,8 +144,7 @@ def make_loader(
     rank: int,
     world_size: int,
     workers: int,
-    pin_memory: bool,
-) -> DataLoader[Batch]:
+) -> DataLoader[Arrays]:
     """Make the endless loader of one rank's shares; read it through `Windows`.
 
     Args:
@@ -143,15 +154,15 @@ def make_loader(
         rank: 0 to world_size - 1.
         world_size: ranks.
         workers: processes that read ahead, 0 reads in this one.
-        pin_memory: copy batches to page-locked memory, for CUDA.
 
     Returns:
-        A loader of `Batch`.
+        A loader of `Arrays`.
 
     Raises:
         UserError: the batch size cannot be divided so.
     """
-    sampler = WindowSampler(
+    sampler: Sampler[Any] = WindowSampler(
+        dataset.order,
         consumed=consumed,
         batch_size=batch_size,
         rank=rank,
@@ -166,7 +177,6 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_as_is,
-        pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         prefetch_factor=_PREFETCH if workers else None,
     )
@@ -175,20 +185,26 @@ def make_loader(
 class Windows(Iterator[Batch]):
     """One rank's shares of the windows, one after the other; measures how long they were waited for.
 
+    A thread reads the next one meanwhile: with or without workers, a step seldom waits.
+
     Args:
         loader: made by `make_loader`.
+        pin_memory: put batches into page-locked memory, for CUDA.
 
     Attributes:
         wait_seconds: time spent waiting for the last window.
     """
 
-    def __init__(self, loader: DataLoader[Batch]) -> None:
+    def __init__(self, loader: DataLoader[Arrays], *, pin_memory: bool = False) -> None:
         self.wait_seconds = 0.0
         self._sampler = loader.batch_sampler
-        # Workers inherit the mask, so that no signal can end one before it has run _start_worker.
+        gpu = torch.cuda.current_device() if pin_memory else None
+        # Workers inherit the mask, so that no signal can end one before it has run _start_worker; and the thread
+        # does, so that signals interrupt the main one.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            self._batches: Iterator[Batch] | None = iter(loader)
+            self._arrays = iter(loader)
+            self._batches: ReadAhead[Batch] | None = ReadAhead(_batches(self._arrays, gpu))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # The interpreter ends workers by SIGTERM at its exit and then waits for them, but they ignore it.
@@ -207,10 +223,12 @@ class Windows(Iterator[Batch]):
         return window
 
     def close(self) -> None:
-        """End the workers; there are no more windows afterwards."""
+        """End the thread and the workers; there are no more windows afterwards."""
+        if self._batches:
+            self._batches.close()
         # Dropping the iterator would do it, but after an error the traceback still holds it.
-        if shutdown := getattr(self._batches, "_shutdown_workers", None):
-            workers = list(getattr(self._batches, "_workers", []))
+        if shutdown := getattr(self._arrays, "_shutdown_workers", None):
+            workers = list(getattr(self._arrays, "_workers", []))
             shutdown()
             for worker in workers:  # one that waits for a silent server heeds neither torch nor SIGTERM
                 worker.kill()
@@ -234,13 +252,15 @@ def to_device(
     Returns:
         The patches in [0, 1], HR and LR turned alike.
     """
-    symmetry = batch.symmetry.to(device, non_blocking=True)[:, None, None, None]
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    on_cpu = torch.device(device).type == "cpu"
+    symmetry = batch.symmetry.to(device, non_blocking=True)
 
     def ready(image: Tensor) -> Tensor:
         # Turned as bytes: a quarter of the memory traffic of floats.
-        turned = apply_symmetry(image.to(device, non_blocking=True), symmetry)
-        return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()) / 255
+        image = image.to(device, non_blocking=True)
+        turned = turn_each(image, symmetry) if on_cpu else turn_all(image, symmetry)
+        return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()).div_(255)
 
     key = batch.key.to(device, non_blocking=True)
     if degradation is None:
@@ -249,16 +269,35 @@ def to_device(
     return Pair(lr=lr.contiguous(memory_format=layout), hr=hr.contiguous(memory_format=layout), key=key)
 
 
-def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
-    """Flip and transpose each square image of a batch by its own code, without branching on the values.
+def turn_each(image: Tensor, symmetry: Tensor) -> Tensor:
+    """Flip and transpose each square image of a batch by its own code; looks at the codes, so not for a GPU.
 
     Args:
         image: [b, C, n, n], any dtype.
-        symmetry: integer [b, 1, 1, 1], 0..7; bit 0 flips left-right, bit 1 up-down, bit 2 then transposes.
+        symmetry: integer [b], 0..7; bit 0 flips left-right, bit 1 up-down, bit 2 then transposes.
 
     Returns:
-        [b, C, n, n], same dtype.
+        [b, C, n, n], same dtype and layout.
     """
+    turned = torch.empty_like(image)
+    for source, code, target in zip(image, symmetry.tolist(), turned, strict=True):
+        axes = [axis for bit, axis in ((1, -1), (2, -2)) if code & bit]
+        flipped = source.flip(axes) if axes else source
+        target.copy_(flipped.mT if code & 4 else flipped)
+    return turned
+
+
+def turn_all(image: Tensor, symmetry: Tensor) -> Tensor:
+    """Do what `turn_each` does without looking at the codes, for which the host would wait for the GPU.
+
+    Args:
+        image: as there.
+        symmetry: as there.
+
+    Returns:
+        As there.
+    """
+    symmetry = symmetry[:, None, None, None]
     image = torch.where((symmetry & 1).bool(), image.flip(-1), image)
     image = torch.where((symmetry & 2).bool(), image.flip(-2), image)
     return torch.where((symmetry & 4).bool(), image.transpose(-1, -2), image)
@@ -266,6 +305,13 @@ def apply_symmetry(image: Tensor, symmetry: Tensor) -> Tensor:
 
 def _qualified(error: Exception) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}: "
+
+
+def _batches(arrays: Iterator[Arrays], gpu: int | None) -> Iterator[Batch]:
+    if gpu is not None:
+        torch.cuda.set_device(gpu)  # a thread begins with the first one, and page-locking opens it
+    for batch in map(Batch.of, arrays):
+        yield batch if gpu is None else batch.pinned()
 
 
 def _as_is(batch: Any) -> Any:

@@ -46,6 +46,23 @@ class CropBatch(NamedTuple):
     epoch: _Ints
     key: _Ints
 
+    def part(self, first: int, end: int) -> CropBatch:
+        """Take some of the crops, which share the memory of all.
+
+        Args:
+            first: number of the first one.
+            end: number of the one after the last.
+        """
+        mine = slice(first, end)
+        return CropBatch(
+            sample=self.sample[mine],
+            top=self.top[mine],
+            left=self.left[mine],
+            symmetry=self.symmetry[mine],
+            epoch=self.epoch[mine],
+            key=self.key[mine],
+        )
+
 
 class Upcoming(NamedTuple):
     """What will be read soon.

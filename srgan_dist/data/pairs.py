@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from srgan_dist.data.index import ShardSet
-from srgan_dist.data.order import Order, digest
+from srgan_dist.data.order import CropBatch, Order, digest
 from srgan_dist.data.store import Store, Tile
 from srgan_dist.errors import UserError
+
+
+class Arrays(NamedTuple):
+    """What `Batch` holds, as workers send it: arrays go through a pipe, tensors would each take a file.
+
+    Attributes:
+        lr: uint8 [b, p / scale, p / scale, 3]; [b, 0, 0, 3] where it was not asked for.
+        hr: uint8 [b, p, p, 3].
+        symmetry: uint8 [b].
+        digest: int64 [b].
+        key: int64 [b].
+    """
+
+    lr: NDArray[np.uint8]
+    hr: NDArray[np.uint8]
+    symmetry: NDArray[np.uint8]
+    digest: NDArray[np.int64]
+    key: NDArray[np.int64]
 
 
 class Batch(NamedTuple):
@@ -34,6 +51,16 @@ class Batch(NamedTuple):
     digest: Tensor
     key: Tensor
 
+    @classmethod
+    def of(cls, arrays: Arrays) -> Batch:
+        """Make tensors of arrays, which share their memory."""
+        lr, hr, *others = (torch.from_numpy(array) for array in arrays)
+        return cls(lr.permute(0, 3, 1, 2), hr.permute(0, 3, 1, 2), *others)
+
+    def pinned(self) -> Batch:
+        """Copy what goes to a GPU into page-locked memory."""
+        return self._replace(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), symmetry=self.symmetry.pin_memory())
+
     def split(self, size: int) -> list[Batch]:
         """Cut the batch into pieces, which share its memory.
 
@@ -43,8 +70,8 @@ class Batch(NamedTuple):
         return [Batch(*parts) for parts in zip(*(torch.split(part, size) for part in self), strict=True)]
 
 
-class PairDataset(Dataset[Batch]):
-    """Training patches by their position in the infinite stream; a list of positions is one batch.
+class PairDataset(Dataset[Arrays]):
+    """Training patches by their place in the tiles, or by their position in the infinite stream.
 
     Args:
         shards: the opened shards.
@@ -82,11 +109,7 @@ class PairDataset(Dataset[Batch]):
         """Positions in one epoch."""
         return self.order.num_crops
 
-    def __getitem__(self, position: int) -> Batch:
-        """Cut the patch at one position, as a batch of one."""
-        return self.__getitems__([position])
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
+    def at(self, positions: ArrayLike) -> Batch:
         """Cut the patches at some positions.
 
         Args:
@@ -98,8 +121,21 @@ class PairDataset(Dataset[Batch]):
         Raises:
             ShardError: a shard cannot be read.
         """
+        return Batch.of(self.__getitems__(self.order.crops(positions)))
+
+    def __getitems__(self, crops: CropBatch) -> Arrays:
+        """Cut some patches; for torch's loader.
+
+        Args:
+            crops: b crops.
+
+        Returns:
+            The patches, in the order of the crops.
+
+        Raises:
+            ShardError: a shard cannot be read.
+        """
         scale = self.shards.scale
-        crops = self.order.crops(positions)
         rows = self.shards.index[crops.sample]
         heights, widths = rows["height"].astype(np.int64), rows["width"].astype(np.int64)
         sides = (self.patch_size // scale if self._with_lr else 0, self.patch_size)
@@ -121,13 +157,7 @@ class PairDataset(Dataset[Batch]):
                 self._store.read_crop(large, top=top * scale, left=left * scale, out=hr_out)
             else:  # shards without LR: only its whole HR image tells what the LR image has at the crop's borders
                 self._store.read_pair(large, scale=scale, top=top, left=left, hr=hr_out, lr=lr_out)
-        return Batch(
-            lr=torch.from_numpy(lr).permute(0, 3, 1, 2),
-            hr=torch.from_numpy(hr).permute(0, 3, 1, 2),
-            symmetry=torch.from_numpy(crops.symmetry),
-            digest=torch.from_numpy(digest(crops)),
-            key=torch.from_numpy(crops.key.copy()),
-        )
+        return Arrays(lr=lr, hr=hr, symmetry=crops.symmetry, digest=digest(crops), key=crops.key)
 
 
 def _tiles(rows: NDArray[np.void], side: str, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> list[Tile]:

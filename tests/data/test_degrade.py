@@ -125,7 +125,7 @@ def test_autocast_and_double_precision_change_nothing(make: Make, hr: Tensor) ->
 
 
 def test_bicubic_is_the_stored_lr_inside(shards: ShardSet) -> None:
-    batch = PairDataset(shards, patch_size=32, seed=1).__getitems__(list(range(64)))
+    batch = PairDataset(shards, patch_size=32, seed=1).at(range(64))
     pair = to_device(batch, "cpu")
     lr, target = Bicubic(scale=4)(pair.hr, KEYS.repeat(8))
     assert torch.equal(target, pair.hr)

@@ -72,7 +72,7 @@ def test_webdataset_reads_lossless_shards(folders: dict[str, Path], encoding: st
 def test_patches_are_those_of_raw_shards(folders: dict[str, Path], encoding: str) -> None:
     raw = PairDataset(open_shards([folders["raw"]]), patch_size=24, seed=3)
     other = PairDataset(open_shards([folders[encoding]]), patch_size=24, seed=3)
-    for one, two in zip(raw.__getitems__(range(64)), other.__getitems__(range(64)), strict=True):
+    for one, two in zip(raw.at(range(64)), other.at(range(64)), strict=True):
         assert torch.equal(one, two)
 
 
@@ -86,7 +86,7 @@ def test_jpeg_shards_hold_the_sources_own_bytes(jpegs: Path, tmp_path: Path) -> 
         assert data[start : start + int(row["hr_size"])] == (jpegs / f"{number}.jpg").read_bytes()
     samples = read_with_webdataset(tmp_path / "out", "jpg", "png")
     dataset = PairDataset(shards, patch_size=24, seed=1)
-    batch, crops = dataset.__getitems__(range(40)), dataset.order.crops(range(40))
+    batch, crops = dataset.at(range(40)), dataset.order.crops(range(40))
     for i, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
         image = modcrop(read_rgb(jpegs / f"{sample}.jpg"), 4)
         np.testing.assert_array_equal(samples[str(sample)][1], downscale(image, 4))
@@ -106,11 +106,11 @@ def test_other_files_are_encoded_as_jpeg_and_counted(photos: Path, jpegs: Path, 
 def test_missing_lr_is_made_from_the_whole_image(photos: Path, jpegs: Path, tmp_path: Path, encoding: str) -> None:
     pack(jpegs if encoding == "jpeg" else photos, tmp_path / "out", encoding=encoding)
     dataset = PairDataset(open_shards([tmp_path / "out"]), patch_size=24, seed=1)
-    expected = dataset.__getitems__(range(60))
+    expected = dataset.at(range(60))
     without = open_shards([tmp_path / "out"])
     without.index = without.index.copy()
     without.index["lr_size"] = without.index["lr_offset"] = 0
-    found = PairDataset(without, patch_size=24, seed=1).__getitems__(range(60))
+    found = PairDataset(without, patch_size=24, seed=1).at(range(60))
     assert torch.equal(found.hr, expected.hr)
     assert torch.equal(found.lr, expected.lr)
 
@@ -129,7 +129,7 @@ def test_members_that_cannot_be_decoded_are_named(folders: dict[str, Path], tmp_
     with pytest.raises(
         ShardError, match=r"shard-000000.tar: member 'a_r00c00.hr.png' at offset 512: cannot be decoded"
     ):
-        dataset.__getitems__(range(dataset.num_crops))
+        dataset.at(range(dataset.num_crops))
 
 
 def test_members_of_another_size_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_members_of_another_size_are_named(folders: dict[str, Path], tmp_path: P
     damage(folder, int(row["hr_offset"]), small.getvalue())
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=0)
     with pytest.raises(ShardError, match=rf"is 20x20, the index says {row['height']}x{row['width']}: pack again"):
-        dataset.__getitems__(range(dataset.num_crops))
+        dataset.at(range(dataset.num_crops))
 
 
 def test_a_manifest_may_lack_the_counts(folders: dict[str, Path], tmp_path: Path) -> None:

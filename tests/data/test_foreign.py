@@ -67,7 +67,7 @@ def assert_reads(folder: Path, hr: Mapping[str, Pixels], lr: Mapping[str, Pixels
     dataset = PairDataset(shards, patch_size=patch, seed=3)
     keys = [name.split(".")[0] for path in shards.shard_paths for name in _names(path)]
     crops = dataset.order.crops(np.arange(dataset.num_crops))
-    batch = dataset.__getitems__(list(range(dataset.num_crops)))
+    batch = dataset.at(range(dataset.num_crops))
     assert set(crops.sample.tolist()) == set(range(len(hr)))
     for place, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
         key = keys[sample]

@@ -8,7 +8,7 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -22,10 +22,11 @@ from srgan_dist.data.index import ShardSet, open_shards
 from srgan_dist.data.loader import (
     Windows,
     WindowSampler,
-    apply_symmetry,
     make_loader,
     micro_batches,
     to_device,
+    turn_all,
+    turn_each,
 )
 from srgan_dist.data.pack import pack
 from srgan_dist.data.pairs import Batch, PairDataset
@@ -46,7 +47,6 @@ def windows(
         rank=rank,
         world_size=world_size,
         workers=workers,
-        pin_memory=False,
     )
     stream = Windows(loader)
     try:
@@ -75,7 +75,7 @@ def dataset(shards: ShardSet) -> PairDataset:
 def test_any_ranks_and_workers_give_the_same_windows(dataset: PairDataset, world_size: int, workers: int) -> None:
     count = dataset.num_crops // BATCH + 2  # across the border of an epoch
     assert dataset.num_crops % BATCH  # the border lies inside a window
-    expected = [dataset.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
+    expected = [dataset.at(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
     found = [windows(dataset, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
     assert digests(found) == [int(batch.digest.sum()) for batch in expected]
     for one, other in zip(patches(found), expected, strict=True):
@@ -86,7 +86,7 @@ def test_any_ranks_and_workers_give_the_same_windows(dataset: PairDataset, world
 def test_training_goes_on_from_any_place(dataset: PairDataset, consumed: int) -> None:
     for step, batch in enumerate(windows(dataset, 3, consumed=consumed)):
         start = consumed + step * BATCH
-        expected = dataset.__getitems__(range(start, start + BATCH))
+        expected = dataset.at(range(start, start + BATCH))
         assert torch.equal(batch.lr, expected.lr)
 
 
@@ -98,13 +98,18 @@ def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
     assert two + one + four == whole
 
 
-def test_sampler_positions() -> None:
-    sampler = WindowSampler(consumed=100, batch_size=6, rank=1, world_size=2)
-    assert list(islice(sampler, 3)) == [[103, 104, 105], [109, 110, 111], [115, 116, 117]]
+@pytest.mark.parametrize("drawn", [1, 7, 1024])
+def test_sampler_positions(dataset: PairDataset, monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
+    monkeypatch.setattr("srgan_dist.data.loader._DRAWN", drawn)
+    sampler = WindowSampler(dataset.order, consumed=100, batch_size=6, rank=1, world_size=2)
+    for number, crops in enumerate(islice(sampler, 400)):
+        first = 103 + 6 * number
+        for found, expected in zip(crops, dataset.order.crops(range(first, first + 3)), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_pieces_of_a_batch_share_its_memory(dataset: PairDataset) -> None:
-    batch = dataset.__getitems__(range(8))
+    batch = dataset.at(range(8))
     pieces = batch.split(3)
     assert [len(piece.hr) for piece in pieces] == [3, 3, 2]
     for name, whole in batch._asdict().items():
@@ -123,14 +128,13 @@ def test_indivisible_batches_name_both_settings(batch_size: int, micro_batch: in
 
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(8, 3), (4, 8), (0, 1)])
-def test_batches_that_ranks_cannot_share_are_refused(batch_size: int, world_size: int) -> None:
+def test_batches_that_ranks_cannot_share_are_refused(dataset: PairDataset, batch_size: int, world_size: int) -> None:
     with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, not a multiple of the {world_size} ranks"):
-        WindowSampler(consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
+        WindowSampler(dataset.order, consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
 
 
 def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
-    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0,
-                         pin_memory=False)  # fmt: skip
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0)
     stream = Windows(loader)
     assert len(next(stream).hr) == 8
     assert 0 < stream.wait_seconds < 5
@@ -139,8 +143,9 @@ def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> Non
     assert list(stream) == []
 
 
+@pytest.mark.parametrize("turn", [turn_each, turn_all])
 @pytest.mark.parametrize("code", range(8))
-def test_symmetry_flips_then_transposes(code: int) -> None:
+def test_symmetry_flips_then_transposes(code: int, turn: Callable[..., torch.Tensor]) -> None:
     image = torch.arange(2 * 3 * 16).reshape(2, 3, 4, 4)
     expected = image.numpy()
     if code & 1:
@@ -149,20 +154,21 @@ def test_symmetry_flips_then_transposes(code: int) -> None:
         expected = expected[..., ::-1, :]
     if code & 4:
         expected = expected.swapaxes(-1, -2)
-    found = apply_symmetry(image, torch.tensor([code, 0])[:, None, None, None])
+    found = turn(image, torch.tensor([code, 0]))
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], image[1])
 
 
-def test_the_eight_symmetries_differ() -> None:
+@pytest.mark.parametrize("turn", [turn_each, turn_all])
+def test_the_eight_symmetries_differ(turn: Callable[..., torch.Tensor]) -> None:
     image = torch.arange(16).reshape(1, 1, 4, 4).repeat(8, 1, 1, 1)
-    found = apply_symmetry(image, torch.arange(8)[:, None, None, None])
+    found = turn(image, torch.arange(8))
     assert len(torch.unique(found.flatten(1), dim=0)) == 8
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_to_device_gives_floats_in_the_asked_layout(dataset: PairDataset, channels_last: bool) -> None:
-    batch = dataset.__getitems__(range(8))
+    batch = dataset.at(range(8))
     batch = batch._replace(symmetry=torch.zeros(8, dtype=torch.uint8))
     pair = to_device(batch, "cpu", channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -187,8 +193,7 @@ def test_a_shard_that_goes_while_training_is_named(
     monkeypatch.setattr("srgan_dist.data.store._MAX_OPEN", 1)  # an open shard would be read on, as it should be
     folder = shutil.copytree(packed, tmp_path / "copy")
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=11)
-    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=workers,
-                         pin_memory=False)  # fmt: skip
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=workers)
     stream = Windows(loader)
     next(stream)
     for shard in folder.glob("*.tar"):
@@ -230,7 +235,7 @@ def test_remote_shards_in_windows_give_the_local_batches(
     local = PairDataset(open_shards([web.folder / "set"], window_shards=2), patch_size=24, seed=5)
     remote = remote_dataset(web, tmp_path / "cache")
     count = 2 * local.num_crops // BATCH
-    expected = [local.__getitems__(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
+    expected = [local.at(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
     found = [windows(remote, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
     assert digests(found) == [int(batch.digest.sum()) for batch in expected]
     for one, other in zip(patches(found), expected, strict=True):
@@ -239,8 +244,7 @@ def test_remote_shards_in_windows_give_the_local_batches(
 
 def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) -> None:
     dataset, measured = remote_dataset(web, tmp_path / "cache"), 0
-    loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=2,
-                         pin_memory=False)  # fmt: skip
+    loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=2)
     stream = Windows(loader)
     for _ in range(60):
         next(stream)
@@ -258,13 +262,14 @@ def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) 
 def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     dataset = remote_dataset(web, cache)
-    loader = make_loader(dataset, consumed=0, batch_size=1, rank=0, world_size=1, workers=0,
-                         pin_memory=False)  # fmt: skip
+    others = set(threading.enumerate())
+    loader = make_loader(dataset, consumed=0, batch_size=1, rank=0, world_size=1, workers=0)
     stream = Windows(loader)
-    num_windows, until, others = 0, 0, set(threading.enumerate())
-    for position in range(2 * dataset.num_crops):
+    num_windows = until = 0
+    for position in range(2 * dataset.num_crops):  # that is read now, while its predecessor is trained on
         before = web.requests.total()
-        next(stream)
+        if position:
+            next(stream)
         if position == until:
             shards, until = dataset.order.upcoming_shards(position)
             names = {dataset.shards.shard_paths[shard].name for shard in shards}
@@ -280,7 +285,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
     assert num_windows > 8
     assert len(cached(cache)) < len(dataset.shards.shard_paths)
     deadline = time.monotonic() + 5
-    while any("prefetch" in thread.name for thread in set(threading.enumerate()) - others):
+    while any("srgan-dist" in thread.name for thread in set(threading.enumerate()) - others):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -296,10 +301,9 @@ def test_ranks_of_a_node_download_once(web: WebServer, tmp_path: Path) -> None:
 def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_path: Path) -> None:
     dataset = remote_dataset(web, tmp_path / "cache")
     web.faults = {path.name: ["silent"] for path in (web.folder / "set").glob("*.tar")}
-    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1,
-                         pin_memory=False)  # fmt: skip
+    loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1)
     stream = Windows(loader)
-    (worker,) = stream._batches._workers  # type: ignore[union-attr]
+    (worker,) = stream._arrays._workers
     time.sleep(2)  # until it is at it
     started = time.monotonic()
     stream.close()
@@ -325,7 +329,7 @@ PROGRAM = """
 
     dataset = PairDataset(open_shards([FOLDER]), patch_size=24, seed=0)
     loader = make_loader(
-        dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=2, pin_memory=False
+        dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=2
     )
     received = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

@@ -51,7 +51,7 @@ def assert_same(one: Batch, other: Batch) -> None:
 def test_patches_are_slices_of_the_tiles(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
     positions = list(range(dataset.num_crops - 20, dataset.num_crops + 20))
-    batch = dataset.__getitems__(positions)
+    batch = dataset.at(positions)
     crops = dataset.order.crops(positions)
     assert len(set(crops.sample.tolist())) > 8
     for i, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
@@ -64,7 +64,7 @@ def test_patches_are_slices_of_the_tiles(shards: ShardSet) -> None:
 
 
 def test_batches_are_channels_last_bytes(shards: ShardSet) -> None:
-    batch = PairDataset(shards, patch_size=24, seed=3).__getitems__([5, 1, 9])
+    batch = PairDataset(shards, patch_size=24, seed=3).at([5, 1, 9])
     assert batch.hr.shape == (3, 3, 24, 24)
     assert batch.lr.shape == (3, 3, 6, 6)
     assert batch.hr.dtype == batch.lr.dtype == batch.symmetry.dtype == torch.uint8
@@ -76,7 +76,7 @@ def test_batches_are_channels_last_bytes(shards: ShardSet) -> None:
 
 def test_one_position_is_a_batch_of_one(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
-    assert_same(dataset[7], dataset.__getitems__([7]))
+    assert_same(dataset.at(7), dataset.at([7]))
 
 
 def test_lr_is_the_downscaled_hr_before_and_after_the_symmetry(
@@ -88,7 +88,7 @@ def test_lr_is_the_downscaled_hr_before_and_after_the_symmetry(
     Image.fromarray(make_image(160, 200)).save(tmp_path / "hr" / "a.png")
     pack(tmp_path / "hr", tmp_path / "out", tile=160)
     dataset = PairDataset(open_shards([tmp_path / "out"]), patch_size=48, seed=0)
-    batch = dataset.__getitems__(range(40))
+    batch = dataset.at(range(40))
     assert set(batch.symmetry.tolist()) == set(range(8))
     pair = to_device(batch, "cpu")
     for hr, lr in ((batch.hr, batch.lr), (pair.hr * 255, pair.lr * 255)):
@@ -113,11 +113,11 @@ def test_a_truncated_shard_is_named_while_reading(packed: Path, tmp_path: Path) 
     folder = shutil.copytree(packed, tmp_path / "copy")
     shards = open_shards([folder])
     dataset = PairDataset(shards, patch_size=24, seed=0)
-    dataset.__getitems__(range(40))  # all shards are open by now
+    dataset.at(range(40))  # all shards are open by now
     row = shards.index[0]
     os.truncate(folder / "shard-000000.tar", int(row["hr_offset"]) + 200)
     with pytest.raises(ShardError) as caught:
-        dataset.__getitems__(range(dataset.num_crops))
+        dataset.at(range(dataset.num_crops))
     message = str(caught.value)
     assert message.startswith(str(folder / "shard-000000.tar"))
     assert "wanted" in message
@@ -135,24 +135,24 @@ def test_a_vanished_shard_is_named_while_reading(packed: Path, tmp_path: Path) -
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=0)
     (folder / "shard-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"shard-000000.tar: cannot be read \(No such file or directory\)"):
-        dataset.__getitems__(range(dataset.num_crops))
+        dataset.at(range(dataset.num_crops))
 
 
 def test_a_pickled_dataset_reads_the_same(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
-    expected = dataset.__getitems__(range(10))
-    assert_same(pickle.loads(pickle.dumps(dataset)).__getitems__(range(10)), expected)
+    expected = dataset.at(range(10))
+    assert_same(pickle.loads(pickle.dumps(dataset)).at(range(10)), expected)
 
 
 def test_a_fork_opens_its_own_files(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
-    expected = dataset.__getitems__(range(10)).hr.numpy().tobytes()
+    expected = dataset.at(range(10)).hr.numpy().tobytes()
     parents = set(dataset._store._files.values())
     assert parents
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def child() -> None:
-        found = dataset.__getitems__(range(10)).hr.numpy().tobytes()
+        found = dataset.at(range(10)).hr.numpy().tobytes()
         sender.send((found, set(dataset._store._files.values()) & parents))
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -160,7 +160,7 @@ def test_a_fork_opens_its_own_files(shards: ShardSet) -> None:
     sender.close()  # so that a child that fails is the end of what is received
     assert receiver.recv() == (expected, set())
     process.join()
-    assert dataset.__getitems__(range(10)).hr.numpy().tobytes() == expected
+    assert dataset.at(range(10)).hr.numpy().tobytes() == expected
     receiver.close()
 
 
@@ -169,9 +169,9 @@ def test_few_files_stay_open(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) 
     before = num_open_files()
     dataset = PairDataset(shards, patch_size=24, seed=3)
     assert len(shards.shard_paths) > 2
-    batch = dataset.__getitems__(range(40))
+    batch = dataset.at(range(40))
     assert len(dataset._store._files) == 2
     del dataset
     after = num_open_files()
     assert after == before
-    assert_same(batch, PairDataset(shards, patch_size=24, seed=3).__getitems__(range(40)))
+    assert_same(batch, PairDataset(shards, patch_size=24, seed=3).at(range(40)))
