@@ -246,11 +246,12 @@ def _check(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from srgan_dist.bench.measure import refuse_unwritable
     from srgan_dist.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference import SRGenerator
 
-    if options.json and not options.json.parent.is_dir():  # told before the work, not after it
-        raise UserError(f"--json is {options.json}, which cannot be written: there is no folder {options.json.parent}")
+    if options.json:
+        refuse_unwritable(options.json)
     generator = SRGenerator.from_pretrained(options.weights)
     with _progress("evaluate", "images") as report:
         done = 0

@@ -56,6 +56,8 @@ OWNERS = {
     "wandb": {"tracking"},
     "rich": {"tracking", "cli", "evaluate", "bench"},
     "webdataset": {"data", "bench"},
+    "fsspec": {"data"},
+    "braceexpand": {"data"},
     "pydantic_settings": {"config", "configfile"},
     "pydantic": {"config_base", "config_degradation", "config", "configfile", "inference"},
     "yaml": {"config", "configfile"},

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 
-from srgan_dist.data.index import INDEX_NAME, ROW, open_shards
+from srgan_dist.data.index import open_shards
 from srgan_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, file_sha256
 from srgan_dist.data.pairs import PairDataset
+from srgan_dist.data.rows import INDEX_NAME, ROW
 
 SIZES = (1_000_000, 10_000_000)
 MOST_SECONDS = {1_000_000: 0.2, 10_000_000: 1.5}

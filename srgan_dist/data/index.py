@@ -19,10 +19,7 @@ import numpy as np
 from srgan_dist.data.cache import Cache
 from srgan_dist.data.codec import ENCODINGS, Encoding, read_size, suffixes
 from srgan_dist.data.folders import Folder, open_command, open_local, open_url, refuse_small_cache
-from srgan_dist.data.rows import INDEX_NAME as INDEX_NAME
-from srgan_dist.data.rows import ROW as ROW
-from srgan_dist.data.rows import Rows as Rows
-from srgan_dist.data.rows import read_index
+from srgan_dist.data.rows import INDEX_NAME, ROW, Rows, read_index
 from srgan_dist.data.sources import PIPE, expand_sources, is_remote
 from srgan_dist.errors import UserError
 

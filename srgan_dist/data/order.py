@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srgan_dist.data.hashing import MASK64, UInts, absorb, permute
-from srgan_dist.data.hashing import hash64 as hash64
+from srgan_dist.data.hashing import MASK64, UInts, absorb, hash64, permute
 from srgan_dist.errors import UserError
 
 _Ints = NDArray[np.int64]

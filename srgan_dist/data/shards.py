@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial as bind
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ def describe(
         num_images=num_images,
         index_sha256=file_sha256(folder / INDEX_NAME),
         shards=tuple(entries),
-        created_by=f"srgan-dist {_version()}",
+        created_by=f"srgan-dist {version('srgan-dist')}",
         num_skipped=num_skipped,
         num_small=num_small,
         num_flat=partial.progress.num_flat,
@@ -178,10 +178,3 @@ def _read_back(shard: Path, *, scale: int, encoding: Encoding) -> tuple[Rows, Sh
     rows = build_index([shard], scale=scale, encoding=encoding)  # what the writer meant proves nothing
     entry = ShardEntry(name=shard.name, bytes=shard.stat().st_size, sha256=file_sha256(shard), samples=len(rows))
     return rows, entry
-
-
-def _version() -> str:
-    try:
-        return metadata.version("srgan-dist")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "(not installed)"

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from srgan_dist.data.index import ROW, build_index, open_shards
+from srgan_dist.data.index import build_index, open_shards
 from srgan_dist.data.manifest import file_sha256, read_manifest
 from srgan_dist.data.pack import pack
+from srgan_dist.data.rows import ROW
 from srgan_dist.errors import UserError
 
 

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from srgan_dist.data.order import CropBatch, Order, as_hex, digest, hash64, permute
+from srgan_dist.data.hashing import hash64, permute
+from srgan_dist.data.order import CropBatch, Order, as_hex, digest
 from srgan_dist.errors import UserError
 
 GOLDEN = {

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srgan_dist.data.index import ROW, open_shards
+from srgan_dist.data.index import open_shards
 from srgan_dist.data.manifest import Manifest, ShardEntry, file_sha256
+from srgan_dist.data.rows import ROW
 from srgan_dist.errors import UserError
 
 MEMBER = 736_000  # bytes of a pair in the tar

@@ -68,7 +68,8 @@ class StageRanges:
     Raises:
         ValueError: a value is outside its limits.
 
-    Source: Wang et al., "Real-ESRGAN", 2021, section 4.1 and the published training options.
+    Source: Wang et al., "Real-ESRGAN", 2021, section 4.1, and the published training options
+    (options/train_realesrgan_x4plus.yml of its repository), whose ranges these are.
     """
 
     blur_probability: float = 1.0
