@@ -96,7 +96,7 @@ def build_windows(
     """
     on_gpu = runtime.device.type == "cuda"
     stored = config.degradation.kind == "stored"
-    dataset = PairDataset(shards, patch_size=config.patch_size + margin, seed=seed, with_lr=stored)
+    dataset = PairDataset(shards, patch_size=config.patch_size, margin=margin, seed=seed, with_lr=stored)
     loader = make_loader(
         dataset,
         consumed=consumed,

@@ -85,20 +85,21 @@ class _Epoch(NamedTuple):
 class Order:
     """The stream of crops over a set of tiles.
 
-    An epoch draws max(1, floor(area / patch_size^2)) crops from each tile: about every pixel once, so that
+    An epoch draws max(1, floor(area / side^2)) crops from each tile: about every pixel once, so that
     images are sampled by area.
 
     Args:
         heights: [n] integers, HR pixels, n >= 1.
         widths: [n] integers, HR pixels.
         patch_size: side of the HR patch in pixels, a multiple of `scale`.
+        margin: HR pixels, likewise, that are cut out beyond that: the side of a crop is the sum.
         scale: HR pixels per LR pixel.
         seed: any integer.
         shard_samples: tiles of each shard, in the tiles' order; their sum is n. Needed for windows only.
         window_shards: shards in a window, >= 1; None permutes over the whole set.
 
     Raises:
-        UserError: a tile is smaller than the patch, or the window has no shards.
+        UserError: a tile is smaller than a crop, or the window has no shards.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Order:
         heights: ArrayLike,
         widths: ArrayLike,
         patch_size: int,
+        margin: int = 0,
         scale: int,
         seed: int,
         shard_samples: Sequence[int] = (),
@@ -115,8 +117,8 @@ class Order:
         if window_shards is not None and window_shards < 1:
             raise UserError(f"shards in a window are {window_shards}, allowed is a whole number >= 1")
         self._heights, self._widths = np.asarray(heights), np.asarray(widths)
-        self._ends = _crop_ends(self._heights, self._widths, patch_size)
-        self._patch_size, self._scale, self._seed = patch_size, scale, seed
+        self._side, self._scale, self._seed = patch_size + margin, scale, seed
+        self._ends = _crop_ends(self._heights, self._widths, patch_size, margin)
         self._window_shards = window_shards
         tiles = np.cumsum([0, *shard_samples])
         self._shard_ends: _Ints = np.where(tiles > 0, self._ends[tiles - 1], 0)  # in crops, after a first 0
@@ -148,8 +150,8 @@ class Order:
             number = permute(place, size=self.num_crops, key=order_key)
         sample = np.searchsorted(self._ends, number.astype(np.int64), side="right")
         limits = np.full((3, sample.size), 8, dtype=np.int64)
-        limits[0] = (self._heights[sample] - self._patch_size) // self._scale + 1
-        limits[1] = (self._widths[sample] - self._patch_size) // self._scale + 1
+        limits[0] = (self._heights[sample] - self._side) // self._scale + 1
+        limits[1] = (self._widths[sample] - self._side) // self._scale + 1
         random = hash64(absorb(crop_state, number), _PURPOSES)
         top, left, symmetry = _below(limits, random[:3])
         return CropBatch(
@@ -249,22 +251,27 @@ def _below(limit: NDArray[np.integer], random: UInts) -> _Ints:
     return (((random >> shift) * limit.astype(np.uint64)) >> shift).astype(np.int64)
 
 
-def _crop_ends(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int) -> _Ints:
+def _crop_ends(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int, margin: int) -> _Ints:
+    side = patch_size + margin
     ends: _Ints = np.empty(heights.size, dtype=np.int64)
     for start in range(0, heights.size, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         rows, columns = heights[chunk].astype(np.int64), widths[chunk].astype(np.int64)
-        if min(rows.min(), columns.min()) < patch_size:
-            raise _small_tiles(heights, widths, patch_size)
-        ends[chunk] = rows * columns // patch_size**2
+        if min(rows.min(), columns.min()) < side:
+            raise _small_tiles(heights, widths, patch_size, margin)
+        ends[chunk] = rows * columns // side**2
     return np.cumsum(np.maximum(ends, 1, out=ends), out=ends)
 
 
-def _small_tiles(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int) -> UserError:
-    smaller = np.flatnonzero((heights < patch_size) | (widths < patch_size))
+def _small_tiles(heights: NDArray[np.integer], widths: NDArray[np.integer], patch_size: int, margin: int) -> UserError:
+    side = patch_size + margin
+    smaller = np.flatnonzero((heights < side) | (widths < side))
     worst = smaller[np.minimum(heights[smaller], widths[smaller]).argmin()]
+    patch, settings = f"{side}x{side} patch", "data.patch_size"
+    if margin:
+        patch += f" (data.patch_size {patch_size} + the degradation's margin {margin})"
+        settings += " or data.degradation.margin"
     return UserError(
-        f"{smaller.size} of {heights.size} tiles are smaller than the {patch_size}x{patch_size} patch, "
-        f"the smallest (sample {worst}) is {heights[worst]}x{widths[worst]}: "
-        f"lower data.patch_size, or pack again with --min-side {patch_size}"
+        f"{smaller.size} of {heights.size} tiles are smaller than the {patch}, the smallest (sample {worst}) is "
+        f"{heights[worst]}x{widths[worst]}: lower {settings}, or pack again with --min-side {side}"
     )

@@ -76,6 +76,7 @@ class PairDataset(Dataset[Arrays]):
     Args:
         shards: the opened shards.
         patch_size: side of the HR patch in pixels, a multiple of the shards' scale.
+        margin: HR pixels, likewise, that patches are cut longer and wider: a degradation cuts them off again.
         seed: of the order.
         with_lr: read LR patches too; not needed where LR images are made of HR ones.
 
@@ -83,19 +84,20 @@ class PairDataset(Dataset[Arrays]):
         UserError: the patch size is not a multiple of the scale, or a tile is smaller than the patch.
     """
 
-    def __init__(self, shards: ShardSet, *, patch_size: int, seed: int, with_lr: bool = True) -> None:
-        if patch_size < shards.scale or patch_size % shards.scale:
-            raise UserError(
-                f"data.patch_size is {patch_size}, allowed are multiples of the shards' scale "
-                f"{shards.scale}: "
-                f"take {max(patch_size // shards.scale, 1) * shards.scale}, for example"
-            )
+    def __init__(self, shards: ShardSet, *, patch_size: int, margin: int = 0, seed: int, with_lr: bool = True) -> None:
+        for name, side, least in (("patch_size", patch_size, 1), ("degradation.margin", margin, 0)):
+            if side % shards.scale or side < least:
+                raise UserError(
+                    f"data.{name} is {side}, allowed are multiples of the shards' scale {shards.scale}: "
+                    f"take {max(side // shards.scale, least) * shards.scale}, for example"
+                )
         self.shards = shards
-        self.patch_size = patch_size
+        self._side = patch_size + margin
         self.order = Order(
             heights=shards.index["height"],
             widths=shards.index["width"],
             patch_size=patch_size,
+            margin=margin,
             scale=shards.scale,
             seed=seed,
             shard_samples=shards.shard_samples,
@@ -138,7 +140,7 @@ class PairDataset(Dataset[Arrays]):
         scale = self.shards.scale
         rows = self.shards.index[crops.sample]
         heights, widths = rows["height"].astype(np.int64), rows["width"].astype(np.int64)
-        sides = (self.patch_size // scale if self._with_lr else 0, self.patch_size)
+        sides = (self._side // scale if self._with_lr else 0, self._side)
         lr, hr = (np.empty((len(rows), side, side, 3), dtype=np.uint8) for side in sides)
         places = zip(
             _tiles(rows, "lr", heights // scale, widths // scale),

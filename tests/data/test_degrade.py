@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srgan_dist.data.degradations.jpeg import jpeg, jpeg_constants
-from srgan_dist.data.degradations.ranges import StageRanges
+from srgan_dist.data.degradations.ranges import SECOND_STAGE, StageRanges
 from srgan_dist.data.degradations.realesrgan import RealESRGAN
 from srgan_dist.data.degradations.recipe import draw_plan
 from srgan_dist.data.degrade import Bicubic, Degradation, Noise
@@ -84,6 +84,27 @@ def test_another_key_gives_another_image(make: Make, hr: Tensor) -> None:
     lr, _ = degrade(same, KEYS)
     distinct = {image.numpy().tobytes() for image in lr}
     assert len(distinct) == (1 if isinstance(degrade, Bicubic) else 8)
+
+
+def test_samples_of_one_batch_are_degraded_independently(shards: ShardSet) -> None:
+    dataset = PairDataset(shards, patch_size=32, seed=1)
+    batch = dataset.at(range(64))
+    ranges = {"first": StageRanges(), "second": SECOND_STAGE, "ringing_probability": 0.8}
+    plan = draw_plan(batch.key.numpy(), height=256, width=256, scale=4, **ranges)
+    # What holds for a whole batch in the published code, and is why that mixes batches in a pool.
+    for stage in (plan.first, plan.second):
+        assert len(set(stage.sizes)) > 16
+        assert set(stage.modes) == {"area", "bilinear", "bicubic"}
+        assert set(stage.gaussian) == {True, False}
+    assert set(plan.jpeg_last) == {True, False}
+    # Neighbours share nothing, and neither do the same crops in another epoch.
+    later = dataset.at(range(dataset.num_crops, 2 * dataset.num_crops))
+    keys = torch.cat([dataset.at(range(dataset.num_crops)).key, later.key])
+    assert len(keys.unique()) == 2 * dataset.num_crops
+    factors = np.array(
+        [height for height, _ in draw_plan(keys.numpy(), height=10**6, width=8, scale=4, **ranges).first.sizes]
+    )
+    assert abs(np.corrcoef(factors[:-1], factors[1:])[0, 1]) < 4 / np.sqrt(len(factors))
 
 
 def test_shapes_types_and_levels(make: Make, hr: Tensor) -> None:

@@ -107,6 +107,19 @@ def test_patch_sizes_are_checked(shards: ShardSet) -> None:
         PairDataset(shards, patch_size=0, seed=0)
     with pytest.raises(UserError, match=r"\d+ of \d+ tiles are smaller than the 64x64 patch"):
         PairDataset(shards, patch_size=64, seed=0)
+    with pytest.raises(UserError, match=r"data\.degradation\.margin is 6, allowed are .* scale 4: take 4"):
+        PairDataset(shards, patch_size=24, margin=6, seed=0)
+    with pytest.raises(
+        UserError,
+        match=r"than the 64x64 patch \(data\.patch_size 24 \+ the degradation's margin 40\), .*: "
+        r"lower data\.patch_size or data\.degradation\.margin, or pack again with --min-side 64",
+    ):
+        PairDataset(shards, patch_size=24, margin=40, seed=0)
+
+
+def test_a_margin_is_cut_out_too(shards: ShardSet) -> None:
+    wide = PairDataset(shards, patch_size=24, margin=8, seed=3)
+    assert_same(wide.at(range(20)), PairDataset(shards, patch_size=32, seed=3).at(range(20)))
 
 
 def test_a_truncated_shard_is_named_while_reading(packed: Path, tmp_path: Path) -> None:
