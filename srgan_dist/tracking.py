@@ -8,7 +8,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -185,9 +185,25 @@ class Journal:
             file.write(json.dumps(record) + "\n")
         numbers = {key: value for key, value in record.items() if not isinstance(value, str)}
         for tracker in self.accelerator.trackers:
-            # W&B's own step must only grow, also through a resume; ours is a metric like the others.
-            tracker.log(record if tracker.name == "wandb" else numbers, step=None if tracker.name == "wandb" else step)
+            if tracker.name == "wandb":
+                # W&B's own step must only grow, also through a resume; ours is a metric like the others.
+                self._send(lambda run: run.log(record))
+            else:
+                tracker.log(numbers, step=step)
         self.note(step, values)
+
+    def _send(self, action: Callable[[Any], object]) -> None:
+        """Tell W&B's run something. Its own process may have died: schedulers send SIGTERM to all of a job's."""
+        tracker = self.accelerator.get_tracker("wandb")
+        try:
+            action(tracker.tracker)
+        except Exception as error:  # noqa: BLE001 - OSError and several private kinds
+            log.warning("W&B: lost its process (%s); metrics.jsonl goes on without it", " ".join(str(error).split()))
+            self.accelerator.trackers.remove(tracker)
+            import wandb
+
+            with contextlib.suppress(Exception):  # it would be told again at the end of the process
+                wandb.teardown()
 
     def note(self, step: int, values: Mapping[str, Any]) -> None:
         """Show the numbers on the bar; without a terminal, as a plain line with the time left."""
@@ -216,16 +232,16 @@ class Journal:
             if tracker.name == "wandb":
                 import wandb
 
-                tracker.log({"samples": wandb.Image(picture), "step": step})
+                sample = wandb.Image(picture)
+                self._send(lambda run, sample=sample: run.log({"samples": sample, "step": step}))
             else:
                 tracker.log_images({"samples": np.asarray(picture)[None]}, step=step, dataformats="NHWC")
 
     def close(self, *, failed: bool) -> None:
         """Leave the terminal as it was, and tell W&B if the run failed; trackers end with the runtime."""
         self.progress.stop()
-        for tracker in self.accelerator.trackers:
-            if self.is_main and failed and tracker.name == "wandb":
-                tracker.tracker.finish(exit_code=1)
+        if self.is_main and any(tracker.name == "wandb" for tracker in self.accelerator.trackers):
+            self._send(lambda run: run.finish(exit_code=int(failed)))
 
 
 def _step_of(line: str) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import psutil
 import pytest
 
 from tests.conftest import ROOT, SHARED, Train, environment, metrics, options
@@ -145,3 +146,33 @@ def test_without_a_terminal_there_are_plain_lines(train: Train, tmp_path: Path) 
     lines = [line for line in done.lines if re.search(r"step \d/6", line)]
     assert len(lines) == 6
     assert all(re.search(r"\d:\d\d:\d\d left", line) for line in lines)
+
+
+def test_a_run_outlives_wandbs_own_process(train: Train, shards: Path, tmp_path: Path) -> None:
+    few = {"loss.perceptual.weight": 0, "log.images_every": 4000, "train.steps": 4000, "checkpoint.every": 4000}
+    changes = {"run.dir": tmp_path / "run", "data.train": shards} | few
+    trainer = subprocess.Popen(
+        [Path(sys.executable).with_name("srgan-dist"), "train", *options(WANDB | changes)],
+        cwd=ROOT,
+        env=environment(HOME=str(tmp_path)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "run/metrics.jsonl").exists() or len(metrics(tmp_path / "run")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(trainer.pid).children(recursive=True)
+    assert any("wandb" in process.name() for process in children)
+    for process in (psutil.Process(trainer.pid), *children):  # as Slurm does with every process of a step
+        process.terminate()
+    err = trainer.communicate(timeout=60)[1]
+    assert trainer.returncode == 75, err
+    assert "Traceback" not in err
+    assert err.count("W&B: lost its process") == 1
+    step = json.loads((tmp_path / "run/stopped.json").read_text())["step"]
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, step + 1))
+    done = train(tmp_path / "run", changes=WANDB | few | {"train.steps": step + 1}, HOME=str(tmp_path))
+    assert done.code == 0, done.err
+    names = {path.name for path in (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")}
+    assert len(names) == 1, names
