@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srgan_dist.runtime import Runtime
-from srgan_dist.weights import save_weights
+from srgan_dist.weights import WeightsFile
 
 
 class Average:
@@ -44,16 +44,15 @@ class Average:
         for buffer in self.network.buffers():
             self._runtime.broadcast_tensor(buffer)
 
-    def save(self, path: Path, facts: Mapping[str, str]) -> None:
-        """Write the weights for use.
+    def file(self, path: Path, facts: Mapping[str, str]) -> WeightsFile:
+        """The weights for use.
 
         Args:
-            path: The file.
+            path: Where they go.
             facts: Stored beside the metadata.
         """
         self.share_buffers()
-        if self._runtime.is_main:
-            save_weights(path, self.network.state_dict(), {**self._metadata, **facts})
+        return WeightsFile(path, self.network.state_dict(), {**self._metadata, **facts})
 
     def load(self, weights: Mapping[str, Tensor], *, num_updates: int) -> None:
         """Go on from weights and their number of updates."""

@@ -1,69 +1,44 @@
 """Checkpoints that are complete or absent, and that cannot run code when they are loaded.
 
 A checkpoint is a folder ``step-000500/`` of safetensors, tensor-only ``.pt`` files, ``state.json`` and
-``manifest.json`` (size and SHA-256 of every other file). It is written under a temporary name, made durable by
-every rank, agreed upon, and only then renamed; older ones are removed last.
+``manifest.json`` (size and SHA-256 of every other file). Its content is copied to the host's memory; then, in the
+background, it is written under a temporary name, made durable by every rank, agreed upon, and only then renamed. Older
+ones are removed last, and under another name, so that no half of one is ever found.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-import pickle
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
+from srgan_dist.background import NOT_WRITTEN, Background
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.runtime import Runtime
-from srgan_dist.weights import sync_file
+from srgan_dist.snapshot import CheckpointError, Snapshot, on_host, read, seal, verify
+from srgan_dist.weights import WeightsFile, save_weights, sync_file, sync_folder
 
 log = logging.getLogger("srgan_dist")
 
-_MANIFEST = "manifest.json"
-_STATE = "state.json"
+Writes = dict[Path, Callable[[Path], None]]
 
 
-@dataclass
-class Snapshot:
-    """Everything that the rest of a run depends on.
-
-    Attributes:
-        counters: JSON values: the step, the samples consumed, the tracker's id, facts about the data.
-        weights: State dicts of networks by name.
-        optimizers: State dicts of optimizers by name.
-        rng: Random state of this rank.
-    """
-
-    counters: dict[str, Any]
-    weights: dict[str, dict[str, Tensor]]
-    optimizers: dict[str, dict[str, Any]]
-    rng: dict[str, Tensor]
-
-
-class CheckpointNotSaved(Failure):
-    """Some rank could not write its part; earlier checkpoints are untouched."""
+class NotSaved(Failure):
+    """Some rank could not write its part; what was saved earlier is untouched."""
 
     on_every_rank = True
 
 
-class CheckpointError(Exception):
-    """A checkpoint that is incomplete or damaged; the message names the file."""
-
-
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, and the weights for use that are saved with them.
+
+    Saving goes on in the background. Every rank calls each method, at the same step boundary.
 
     Args:
         folder: Where they lie.
@@ -73,70 +48,110 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int, runtime: Runtime) -> None:
         self.folder, self.keep, self.runtime = folder, keep, runtime
+        self._background = Background(runtime)
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of a step."""
         return self.folder / f"step-{step:06d}"
 
-    def save(self, step: int, snapshot: Snapshot) -> None:
-        """Write a checkpoint; on return it is complete on disk, and too old ones are gone.
+    def save(self, step: int, snapshot: Snapshot, weights: WeightsFile | None = None) -> None:
+        """Copy everything and begin to write it, after the end of the last save.
 
         Args:
             step: The training step.
             snapshot: Every rank passes its own; networks and optimizers are equal on all, and rank 0 writes them.
+            weights: Written by rank 0, too.
 
         Raises:
-            CheckpointNotSaved: Some rank could not write; earlier checkpoints are untouched.
+            NotSaved: Some rank could not begin, or end the last save; earlier checkpoints are untouched.
         """
         temporary = self.folder / f".tmp-step-{step:06d}"
-        self._together(step, lambda: self._prepare(temporary))
-        self._together(step, lambda: self._write(temporary, snapshot))
-        self._together(step, lambda: self._publish(temporary, self.path(step)))
+        counters = {**snapshot.counters, "world_size": self.runtime.world_size}
+        is_main = self.runtime.is_main
+        mine = replace(snapshot, counters=counters) if is_main else Snapshot({}, {}, {}, snapshot.rng)
+        writes: Writes = {}
 
-    def _together(self, step: int, action: Callable[[], None]) -> None:
-        """Run one part of the protocol on every rank; none goes on unless all could."""
-        ok = True
-        try:
-            action()
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save tells a full disk by a RuntimeError
-            log.error("checkpoint of step %d: %s", step, error)
-            ok = False
-        if not self.runtime.all_agree(ok):
-            raise CheckpointNotSaved(f"the checkpoint of step {step} could not be written; earlier ones are untouched")
+        def begin() -> None:
+            self._prepare(temporary)
+            copy, export = on_host((mine, weights if is_main else None))
+            writes.update({temporary / name: write for name, write in copy.files(rank=self.runtime.rank).items()})
+            writes.update(_export(export))
+
+        self._background.start(
+            begin,
+            [lambda: self._write(writes), lambda: self._publish(temporary, self.path(step))],
+            failure=NotSaved(f"the checkpoint of step {step} could not be written; earlier ones are untouched"),
+            clean=lambda: self._discard(temporary),
+        )
+
+    def save_weights(self, weights: WeightsFile) -> None:
+        """Copy weights and begin to write them alone, after the end of the last save.
+
+        Raises:
+            NotSaved: Some rank could not begin, or end the last save.
+        """
+        writes: Writes = {}
+        self._background.start(
+            lambda: writes.update(_export(on_host(weights if self.runtime.is_main else None))),
+            [lambda: self._write(writes)],
+            failure=NotSaved(f"{weights.path} could not be written; checkpoints are untouched"),
+            clean=lambda: None,
+        )
+
+    def poll(self) -> None:
+        """At every step boundary: publish what has been written on all ranks by now.
+
+        Raises:
+            NotSaved: It could not be written.
+        """
+        self._background.poll()
+
+    def wait(self) -> None:
+        """Wait until what was saved is complete on disk, and too old checkpoints are gone.
+
+        Raises:
+            NotSaved: It could not be written.
+        """
+        self._background.wait()
+
+    def give_up(self) -> None:
+        """Leave a save that is under way unfinished, without the other ranks."""
+        self._background.give_up()
 
     def _prepare(self, temporary: Path) -> None:
         if self.runtime.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for pattern in (".tmp-step-*", ".old-step-*"):  # of processes that died
+                for leftover in self.folder.glob(pattern):
+                    _remove(leftover)
             temporary.mkdir(parents=True)
+
+    def _write(self, writes: Writes) -> None:
+        for path, write in writes.items():
+            if not self._background.given_up.is_set():
+                with _naming(path):
+                    write(path)
+                    sync_file(path)
 
     def _publish(self, temporary: Path, final: Path) -> None:
         if not self.runtime.is_main:
             return
-        _seal(temporary)
-        if final.exists():
-            shutil.rmtree(final)
+        with _naming(temporary):
+            seal(temporary)
+        if final.exists():  # damaged: otherwise the run would not have come by here again
+            self._put_away(final)
         temporary.rename(final)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         for old in self.found()[self.keep :]:
-            shutil.rmtree(old)
+            self._put_away(old)
+        for old in self.folder.glob(".old-step-*"):
+            _remove(old)
 
-    def _write(self, folder: Path, snapshot: Snapshot) -> None:
-        rng = folder / f"rng-{self.runtime.rank:05d}.pt"
-        torch.save(snapshot.rng, rng)
-        sync_file(rng)
-        if not self.runtime.is_main:
-            return
-        for name, weights in snapshot.weights.items():
-            save_file(
-                {key: value.detach().contiguous() for key, value in weights.items()},
-                folder / f"{name}.safetensors",
-            )
-        for name, state in snapshot.optimizers.items():
-            torch.save(state, folder / f"optimizer_{name}.pt")
-        counters = snapshot.counters | {"world_size": self.runtime.world_size}
-        (folder / _STATE).write_text(json.dumps(counters, indent=2), encoding="utf-8")
-        for path in folder.iterdir():
-            sync_file(path)
+    def _put_away(self, path: Path) -> None:
+        path.rename(path.with_name(f".old-{path.name}"))
+
+    def _discard(self, temporary: Path) -> None:
+        if self.runtime.is_main and temporary.exists():
+            _remove(temporary)
 
     def found(self) -> list[Path]:
         """Folders of finished checkpoints, newest first."""
@@ -163,18 +178,28 @@ class Checkpoints:
         return moved
 
     def newest(self) -> Path | None:
-        """The newest sound checkpoint, or None; the same on every rank. Damaged ones are named in the log."""
+        """The newest sound checkpoint, the same on every rank, or None; damaged ones are named in the log.
+
+        Raises:
+            UserError: There are checkpoints, but none is sound.
+        """
+        self.wait()
         chosen: Path | None = None
-        if self.runtime.is_main:
-            for path in self.found():
-                try:
-                    verify(path)
-                except CheckpointError as error:
-                    log.warning("%s: trying an older checkpoint", error)
-                else:
-                    chosen = path
-                    break
-        return self.runtime.broadcast(chosen)
+        found = self.found() if self.runtime.is_main else []
+        for path in found:
+            try:
+                verify(path)
+            except CheckpointError as error:
+                log.warning("%s: trying an older checkpoint", error)
+            else:
+                chosen = path
+                break
+        chosen, all_lost = self.runtime.broadcast((chosen, bool(found) and chosen is None))
+        if all_lost:
+            raise UserError(
+                f"{self.folder}: none of the checkpoints there is sound; restore one, or start anew by run.resume=never"
+            )
+        return chosen
 
     def load(self, path: Path) -> Snapshot:
         """Read a checkpoint on every rank.
@@ -188,6 +213,7 @@ class Checkpoints:
         Raises:
             UserError: It is not a sound checkpoint; the file is named.
         """
+        self.wait()
         problem = None
         if self.runtime.is_main:
             try:
@@ -197,65 +223,31 @@ class Checkpoints:
         problem = self.runtime.broadcast(problem)
         if problem:
             raise UserError(f"{problem}: choose another checkpoint by run.resume")
-        try:
-            rng = path / f"rng-{self.runtime.rank:05d}.pt"
-            return Snapshot(
-                counters=json.loads((path / _STATE).read_text(encoding="utf-8")),
-                weights={file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))},
-                optimizers={
-                    file.stem.removeprefix("optimizer_"): torch.load(file, map_location="cpu", weights_only=True)
-                    for file in sorted(path.glob("optimizer_*.pt"))
-                },
-                rng=torch.load(rng if rng.exists() else path / "rng-00000.pt", weights_only=True),
-            )
-        except (pickle.UnpicklingError, SafetensorError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: cannot be loaded ({reason}): choose another checkpoint by run.resume") from None
+        return read(path, rank=self.runtime.rank)
 
 
-def verify(path: Path) -> None:
-    """Compare every file of a checkpoint with its manifest.
+def _export(weights: WeightsFile | None) -> Writes:
+    return {weights.path: partial(save_weights, weights=weights.weights, metadata=weights.metadata)} if weights else {}
 
-    Raises:
-        CheckpointError: A file is missing, of another size, or of other content; it is named.
-    """
-    manifest = path / _MANIFEST
+
+def _remove(path: Path) -> None:
     try:
-        entries: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{manifest} is missing or damaged, so {path} is not a complete checkpoint") from None
-    for name, entry in entries.items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing")
-        if file.stat().st_size != entry["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        if _sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
+        shutil.rmtree(path)
+    except OSError as error:  # such as a file that is still open on another node: not worth the run
+        log.warning("%s: cannot be removed (%s)", path, error.strerror)
 
 
-def _seal(folder: Path) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
-    manifest = folder / _MANIFEST
-    manifest.write_text(json.dumps({"version": 1, "files": files}, indent=2), encoding="utf-8")
-    sync_file(manifest)
-    _sync_folder(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error that only says what failed say of which file."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except NOT_WRITTEN as error:
+        cause: BaseException | None = error
+        while cause and not (isinstance(cause, OSError) and cause.strerror):
+            cause = cause.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise OSError(f"{path}: cannot be written ({reason})") from error
 
 
 def _step(path: Path) -> int:

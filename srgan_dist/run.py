@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.build import build_trainer
-from srgan_dist.checkpoint import Checkpoints, Snapshot
+from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import Config
-from srgan_dist.errors import Stopped, UserError
+from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference import SRGenerator
 from srgan_dist.runtime import Runtime
 from srgan_dist.signals import StopSignals, stop_signals
+from srgan_dist.snapshot import Snapshot
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
 
@@ -36,7 +38,7 @@ def train(config: Config) -> dict[str, Any]:
 
     Raises:
         UserError: The configuration does not fit the machine, the data or the checkpoint.
-        NonFiniteLoss: A loss was infinite or not a number.
+        Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
         Stopped: A signal came; everything is saved, and the marker is written.
     """
     with stop_signals() as signals:
@@ -64,9 +66,10 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         config=config.model_dump(mode="json", by_alias=True),
         num_steps=config.train.steps,
     )
+    checkpoints = Checkpoints(config.run.dir / "checkpoints", keep=config.checkpoint.keep, runtime=runtime)
     failed = True
     try:
-        trainer = _start(config, runtime, journal, set_aside, signals)
+        trainer = _start(config, runtime, journal, checkpoints, set_aside, signals)
         trainer.run()
         result = _finish(config, trainer, runtime)
         trainer.windows.close()
@@ -74,18 +77,34 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     except Stopped:
         if runtime.is_main:
             marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
-            (config.run.dir / STOPPED).write_text(json.dumps(marker), encoding="utf-8")
+            _write_whole(config.run.dir / STOPPED, json.dumps(marker))
         raise
+    except Failure as error:
+        if error.on_every_rank:
+            checkpoints.wait()  # what was saved before is sound
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or config.run.dir
+        raise Failure(f"{where}: {error.strerror}; make room and start again: the run goes on") from None
     finally:
+        checkpoints.give_up()
         journal.close(failed=failed)
         runtime.close()
     return result
 
 
-def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path | None, signals: StopSignals) -> Trainer:
+def _start(
+    config: Config,
+    runtime: Runtime,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    set_aside: Path | None,
+    signals: StopSignals,
+) -> Trainer:
     """Build the trainer, go on from a checkpoint or begin, and say which."""
     folder = config.run.dir
-    checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep, runtime=runtime)
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
     snapshot = checkpoints.load(source) if source else None
     position = snapshot.counters["position"] if snapshot else None
@@ -97,8 +116,8 @@ def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path |
         _restore(trainer, snapshot, source)
         if source.resolve().parent == checkpoints.folder.resolve():
             tracker_id = snapshot.counters["tracker_id"]
-            for abandoned in checkpoints.set_aside_after(trainer.step):
-                log.info("%s: of a later step, no longer counts", abandoned)
+        for abandoned in checkpoints.set_aside_after(trainer.step):
+            log.info("%s: of a later step, no longer counts", abandoned)
         log.info("%s: goes on after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
     else:
         old = f"; the run that was there is now {set_aside}" if set_aside else ""
@@ -108,7 +127,7 @@ def _start(config: Config, runtime: Runtime, journal: Journal, set_aside: Path |
         (folder / STOPPED).unlink(missing_ok=True)
         # Started again with this file, the run goes on.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
-        (folder / "config.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
+        _write_whole(folder / "config.yaml", resolved.to_yaml())
     journal.start(step=trainer.step, tracker_id=tracker_id)
     log.info("%s", trainer.describe())
     return trainer
@@ -133,6 +152,13 @@ def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
     if problem:
         raise UserError(f"run.dir is {folder}, which cannot be written ({problem})")
     return moved
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Never leave half of a file behind, whenever the process dies."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _free_name(folder: Path) -> Path:
@@ -164,7 +190,7 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         "parameters": sum(parameter.numel() for parameter in trainer.generator.network.parameters()),
     }
     if runtime.is_main:
-        (config.run.dir / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+        _write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
         if trainer.validator:
             networks = {"SR": trainer.average.network}
             pretrained = config.run.dir / "weights" / "pretrained.safetensors"

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from srgan_dist.average import Average
-from srgan_dist.checkpoint import Checkpoints, Snapshot
+from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.clock import Clock
 from srgan_dist.config import TrainConfig
 from srgan_dist.data.degrade import Degradation
@@ -28,8 +28,10 @@ from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Rates
 from srgan_dist.signals import StopSignals
+from srgan_dist.snapshot import Snapshot
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
+from srgan_dist.weights import WeightsFile
 
 log = logging.getLogger("srgan_dist")
 
@@ -267,27 +269,33 @@ class Trainer:
             self.journal.images(step, sheet)
 
     def checkpoint(self) -> None:
-        """Save everything, if due."""
+        """Publish what was saved in the background; save everything, if due."""
+        self.checkpoints.poll()
         if self.is_due(self.intervals.checkpoint):
             self.save()
+        if self.step == self.config.steps:
+            self.checkpoints.wait()
 
     def save(self) -> None:
-        """Save everything."""
+        """Save everything, in the background."""
         with self.clock.paused():
-            self.checkpoints.save(self.step, self.snapshot())
-            self.save_weights("generator")
+            self.checkpoints.save(self.step, self.snapshot(), self.weights_file("generator"))
 
     def stop_if_asked(self) -> None:
         """Stop at this step boundary if any rank received a signal."""
         if self.step < self.config.steps and self.runtime.anyone(self.signals.received is not None):
             if not self.is_due(self.intervals.checkpoint):
                 self.save()
+            self.checkpoints.wait()
             raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
     def save_weights(self, name: str) -> None:
-        """Write the averaged generator for use."""
+        """Write the averaged generator for use, in the background."""
+        self.checkpoints.save_weights(self.weights_file(name))
+
+    def weights_file(self, name: str) -> WeightsFile:
         facts = {"step": str(self.step), "images": str(self.consumed)}
-        self.average.save(self.folder / "weights" / f"{name}.safetensors", facts)
+        return self.average.file(self.folder / "weights" / f"{name}.safetensors", facts)
 
     @property
     def learners(self) -> dict[str, Learner]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,8 +16,23 @@ from torch import Tensor, nn
 from srgan_dist.errors import UserError
 
 
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights for use, and where they go.
+
+    Attributes:
+        path: The file.
+        weights: State dict.
+        metadata: Strings stored in the file's header.
+    """
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights as safetensors under their final name only when they are complete.
+    """Write weights as safetensors; the file appears, or changes, only when they are on disk.
 
     Args:
         path: The file.
@@ -28,6 +44,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     save_file({key: value.detach().contiguous() for key, value in weights.items()}, temporary, dict(metadata))
     sync_file(temporary)
     temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,3 +103,12 @@ def sync_file(path: Path) -> None:
     """Wait until a file's content is on disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from srgan_dist.checkpoint import CheckpointError, CheckpointNotSaved, Checkpoints, Snapshot, verify
+from srgan_dist.checkpoint import Checkpoints, NotSaved
+from srgan_dist.snapshot import CheckpointError, Snapshot, verify
 from srgan_dist.errors import UserError
 from srgan_dist.runtime import Runtime
 
@@ -113,6 +114,6 @@ def test_a_disk_that_cannot_be_written_leaves_the_old_ones(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("srgan_dist.checkpoint.sync_file", full)
-    with pytest.raises(CheckpointNotSaved, match="earlier ones are untouched"):
+    with pytest.raises(NotSaved, match="earlier ones are untouched"):
         checkpoints.save(2, snapshot(2))
     assert checkpoints.newest() == tmp_path / "step-000001"
