@@ -50,6 +50,7 @@ from srgan_dist.objective import Features, Objective
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Rates, adversarial_factor, instance_noise, learning_rate
 from srgan_dist.signals import StopSignals
+from srgan_dist.stability import CollapseMonitor, Limits, Pace, Stability
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Intervals, Trainer
 from srgan_dist.validate import Validator
@@ -168,6 +169,28 @@ def build_rates(config: Config) -> Callable[[int], Rates]:
     return rates
 
 
+def build_stability(config: Config, *, runtime: Runtime) -> Stability:
+    """When the discriminator learns, and what follows from a collapse."""
+    train, stability = config.train, config.stability
+    limits = Limits(
+        d_accuracy=stability.max_d_accuracy,
+        grad_ratio=stability.grad_ratio,
+        saturated=stability.max_saturated,
+        psnr_drop=stability.max_psnr_drop,
+    )
+    return Stability(
+        pace=Pace(
+            g_per_d=None if train.g_per_d == "auto" else train.g_per_d,
+            warmup=train.d_warmup_steps,
+            band=stability.d_accuracy_band,
+            runtime=runtime,
+        ),
+        monitor=CollapseMonitor(limits, patience=stability.patience, start=train.pretrain_steps + train.d_warmup_steps),
+        response=stability.on_collapse,
+        is_main=runtime.is_main,
+    )
+
+
 def build_trainer(
     config: Config,
     *,
@@ -228,6 +251,7 @@ def build_trainer(
         micro_batch=micro_batch,
         epoch_size=dataset.num_crops,
         rates=build_rates(config),
+        stability=build_stability(config, runtime=runtime),
         intervals=_intervals(config),
         journal=journal,
         checkpoints=checkpoints,

@@ -177,8 +177,11 @@ class Checkpoints:
         self.runtime.barrier()
         return moved
 
-    def newest(self) -> Path | None:
+    def newest(self, *, before: int | None = None) -> Path | None:
         """The newest sound checkpoint, the same on every rank, or None; damaged ones are named in the log.
+
+        Args:
+            before: Only of an earlier step than this one.
 
         Raises:
             UserError: There are checkpoints, but none is sound.
@@ -186,6 +189,7 @@ class Checkpoints:
         self.wait()
         chosen: Path | None = None
         found = self.found() if self.runtime.is_main else []
+        found = [path for path in found if before is None or _step(path) < before]
         for path in found:
             try:
                 verify(path)

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from srgan_dist.config_base import Section, choice
 from srgan_dist.config_degradation import DegradationConfig, StoredConfig
+from srgan_dist.config_stability import StabilityConfig
 
 
 def _as_tuple(value: object) -> object:
@@ -232,8 +233,8 @@ class TrainConfig(Section):
     """Generator updates in all, pretraining included."""
     pretrain_steps: NonNegativeInt = 0
     """Generator updates on the pixel loss alone, before the discriminator exists to it."""
-    g_per_d: PositiveInt = 1
-    """n of n:1, the generator updates for each discriminator update."""
+    g_per_d: CountOrAuto = 1
+    """n of n:1, the generator updates for each discriminator update; auto: as stability.d_accuracy_band says."""
     d_warmup_steps: NonNegativeInt = 0
     """First steps of the adversarial phase, in which the discriminator learns every time and the generator does not
     yet hear of it: its adversarial weight is 0."""
@@ -334,6 +335,8 @@ class Config(BaseSettings):
     """What is minimised."""
     train: TrainConfig = TrainConfig()
     """How long, in which ratio and precision."""
+    stability: StabilityConfig = StabilityConfig()
+    """What a collapse is, and what follows from it."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW and its learning rates."""
     log: LogConfig = LogConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -238,12 +239,17 @@ class Game:
         return values, pulls
 
     def _accuracy(self, logits: Tensor, *, is_real: bool) -> Tensor:
-        threshold = 0.5 if self.rules.kind == "lsgan" else 0.0  # its labels are 0 and 1
-        if self._compares:
-            threshold_of = self._fake if is_real else self._real
-            logits = logits - torch.cat(threshold_of).mean()
-        right = logits > threshold if is_real else logits < threshold
+        above, below = self._middles
+        right = logits > above if is_real else logits < below
         return right.float().mean()
+
+    @cached_property
+    def _middles(self) -> tuple[Tensor | float, Tensor | float]:
+        """What logits of real images should be above, and those of generated ones below."""
+        if self._compares:
+            return self._average(torch.cat(self._fake)), self._average(torch.cat(self._real))
+        middle = 0.5 if self.rules.kind == "lsgan" else 0.0  # its labels are 0 and 1
+        return middle, middle
 
 
 def cut(window: Sequence[Pair], size: int) -> list[Pair]:

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -145,6 +145,20 @@ class Runtime:
         packed = torch.stack([value.detach().to(self.device, torch.float64) for value in values.values()])
         packed = cast("Tensor", self.accelerator.reduce(packed, reduction="mean"))
         return dict(zip(values, packed.tolist(), strict=True))
+
+    def read_later(self, value: Tensor) -> Callable[[], float]:
+        """Begin to copy a scalar to the host; only a call of what is returned waits for it."""
+        value = value.detach().to("cpu", non_blocking=True, copy=True)
+        if self.device.type != "cuda":
+            return value.item
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record(torch.cuda.current_stream(self.device))
+
+        def read() -> float:
+            copied.synchronize()
+            return value.item()
+
+        return read
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Average a tensor over the ranks, on the device; gradients flow back to every rank's."""

@@ -29,6 +29,7 @@ from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Rates
 from srgan_dist.signals import StopSignals
 from srgan_dist.snapshot import Snapshot
+from srgan_dist.stability import Stability, quality
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
 from srgan_dist.weights import WeightsFile
@@ -66,6 +67,7 @@ class Trainer:
         micro_batch: How much of a window goes through the networks at once.
         epoch_size: Crops in an epoch.
         rates: What depends on the step alone.
+        stability: When the discriminator learns, and what follows from a collapse.
         intervals: How often to log, validate, save.
         journal: Where numbers go.
         checkpoints: Where state goes.
@@ -92,6 +94,7 @@ class Trainer:
         micro_batch: MicroBatch,
         epoch_size: int,
         rates: Callable[[int], Rates],
+        stability: Stability,
         intervals: Intervals,
         journal: Journal,
         checkpoints: Checkpoints,
@@ -104,13 +107,9 @@ class Trainer:
         self.objective, self.rules = objective, rules
         self.windows, self.stream, self.epoch_size = windows, stream, epoch_size
         self.batch_size, self.micro_batch = batch_size, micro_batch
-        self.degradation, self.rates_at = degradation, rates
-        self.intervals, self.journal, self.checkpoints, self.validator = (
-            intervals,
-            journal,
-            checkpoints,
-            validator,
-        )
+        self.degradation, self.rates_at, self.stability = degradation, rates, stability
+        self.intervals, self.journal = intervals, journal
+        self.checkpoints, self.validator = checkpoints, validator
         self.folder, self.signals = folder, signals
         self.generator.network.train()
         if discriminator:
@@ -130,11 +129,12 @@ class Trainer:
             self.consumed += self.batch_size
             self.rates = self.rates_at(self.step)
             game = self.micro_batch.within_memory(self.update_generator, window)
-            if game and self.discriminator_is_due:
+            if game and self.stability.pace.lets_learn(self.step - self.config.pretrain_steps, game.fooled):
                 self.micro_batch.within_memory(self.update_discriminator, game)
             self.average.update(self.generator.network)
             self.stop_if_broken()
             self.report()
+            self.stability.respond(self.step, self.rewind)
             self.checkpoint()
             self.journal.advance(self.step)
             self.stop_if_asked()
@@ -142,7 +142,7 @@ class Trainer:
     def describe(self) -> str:
         """One line: how a window is made up, and the ratio."""
         pretrain_steps = self.config.pretrain_steps
-        return f"{self.micro_batch}; {pretrain_steps} steps of pretraining, then {self.config.g_per_d}:1"
+        return f"{self.micro_batch}; {pretrain_steps} steps of pretraining, then {self.stability.pace}"
 
     def fetch(self, share: Batch) -> list[Pair]:
         """Copy this rank's share of a window to the device, in micro-batches."""
@@ -155,16 +155,12 @@ class Trainer:
     def is_adversarial(self) -> bool:
         return self.step > self.config.pretrain_steps
 
-    @property
-    def discriminator_is_due(self) -> bool:
-        in_phase = self.step - self.config.pretrain_steps
-        return in_phase <= self.config.d_warmup_steps or in_phase % self.config.g_per_d == 0
-
     def update_generator(self, window: list[Pair]) -> Game | None:
         """One update on the window's mean loss; returns what the discriminator thought of it, and the images."""
         window = cut(window, self.micro_batch.size)
         generator, total = self.generator, WindowMean(1 / len(window))
         game = self.new_game(window) if self.is_adversarial else None
+        made: list[Tensor] = []
         generator.begin(rate=self.rates.generator)
         with self.discriminator.frozen() if self.discriminator else nullcontext():
             if game:
@@ -177,8 +173,12 @@ class Trainer:
                         terms["g/adversarial"] = game.generator_loss(sr, index)
                     terms["g/total"] = sum(terms.values(), start=sr.new_zeros(()))
                     generator.backward(terms["g/total"], share=total.share, last=last)
+                made.append(sr.detach())
                 total.add(terms)
         self.generator_stats = generator.step(self.step, total.terms)
+        if self.is_due(self.intervals.log):
+            self.generator_stats |= quality(made, [pair.hr for pair in window])
+            self.generator_stats |= {"d/fake_accuracy": 1 - game.fooled()} if game else {}
         return game
 
     def update_discriminator(self, game: Game) -> None:
@@ -187,7 +187,7 @@ class Trainer:
         game.cut(self.micro_batch.size)
         discriminator, total = self.discriminator, WindowMean(1 / len(game.window))
         r1_is_due = self.discriminator_updates % self.rules.r1_every == 0
-        discriminator.begin(rate=self.rates.discriminator)
+        discriminator.begin(rate=self.rates.discriminator * self.stability.d_rate)
         for half, last in with_last(game.halves()):
             with self.runtime.accumulating(discriminator.wrapped, sync=last):
                 terms = game.discriminator_terms(half, discriminator.wrapped, r1_is_due=r1_is_due)
@@ -229,16 +229,18 @@ class Trainer:
         """The numbers of this step's window: means over micro-batches and ranks."""
         digest = int(self.runtime.reduce_sum(self.digest))
         speed = self.clock.lap(self.step)
-        return {
+        record = {
             "images": self.consumed,
             "epoch": self.consumed / self.epoch_size,
             "learning_rate": self.rates.generator,
-            **self.runtime.reduce_mean(self.generator_stats | self.discriminator_stats),
+            **self.runtime.reduce_mean(self.discriminator_stats | self.generator_stats),
+            "d/updates": self.discriminator_updates,
             "perf/images_per_second": speed.steps_per_second * self.batch_size,
             "perf/data_wait": speed.data_wait,
             "perf/memory_gib": self.runtime.peak_memory_gib(),
             "data/digest": as_hex(digest),
         }
+        return record | self.stability.look(self.step, record)
 
     @property
     def pretraining_ends(self) -> bool:
@@ -311,6 +313,7 @@ class Trainer:
                 "position": {"consumed": self.consumed, "stream": dict(self.stream)},
                 "averaged": self.average.num_updates,
                 "discriminator_updates": self.discriminator_updates,
+                "stability": self.stability.state(),
                 "seconds": self.clock.seconds,
                 "results": self.results,
                 "tracker_id": self.journal.tracker_id,
@@ -323,14 +326,24 @@ class Trainer:
             rng=self.runtime.rng_state(),
         )
 
+    def rewind(self, before: int) -> Path | None:
+        """Take weights, optimizers and average from the newest checkpoint of an earlier step; all else goes on."""
+        if path := self.checkpoints.newest(before=before):
+            self.load_networks(self.checkpoints.load(path))
+        return path
+
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot, exactly."""
         counters = snapshot.counters
         self.step, self.consumed = counters["step"], counters["position"]["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
         self.discriminator_updates = counters["discriminator_updates"]
+        self.stability.load(counters["stability"])
+        self.load_networks(snapshot)
+        self.runtime.set_rng_state(snapshot.rng)
+
+    def load_networks(self, snapshot: Snapshot) -> None:
         for name, learner in self.learners.items():
             learner.network.load_state_dict(snapshot.weights[name])
             learner.load_optimizer_state(snapshot.optimizers[name])
-        self.average.load(snapshot.weights["ema"], num_updates=counters["averaged"])
-        self.runtime.set_rng_state(snapshot.rng)
+        self.average.load(snapshot.weights["ema"], num_updates=snapshot.counters["averaged"])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from srgan_dist.checkpoint import Checkpoints, NotSaved
-from srgan_dist.snapshot import CheckpointError, Snapshot, verify
 from srgan_dist.errors import UserError
 from srgan_dist.runtime import Runtime
+from srgan_dist.snapshot import CheckpointError, Snapshot, verify
 
 
 @pytest.fixture(scope="module")
