@@ -48,11 +48,11 @@ from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
 from srgan_dist.objective import Features, Objective
 from srgan_dist.runtime import Runtime
-from srgan_dist.schedule import Rates, adversarial_factor, instance_noise, learning_rate
+from srgan_dist.schedule import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
 from srgan_dist.signals import StopSignals
 from srgan_dist.stability import CollapseMonitor, Limits, Pace, Stability
 from srgan_dist.tracking import Journal
-from srgan_dist.trainer import Intervals, Trainer
+from srgan_dist.trainer import Trainer
 from srgan_dist.validate import Validator
 from srgan_dist.weights import initialise
 

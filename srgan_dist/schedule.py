@@ -9,6 +9,16 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """Steps between the things that a run does now and then."""
+
+    log: int
+    images: int
+    validate: int
+    checkpoint: int
+
+
+@dataclass(frozen=True)
 class Rates:
     """What holds at one step.
 

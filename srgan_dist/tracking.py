@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import socket
@@ -225,15 +226,18 @@ class Journal:
             self.progress.update(self.task, completed=step)
 
     def images(self, step: int, picture: Image.Image) -> None:
-        """Send a picture to the tracker."""
+        """Write a picture into the run's folder, and send it to the tracker."""
         if not self.is_main:
             return
+        path = self.folder / "samples" / f"step-{step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path)
         for tracker in self.accelerator.trackers:
             if tracker.name == "wandb":
                 import wandb
 
-                sample = wandb.Image(picture)
-                self._send(lambda run, sample=sample: run.log({"samples": sample, "step": step}))
+                sample = {"samples": wandb.Image(picture), "step": step}
+                self._send(functools.partial(_log, values=sample))
             else:
                 tracker.log_images({"samples": np.asarray(picture)[None]}, step=step, dataformats="NHWC")
 
@@ -242,6 +246,10 @@ class Journal:
         self.progress.stop()
         if self.is_main and any(tracker.name == "wandb" for tracker in self.accelerator.trackers):
             self._send(lambda run: run.finish(exit_code=int(failed)))
+
+
+def _log(run: Any, values: Mapping[str, Any]) -> None:
+    run.log(values)
 
 
 def _step_of(line: str) -> float:

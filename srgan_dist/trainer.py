@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from srgan_dist.memory import MicroBatch
 from srgan_dist.models.discriminator import advance_power_iteration
 from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
-from srgan_dist.schedule import Rates
+from srgan_dist.schedule import Intervals, Rates
 from srgan_dist.signals import StopSignals
 from srgan_dist.snapshot import Snapshot
 from srgan_dist.stability import Stability, quality
@@ -35,16 +34,6 @@ from srgan_dist.validate import Validator
 from srgan_dist.weights import WeightsFile
 
 log = logging.getLogger("srgan_dist")
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between the things that a run does now and then."""
-
-    log: int
-    images: int
-    validate: int
-    checkpoint: int
 
 
 class Trainer:
@@ -223,7 +212,7 @@ class Trainer:
             if record:
                 self.journal.metrics(self.step, record)
             if self.validator and self.is_due(self.intervals.images):
-                self.draw(self.step)
+                self.draw()
 
     def measure(self) -> dict[str, Any]:
         """The numbers of this step's window: means over micro-batches and ranks."""
@@ -260,15 +249,11 @@ class Trainer:
         self.results["final"] = quality
         return {f"val/{name}": value for name, value in quality.items() if value is not None}
 
-    def draw(self, step: int) -> None:
+    def draw(self) -> None:
         """Write a picture of samples."""
         assert self.validator
         if self.runtime.is_main:
-            sheet = self.validator.contact_sheet({"SR": self.average.network})
-            path = self.folder / "samples" / f"step-{step:06d}.png"
-            path.parent.mkdir(exist_ok=True)
-            sheet.save(path)
-            self.journal.images(step, sheet)
+            self.journal.images(self.step, self.validator.contact_sheet({"SR": self.average.network}))
 
     def checkpoint(self) -> None:
         """Publish what was saved in the background; save everything, if due."""
