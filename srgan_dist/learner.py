@@ -216,12 +216,12 @@ class Learner:
         if self.loss_scale:
             self.loss_scale.unscale([parameter.grad for parameter in parameters if parameter.grad is not None])
         norm = grad_norm(parameters, clip=self.clip)
-        overflow = ~norm.isfinite()
+        broken = overflow = ~norm.isfinite()
         stats = {**terms, f"grad_norm/{self.name}": norm}
         if self.loss_scale:
+            broken = overflow & self.loss_scale.is_exhausted
             self.loss_scale.update(overflow)
             stats[f"loss_scale/{self.name}"] = self.loss_scale.scale.clone()
-        broken = overflow & self.loss_scale.is_exhausted if self.loss_scale else overflow
         self.guard.watch(step, stats, broken=broken)
         # In place, since the fused optimizer holds this very tensor.
         torch.maximum(self.guard.tripped, overflow.float(), out=self._held)

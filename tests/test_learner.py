@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.learner import FiniteGuard, Learner
+from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.runtime import Runtime, grad_norm
 
 
@@ -114,3 +114,87 @@ def test_frozen_lets_gradients_through_but_not_in(runtime: Runtime) -> None:
     assert batch.grad is not None
     assert batch.grad.abs().sum() > 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in learner.network.parameters())
+
+
+def scaled(runtime: Runtime, guard: FiniteGuard, name: str = "g") -> Learner:
+    """A learner with a loss scale, as in fp16."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 3, 3))
+    scale = LossScale(runtime.device)
+    return Learner(
+        network,
+        runtime=runtime,
+        guard=guard,
+        name=name,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        clip=0.5,
+        loss_scale=scale,
+    )
+
+
+def overflow(learner: Learner) -> None:
+    """What fp16 does to a large gradient: the loss is finite, its gradient is not."""
+
+    def spoil(gradient: Tensor) -> Tensor:
+        return gradient * float("inf")
+
+    handle = next(learner.network.parameters()).register_hook(spoil)
+    update(learner, 1)
+    handle.remove()
+
+
+def test_a_scaled_update_is_the_plain_one(runtime: Runtime) -> None:
+    plain, learner = make(runtime, FiniteGuard(runtime), clip=0.5), scaled(runtime, FiniteGuard(runtime))
+    for step in range(1, 5):
+        norm, other = (update(one, step)["grad_norm/g"] for one in (plain, learner))
+        torch.testing.assert_close(norm, other)
+    torch.testing.assert_close(weights(learner), weights(plain), atol=1e-6, rtol=1e-5)
+
+
+def test_an_overflow_skips_one_update_of_one_network(runtime: Runtime) -> None:
+    guard = FiniteGuard(runtime)
+    generator, discriminator = scaled(runtime, guard), scaled(runtime, guard, "d")
+    before, other = weights(generator).clone(), weights(discriminator).clone()
+    overflow(generator)
+    update(discriminator, 1)
+    assert torch.equal(weights(generator), before)
+    assert not torch.equal(weights(discriminator), other)
+    assert guard.first_fault() is None
+    assert generator.loss_scale
+    assert discriminator.loss_scale
+    assert generator.loss_scale.scale.item() == LossScale.START / 2
+    assert discriminator.loss_scale.scale.item() == LossScale.START
+    assert all(values["step"].item() == 0 for values in generator.optimizer_state()["state"].values())
+    update(generator, 2)
+    assert not torch.equal(weights(generator), before)
+
+
+def test_a_network_that_always_overflows_ends_the_run(runtime: Runtime) -> None:
+    guard = FiniteGuard(runtime)
+    generator, discriminator = scaled(runtime, guard), scaled(runtime, guard, "d")
+    for _ in range(17):  # from 2^16 to 2^-1
+        overflow(generator)
+    assert guard.first_fault() is None
+    overflow(generator)
+    assert guard.first_fault() == (1, ["grad_norm/g"])
+    before = weights(discriminator).clone()
+    update(discriminator, 1)  # sound, but the run is over
+    assert torch.equal(weights(discriminator), before)
+
+
+def test_the_loss_scale_grows_and_is_resumed(runtime: Runtime) -> None:
+    learner = scaled(runtime, FiniteGuard(runtime))
+    assert learner.loss_scale
+    overflow(learner)
+    no = torch.tensor(False)
+    for _ in range(LossScale.PATIENCE - 1):
+        learner.loss_scale.update(no)
+    state = copy.deepcopy(learner.optimizer_state())
+    resumed = scaled(runtime, FiniteGuard(runtime))
+    resumed.load_optimizer_state(state)
+    assert resumed.loss_scale
+    for one in (learner.loss_scale, resumed.loss_scale):
+        assert one.scale.item() == LossScale.START / 2
+        one.update(no)
+        assert one.scale.item() == LossScale.START
