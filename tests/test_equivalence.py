@@ -39,23 +39,26 @@ BASE = TINY | {
 
 @pytest.fixture(scope="module")
 def weights(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Final weights of each rank, by ranks, micro-batch and changes of the configuration; each is trained once."""
+    """Files of each rank, by ranks, micro-batch and changes of the configuration; each is trained once."""
 
     @cache
-    def train(ranks: int, micro_batch: int, *changes: tuple[str, Any]) -> list[dict[str, Tensor]]:
+    def train(ranks: int, micro_batch: int, dtype: str, *changes: tuple[str, Any]) -> Path:
         out = tmp_path_factory.mktemp("equivalence")
         config = BASE | {"data.train": shards, "data.micro_batch": micro_batch} | dict(changes)
-        arguments = [out, *(f"--{key}={value}" for key, value in config.items() if value is not None)]
+        arguments = [dtype, out, *(f"--{key}={value}" for key, value in config.items() if value is not None)]
         done: Finished = run(sys.executable, SCRIPT, *arguments) if ranks == 1 else launch(ranks, SCRIPT, *arguments)
         assert done.code == 0, done.err
         for rank in range(ranks):
             facts = json.loads((out / f"rank{rank}.json").read_text())
             assert facts == {"world_size": ranks, "micro_batches": 8 // (ranks * micro_batch)}
-        return [load_file(out / f"rank{rank}.safetensors") for rank in range(ranks)]
+        return out
 
-    def by_name(ranks: int, micro_batch: int, **changes: Any) -> list[dict[str, Tensor]]:
+    def by_name(
+        ranks: int, micro_batch: int, *, dtype: str = "float64", what: str = "rank", **changes: Any
+    ) -> list[dict[str, Tensor]]:
         renamed = {key.replace("__", "."): value for key, value in changes.items()}
-        return train(ranks, micro_batch, *sorted(renamed.items()))
+        out = train(ranks, micro_batch, dtype, *sorted(renamed.items()))
+        return [load_file(out / f"{what}{rank}.safetensors") for rank in range(ranks)]
 
     return by_name
 
@@ -124,3 +127,28 @@ def test_two_ranks_are_one(weights: Any, micro_batch: int, kind: str) -> None:
 
 def test_the_comparison_can_fail(weights: Any) -> None:
     assert distance(weights(1, 8)[0], weights(1, 8, train__g_per_d=3)[0]) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 2), (2, 2)])
+@pytest.mark.parametrize("kind", ["vanilla", "relativistic"])
+def test_gradients_agree_in_float32(weights: Any, ranks: int, micro_batch: int, kind: str) -> None:
+    changes = {"train__steps": 1, "train__pretrain_steps": 0, "loss__adversarial__kind": kind}
+    options = changes | {"dtype": "float32", "what": "gradients"}
+    one = weights(1, 8, **options)[0]
+    assert {key.partition(".")[0] for key in one} == {"g", "d"}
+    for gradients in weights(ranks, micro_batch, **options):
+        assert distance(gradients, one) < 1e-5
+
+
+@pytest.mark.slow
+def test_batchnorm_is_another_estimator_and_no_more(weights: Any) -> None:
+    changes = {"generator__norm": "batch", "discriminator__norm": "batch"}
+    one = weights(1, 8, **changes)[0]
+    learnt = [key for key in one if "running" not in key and "num_batches" not in key]
+    parts = [weights(1, 2, **changes)[0], *weights(2, 4, **changes)]
+    for part in parts:
+        assert all(value.isfinite().all() for value in part.values())
+        # Its statistics are those of each micro-batch: the README gives the size of the difference.
+        assert 1e-6 < distance({key: part[key] for key in learnt}, {key: one[key] for key in learnt}) < 0.1
+    assert all(torch.equal(parts[1][key], parts[2][key]) for key in learnt)

@@ -1,6 +1,6 @@
-"""Trains in float64 by a configuration and writes the weights: the same on any ranks and micro-batches.
+"""Trains by a configuration and writes weights and last gradients: the same on any ranks and micro-batches.
 
-python equivalence.py OUT --section.key=value ...
+python equivalence.py DTYPE OUT --section.key=value ...
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from srgan_dist.signals import StopSignals
 from srgan_dist.tracking import Journal
 
 
-def main(out: str, *overrides: str) -> None:
-    torch.set_default_dtype(torch.float64)
+def main(dtype: str, out: str, *overrides: str) -> None:
+    torch.set_default_dtype(getattr(torch, dtype))
     folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [f"--run.dir={folder}", *overrides])
     runtime = Runtime(threads=1, shares_memory_errors=config.data.micro_batch == "auto")
     journal = Journal(
@@ -50,6 +51,13 @@ def main(out: str, *overrides: str) -> None:
         networks["d"] = trainer.discriminator.network
     weights = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / f"rank{runtime.rank}.safetensors")
+    gradients = {
+        f"{name}.{key}": value.grad.contiguous()
+        for name, net in networks.items()
+        for key, value in net.named_parameters()
+        if value.grad is not None
+    }
+    save_file(gradients, folder / f"gradients{runtime.rank}.safetensors")
     (folder / f"rank{runtime.rank}.json").write_text(
         json.dumps({"world_size": runtime.world_size, "micro_batches": len(trainer.fetch(next(trainer.windows)))})
     )
