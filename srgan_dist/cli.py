@@ -159,6 +159,10 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
 
 
 def _add_check(check: argparse.ArgumentParser) -> None:
+    check.epilog = (
+        "Exit code 1 tells of faults. Notes are none: a picture under two keys is one, unless it is put aside for "
+        "validation as well."
+    )
     check.add_argument("shards", metavar="SHARDS", nargs="+", help="packed folders, or tars (globs) without a manifest")
     check.add_argument("--sample", type=int, metavar="N", help="look at the pixels of N samples a shard (default: all)")
     check.add_argument("--scale", type=int, help="HR pixels per LR pixel (default: by manifest, or the first pairs)")

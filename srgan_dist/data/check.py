@@ -7,12 +7,14 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from srgan_dist.data.check_aside import digest_pixels, read_aside
 from srgan_dist.data.check_index import Repeats, ShardIndex, load_index, shard_faults
 from srgan_dist.data.check_inputs import ShardFolder, find_shards
 from srgan_dist.data.check_report import Finding, Summary
@@ -135,8 +137,11 @@ class Checker:
         self._images, self._keys = Repeats(), Repeats()
         self._notes: Counter[str] = Counter()
 
-    def run(self, folders: Iterable[ShardFolder]) -> Summary:
+    def run(self, folders: Sequence[ShardFolder]) -> Summary:
         """Check folders one after another, and then what comes twice in all of them.
+
+        A picture under two keys is no fault: it is trained on twice as often, and that is all. Where it is both
+        trained on and put aside for validation, it is one.
 
         Args:
             folders: see `find_shards`.
@@ -149,6 +154,8 @@ class Checker:
             for job in self._jobs(folder):
                 self._check_shard(folder.path, job)
         self._tell_repeats()
+        for folder in folders:
+            self._tell_aside(folder)
         self.summary.seconds = time.perf_counter() - started
         return self.summary
 
@@ -211,7 +218,8 @@ class Checker:
             self._tell(job.shard, remark.member.name, remark.member.offset, remark.what, is_fault=remark.is_fault)
 
         place = (len(self._shards) - 1, sample.hr.member.header)
-        self._keys.add(_hash(f"{self._shards[-1][0]}\0{sample.hr.key}".encode(errors="surrogateescape")), *place)
+        key = f"{self._shards[-1][0]}\0{sample.hr.key}".encode(errors="surrogateescape")
+        self._keys.add(hashlib.blake2b(key, digest_size=8).digest(), *place)
         hr = read_part(file, sample.hr, look=look, tell=tell)
         lr = read_part(file, sample.lr, look=look, tell=tell) if sample.lr else None
         for remark in job.rows.remarks(sample, hr, lr) if job.rows else ():
@@ -219,8 +227,8 @@ class Checker:
         if isinstance(hr, int) or isinstance(lr, int):
             return
         self.summary.count(hr.header, lr.header if lr else None, looked=hr.pixels is not None)
-        if hr.pixels is not None and hr.pixels.min() != hr.pixels.max():  # plain areas are no duplicates
-            self._images.add(_hash(str(hr.pixels.shape).encode(), np.ascontiguousarray(hr.pixels).data), *place)
+        if hr.pixels is not None and (digest := digest_pixels(hr.pixels)):
+            self._images.add(digest, *place)
         for remark in kind_remarks(hr, lr, job.encoding) if job.encoding else ():
             tell(remark)
         for remark in pair_remarks(hr, lr, scale=job.scale, any_kernel=self._any_kernel):
@@ -233,9 +241,23 @@ class Checker:
             for (shard, header), (first, first_header) in repeats.found():
                 if same == "key" and shard == first:
                     continue  # told when it was met
-                member, other = (_member(self._shards[s][1], h) for s, h in ((shard, header), (first, first_header)))
-                where = f"{other[0]!r} at offset {other[1]} of {self._shards[first][1]}"
-                self._tell(self._shards[shard][1], member[0], member[1], f"has the same {same} as {where}")
+                name, offset = _member(self._shards[shard][1], header)
+                what = f"has the same {same} as {self._where(first, first_header)}"
+                self._tell(self._shards[shard][1], name, offset, what, is_fault=same == "key")
+                self._notes.clear()  # each is told
+
+    def _tell_aside(self, folder: ShardFolder) -> None:
+        for image in read_aside(folder.path, folder.manifest) if folder.manifest else ():
+            if image.problem:
+                self._tell(image.path, "", None, image.problem)
+            for place in islice(self._images.places(image.digests), 1):
+                what = f"is for validation, and has the same pixels as {self._where(*place)}, which is trained on"
+                self._tell(image.path, "", None, what)
+
+    def _where(self, shard: int, header: int) -> str:
+        path = self._shards[shard][1]
+        name, offset = _member(path, header)
+        return f"{name!r} at offset {offset} of {path}"
 
     def _tell(self, shard: Path, member: str, offset: int | None, what: str, *, is_fault: bool = True) -> None:
         self.summary.num_faults += is_fault
@@ -257,13 +279,6 @@ def _choose(file: BinaryIO, count: int | None, *, seed: int) -> set[int] | None:
         return None
     there = sum(1 for _ in list_samples(file))
     return set(np.random.default_rng(seed).permutation(there)[:count].tolist())
-
-
-def _hash(*pieces: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
-    for piece in pieces:
-        digest.update(piece)
-    return digest.digest()
 
 
 def _member(shard: Path, header: int) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +153,13 @@ class Repeats:
         """
         for column, value in zip(self._columns, (int.from_bytes(digest, "little"), shard, header), strict=True):
             column.append(value)
+
+    def places(self, digests: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+        """Yield (shard, header) of each value that was remembered and is among some others."""
+        wanted = np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
+        values, shards, headers = (np.frombuffer(column, dtype=np.uint64) for column in self._columns)
+        for place in np.flatnonzero(np.isin(values, wanted)).tolist():
+            yield int(shards[place]), int(headers[place])
 
     def found(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Yield each value that came again: (shard, header) of it and of the first one like it, in their order."""

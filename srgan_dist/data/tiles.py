@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -72,13 +73,8 @@ def cut_image(source: Source, cutting: Cutting) -> Cut:
     Raises:
         UserError: an image is unreadable or unsuitable, or was changed to another size.
     """
-    own = own_jpeg(source) if cutting.encoding == "jpeg" else None
-    pixels = read_rgb(source.hr) if own is None else _decoded(source, own)
+    pixels, whole, reencoded = _read_whole(source, cutting)
     hr_suffix, lr_suffix = suffixes(cutting.encoding)
-    reencoded = cutting.encoding == "jpeg" and own is None
-    if reencoded:  # what is learnt is the pair that is stored: LR of the JPEG, not of the image before it
-        own = encode(pixels, hr_suffix)
-        pixels = decode(own)
     scale = cutting.scale
     hr = modcrop(pixels, scale)
     # The LR image is made from the whole image: made tile by tile, its borders would be wrong.
@@ -86,16 +82,63 @@ def cut_image(source: Source, cutting: Cutting) -> Cut:
     if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
         raise UserError(f"{source.lr}: is {lr.shape[0]}x{lr.shape[1]} now, and was another size before: pack again")
     samples, num_flat = [], 0
+    for place in _places(hr, cutting):
+        top, bottom, left, right = place.box
+        tile = hr[top:bottom, left:right]
+        if cutting.min_detail > 0 and detail(tile) < cutting.min_detail:
+            num_flat += 1
+            continue
+        small = lr[top // scale : bottom // scale, left // scale : right // scale]
+        name = source.key if cutting.tile is None else f"{source.key}_r{place.row:02d}c{place.column:02d}"
+        samples.append(Sample(name, whole or encode(tile, hr_suffix), encode(small, lr_suffix)))
+    return Cut(samples, num_flat, reencoded)
+
+
+def stored_tiles(source: Source, cutting: Cutting) -> Iterator[NDArray[np.uint8]]:
+    """Read an image and cut it into what readers of its shard would decode as HR tiles.
+
+    Args:
+        source: the image.
+        cutting: how; flat tiles are not left out.
+
+    Yields:
+        uint8 [H, W, 3], row by row.
+
+    Raises:
+        UserError: the image is unreadable or unsuitable.
+    """
+    pixels, whole, _ = _read_whole(source, cutting)
+    if whole is not None:
+        yield pixels
+        return
+    hr = modcrop(pixels, cutting.scale)
+    for place in _places(hr, cutting):
+        top, bottom, left, right = place.box
+        yield hr[top:bottom, left:right]
+
+
+def _read_whole(source: Source, cutting: Cutting) -> tuple[NDArray[np.uint8], bytes | None, bool]:
+    """The pixels, the JPEG that they are stored as (None where tiles are stored), and whether it was made here."""
+    if cutting.encoding != "jpeg":
+        return read_rgb(source.hr), None, False
+    own = own_jpeg(source)
+    if own is not None:
+        return _decoded(source, own), own, False
+    # What is learnt is the pair that is stored: LR of the JPEG, not of the image before it.
+    made = encode(read_rgb(source.hr), suffixes("jpeg")[0])
+    return decode(made), made, True
+
+
+class _Place(NamedTuple):
+    row: int
+    column: int
+    box: tuple[int, int, int, int]  # top, bottom, left, right
+
+
+def _places(hr: NDArray[np.uint8], cutting: Cutting) -> Iterator[_Place]:
     for row, (top, bottom) in enumerate(_spans(hr.shape[0], cutting)):
         for column, (left, right) in enumerate(_spans(hr.shape[1], cutting)):
-            tile = hr[top:bottom, left:right]
-            if cutting.min_detail > 0 and detail(tile) < cutting.min_detail:
-                num_flat += 1
-                continue
-            small = lr[top // scale : bottom // scale, left // scale : right // scale]
-            name = source.key if cutting.tile is None else f"{source.key}_r{row:02d}c{column:02d}"
-            samples.append(Sample(name, own or encode(tile, hr_suffix), encode(small, lr_suffix)))
-    return Cut(samples, num_flat, reencoded)
+            yield _Place(row, column, (top, bottom, left, right))
 
 
 def own_jpeg(source: Source) -> bytes | None:

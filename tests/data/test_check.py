@@ -19,6 +19,7 @@ from srgan_dist.data.check import check_shards
 from srgan_dist.data.check_report import Finding, Summary
 from srgan_dist.data.pack import pack
 from srgan_dist.data.resize import downscale
+from srgan_dist.data.validation import is_aside
 from srgan_dist.errors import UserError
 from tests.conftest import call
 
@@ -276,8 +277,8 @@ def test_a_key_twice_across_shards(pairs: dict[str, bytes], tmp_path: Path) -> N
     assert [str(finding) for finding in found] == [
         f"{tmp_path / 'b.tar'}: member '3.hr.png' at offset 512: has the same key as '3.hr.png' at offset {first} of "
         f"{tmp_path / 'a.tar'}",
-        f"{tmp_path / 'b.tar'}: member '3.hr.png' at offset 512: has the same pixels as '0.hr.png' at offset 512 of "
-        f"{tmp_path / 'a.tar'}",
+        f"{tmp_path / 'b.tar'}: member '3.hr.png' at offset 512: note: has the same pixels as '0.hr.png' at offset "
+        f"512 of {tmp_path / 'a.tar'}",
     ]
 
 
@@ -285,11 +286,46 @@ def test_the_same_picture_under_two_keys(make_image: Callable[..., Pixels], tmp_
     image = make_image(96, 96)
     flat = np.full((96, 96, 3), 9, dtype=np.uint8)
     members = {"a.png": encoded(image, "png"), "b.png": encoded(flat, "png"), "c.png": encoded(flat, "png")}
-    members |= {"d.webp": encoded(image, "webp", lossless=True)}
-    found, _ = check(write_tar(tmp_path / "x.tar", members))
-    assert [(finding.member, finding.what.partition(" at ")[0]) for finding in found] == [
-        ("d.webp", "has the same pixels as 'a.png'")
+    members |= {"d.webp": encoded(image, "webp", lossless=True), "e1.png": encoded(image, "png")}
+    shard = write_tar(tmp_path / "x.tar", members)
+    found, summary = check(shard, scale=4)
+    assert [(finding.member, finding.what.partition(" at ")[0], finding.is_fault) for finding in found] == [
+        ("d.webp", "has the same pixels as 'a.png'", False),
+        ("e1.png", "has the same pixels as 'a.png'", False),
     ]
+    assert summary.num_notes == 2
+    done = call("check", shard, "--scale", "4")
+    assert done.code == 0
+    assert "member 'd.webp' at offset " in done.out
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_a_picture_in_training_and_in_validation(
+    make_image: Callable[..., Pixels], tmp_path: Path, encoding: str
+) -> None:
+    source, out = tmp_path / "images", tmp_path / "out"
+    source.mkdir()
+    suffix = "jpg" if encoding == "jpeg" else "png"
+    names = [f"{number:02d}.{suffix}" for number in range(12)]
+    aside = [name for name in names if is_aside(name[:2], 0.3)]
+    kept = [name for name in names if name not in aside]
+    for number, name in enumerate(names):
+        (source / name).write_bytes(encoded(make_image(66, 101, number), suffix))
+    cut = {"stride": 48, "tile": 64} if encoding == "raw" else {}
+    pack(source, out, encoding=encoding, validation_fraction=0.3, **cut)
+    assert check(out)[1].num_faults == 0
+    shutil.copy(out / "validation" / aside[1], source / kept[2])
+    shutil.rmtree(out)
+    pack(source, out, encoding=encoding, validation_fraction=0.3, **cut)
+    (finding,), _ = check(out)
+    assert finding.shard == out / "validation" / aside[1]
+    assert finding.what.startswith(f"is for validation, and has the same pixels as '{kept[2][:2]}")
+    assert str(finding).endswith(f"{out / 'shard-000000.tar'}, which is trained on")
+    assert call("check", out).code == 1
+    (out / "validation" / aside[0]).write_bytes(b"")
+    found, _ = check(out)
+    assert [finding.shard.name for finding in found] == aside[:2]
+    assert "empty" in found[0].what
 
 
 # --- pixels ---
