@@ -1,0 +1,110 @@
+"""What only a GPU can show; the whole file skips without one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, Finished, Train, metrics, options, run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+LEARNT = ("d/loss", "g/total", "grad_norm/g", "grad_norm/d")
+
+
+def finite(folder: Path) -> list[dict[str, Any]]:
+    """The run's metrics, all of them numbers."""
+    records = metrics(folder)
+    assert all(math.isfinite(record[name]) for record in records for name in LEARNT if name in record)
+    assert any("d/loss" in record for record in records)
+    return records
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_every_precision_trains(train: Train, tmp_path: Path, precision: str, norm: str) -> None:
+    changes = {"train.precision": precision, "train.steps": 12, "discriminator.norm": norm, "data.micro_batch": 2}
+    done = train(tmp_path / "run", changes=changes)
+    assert done.code == 0, done.err
+    assert torch.cuda.get_device_name() in done.err
+    records = finite(tmp_path / "run")
+    scales = {record.get("loss_scale/g") for record in records} | {record.get("loss_scale/d") for record in records}
+    assert (scales != {None}) == (precision == "fp16")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_is_near_fp32(train: Train, tmp_path: Path, precision: str) -> None:
+    for name in ("fp32", precision):
+        done = train(tmp_path / name, changes={"train.precision": name, "train.steps": 3, "train.pretrain_steps": 1})
+        assert done.code == 0, done.err
+    one, other = (metrics(tmp_path / name)[-1] for name in ("fp32", precision))
+    assert other["g/total"] == pytest.approx(one["g/total"], rel=0.05)
+    assert other["data/digest"] == one["data/digest"]
+
+
+def test_resume_goes_on_with_the_loss_scale(train: Train, tmp_path: Path) -> None:
+    changes = {"train.precision": "fp16", "train.steps": 6}
+    assert train(tmp_path / "run", changes=changes | {"train.steps": 3}).code == 0
+    done = train(tmp_path / "run", changes=changes)
+    assert done.code == 0, done.err
+    assert [record["step"] for record in finite(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_gpu_halves_the_micro_batch(shards: Path, tmp_path: Path) -> None:
+    changes = {
+        "run.dir": tmp_path / "run",
+        "data.train": shards,
+        "data.batch_size": 64,
+        "data.micro_batch": "auto",
+        "generator.channels": 64,
+        "generator.blocks": 8,
+        "train.pretrain_steps": 0,
+    }
+    script = tmp_path / "little_memory.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from srgan_dist.cli import train\n"
+        "total = torch.cuda.get_device_properties(0).total_memory\n"
+        "torch.cuda.set_per_process_memory_fraction(600 * 2**20 / total)\n"
+        "sys.exit(train(sys.argv[1:], prog='test'))\n"
+    )
+    done = run(sys.executable, script, *options(changes), PYTHONPATH=str(ROOT))
+    assert done.code == 0, done.err
+    assert "out of memory" in done.err
+    assert "goes on with a window of 64" in done.err
+    finite(tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_two_ranks_by_nccl(shards: Path, tmp_path: Path, norm: str) -> None:
+    changes = {
+        "run.dir": tmp_path / "two",
+        "data.train": shards,
+        "generator.norm": "batch" if norm == "batch" else "none",
+        "discriminator.norm": norm,
+        "loss.adversarial.kind": "relativistic",
+        "data.micro_batch": 1,
+    }
+    accelerate = Path(sys.executable).with_name("accelerate")
+    config = ROOT / "launch/accelerate/one_node.yaml"
+    command = [accelerate, "launch", "--config_file", config, "--num_processes", "2", "--main_process_port", "0"]
+    done: Finished = run(*command, "train.py", *options(changes))
+    assert done.code == 0, done.err
+    assert "2 ranks" in done.err
+    two = finite(tmp_path / "two")
+    if norm == "spectral":  # BatchNorm's statistics are those of all ranks' micro-batches
+        one = run(
+            sys.executable, "train.py", *options(changes | {"run.dir": tmp_path / "one"}), CUDA_VISIBLE_DEVICES="0"
+        )
+        assert one.code == 0, one.err
+        weights = [load_file(tmp_path / name / "weights/generator.safetensors") for name in ("one", "two")]
+        for key, value in weights[0].items():
+            torch.testing.assert_close(value, weights[1][key], atol=1e-4, rtol=1e-3)
+        assert [record["data/digest"] for record in two] == [r["data/digest"] for r in metrics(tmp_path / "one")]
