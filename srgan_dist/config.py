@@ -65,6 +65,10 @@ class RunConfig(Section):
     allow_changes: Names = ()
     """Names among data.train, data.window_shards, data.patch_size, data.degradation and run.seed that may differ from
     the checkpoint's when a run goes on; its position then counts in the new data."""
+    ranks: PositiveInt | None = None
+    """Processes that there must be in all; None: however many were started."""
+    hang_seconds: PositiveFloat = 1800.0
+    """A step that takes longer, with validation and checkpoint, ends the run; each rank's place is told."""
     init_from: Path | None = None
     """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from srgan_dist.errors import Failure
-from srgan_dist.runtime import Runtime, grad_norm
+from srgan_dist.runtime import Runtime
 
 
 class NonFiniteLoss(Failure):
@@ -267,3 +267,23 @@ class WindowMean:
         for name, value in terms.items():
             part = value.detach() * self.share
             self.terms[name] = self.terms[name] + part if name in self.terms else part
+
+
+def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:
+    """The global L2 norm of the gradients; clips them to ``clip`` where it is given. No host synchronisation.
+
+    Args:
+        parameters: Parameters whose gradients are summed up; those without one are skipped.
+        clip: Largest norm, or None.
+
+    Returns:
+        The norm before clipping, a scalar on the device.
+
+    Source:
+        Pascanu et al. 2013, algorithm 1.
+    """
+    parameters = list(parameters)
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(grads, foreach=True)

@@ -20,6 +20,7 @@ from srgan_dist.signals import StopSignals, stop_signals
 from srgan_dist.snapshot import Snapshot
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
+from srgan_dist.watchdog import watchdog
 
 log = logging.getLogger("srgan_dist")
 
@@ -53,6 +54,8 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         tracker=None if config.tracker.name == "none" else config.tracker.name,
         folder=str(config.run.dir),
         shares_memory_errors=config.data.micro_batch == "auto",
+        num_ranks=config.run.ranks,
+        timeout=config.run.hang_seconds + 60.0,  # the watchdog tells more than a collective does
     )
     log.info("%s", runtime.describe())
     set_aside = _prepare_folder(config, runtime)
@@ -70,7 +73,8 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     failed = True
     try:
         trainer = _start(config, runtime, journal, checkpoints, set_aside, signals)
-        trainer.run()
+        with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
+            trainer.run()
         result = _finish(config, trainer, runtime)
         trainer.windows.close()
         failed = False

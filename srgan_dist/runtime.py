@@ -7,20 +7,23 @@ import gc
 import logging
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DistributedType, broadcast_object_list
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.launched import ranks_asked_for
 
 T = TypeVar("T")
 log = logging.getLogger("srgan_dist")
@@ -40,10 +43,12 @@ class Runtime:
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
         shares_memory_errors: Ranks tell each other when one runs out of memory, at the price of a vote an update.
+        num_ranks: Ranks that there must be, or None.
+        timeout: Seconds after which a collective that not all ranks have come to is an error.
 
     Raises:
-        UserError: Started as several processes that do not know of each other, fp16 without a GPU, or bf16 on a GPU
-            that lacks it.
+        UserError: Not as many ranks as there must be, started as several processes that do not know of each other, fp16
+            without a GPU, or bf16 on a GPU that lacks it.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class Runtime:
         tracker: str | None = None,
         folder: str | None = None,
         shares_memory_errors: bool = False,
+        num_ranks: int | None = None,
+        timeout: float = 1800.0,
     ) -> None:
         if precision == "fp16" and not torch.cuda.is_available():
             raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
@@ -63,7 +70,10 @@ class Runtime:
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=tracker,
             project_dir=folder,
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
+            ],
         )
         # One scaler would serve both networks, and an overflow of one would hold the other back: see LossScale.
         self.accelerator.scaler = None
@@ -72,12 +82,15 @@ class Runtime:
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
-        hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        hosts = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if self.world_size > 1 else None
         self.shares_memory_errors = shares_memory_errors
         self._distributed: list[DistributedDataParallel] = []
+        # Of one rank alone, a store in its own memory.
+        shared = dist.distributed_c10d._get_default_store() if self.world_size > 1 else HashStore()
+        self._store = PrefixStore("srgan_dist", shared)
         self._hosts = cast("dist.ProcessGroup | None", hosts)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._check_world()
+        self._check_world(num_ranks)
         on_gpu = self.device.type == "cuda"
         if on_gpu and precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise UserError("train.precision is bf16, which this GPU lacks; use fp32")
@@ -87,8 +100,15 @@ class Runtime:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = on_gpu  # crops have one size
 
-    def _check_world(self) -> None:
+    def _check_world(self, num_ranks: int | None) -> None:
         started = int(os.environ.get("WORLD_SIZE", "1"))
+        asked = num_ranks or ranks_asked_for()
+        if started == self.world_size and asked not in (None, started):
+            raise UserError(
+                f"{asked} ranks were asked for, but there {'is' if started == 1 else 'are'} {started}: on CPU start "
+                "with 'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml --num_processes "
+                f"{asked} train.py ...', on GPUs with --multi_gpu, never with --cpu"
+            )
         if started != self.world_size:
             raise UserError(
                 f"{started} processes were started, but each sees {self.world_size}: on CPU start with "
@@ -235,6 +255,15 @@ class Runtime:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def publish(self, name: str, value: str) -> None:
+        """Tell the other ranks something, without waiting for them; from any thread."""
+        self._store.set(f"{name}/{self.rank}", value)
+
+    def published(self, name: str) -> list[str | None]:
+        """What each rank last told, by rank; None where it did not. From any thread."""
+        keys = [f"{name}/{rank}" for rank in range(self.world_size)]
+        return [self._store.get(key).decode() if self._store.check([key]) else None for key in keys]
+
     def barrier(self) -> None:
         """Wait for every rank."""
         self.accelerator.wait_for_everyone()
@@ -289,23 +318,3 @@ class _SumOverRanks(torch.autograd.Function):
 def process_rank() -> int:
     """The rank of this process, before a `Runtime` exists."""
     return int(os.environ.get("RANK", "0"))
-
-
-def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:
-    """The global L2 norm of the gradients; clips them to ``clip`` where it is given. No host synchronisation.
-
-    Args:
-        parameters: Parameters whose gradients are summed up; those without one are skipped.
-        clip: Largest norm, or None.
-
-    Returns:
-        The norm before clipping, a scalar on the device.
-
-    Source:
-        Pascanu et al. 2013, algorithm 1.
-    """
-    parameters = list(parameters)
-    if clip is not None:
-        return nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return nn.utils.get_total_norm(grads, foreach=True)

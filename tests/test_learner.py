@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.learner import FiniteGuard, Learner, LossScale
-from srgan_dist.runtime import Runtime, grad_norm
+from srgan_dist.learner import FiniteGuard, Learner, LossScale, grad_norm
+from srgan_dist.runtime import Runtime
 
 
 @pytest.fixture(scope="module")

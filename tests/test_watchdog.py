@@ -1,0 +1,66 @@
+"""Ranks that are not there, that hang, and that die: told in a line, and nothing is left running."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, launch, options, run
+
+SCRIPT = ROOT / "tests/ranks/hang.py"
+
+
+def left_running(folder: Path) -> list[int]:
+    """Processes whose command line names the run."""
+    return [process.pid for process in psutil.process_iter(["cmdline"]) if str(folder) in str(process.info["cmdline"])]
+
+
+def changes(shards: Path, folder: Path, **more: Any) -> list[str]:
+    return options({"run.dir": folder, "data.train": shards} | {key.replace("__", "."): v for key, v in more.items()})
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named(shards: Path, tmp_path: Path) -> None:
+    arguments = changes(shards, tmp_path / "run", run__hang_seconds=4)
+    done = launch(2, SCRIPT, "1", "sleep", *arguments, PYTHONPATH=str(ROOT), timeout=120)
+    assert done.code == 1
+    assert "rank 1 at step 3: update_generator trainer.py:" in done.err
+    assert re.search(r"rank 0 at step 3: update_generator \S+:\d+ \(backward\)", done.err)
+    assert left_running(tmp_path) == []
+
+
+def test_a_hang_of_one_process_is_told(shards: Path, tmp_path: Path) -> None:
+    arguments = changes(shards, tmp_path / "run", run__hang_seconds=2)
+    done = run(sys.executable, SCRIPT, "0", "sleep", *arguments, PYTHONPATH=str(ROOT), timeout=60)
+    assert done.code == 1
+    assert "no step ended within 2 s: rank 0 at step 3: update_generator trainer.py:" in done.err
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_takes_the_others_along(shards: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    arguments = changes(shards, tmp_path / "run", train__steps=10_000, checkpoint__every=10_000)
+    done = launch(2, SCRIPT, "1", "die", *arguments, PYTHONPATH=str(ROOT), timeout=120)
+    assert done.code != 0
+    assert time.monotonic() - started < 60
+    assert "Signal 9" in done.err
+    assert left_running(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["--cpu", "run.ranks"])
+def test_fewer_ranks_than_asked_for(shards: Path, tmp_path: Path, how: str) -> None:
+    arguments = changes(shards, tmp_path / "run")
+    accelerate = Path(sys.executable).with_name("accelerate")
+    if how == "--cpu":  # which starts one process, and does not say so
+        done = run(accelerate, "launch", "--cpu", "--num_processes", "2", "train.py", *arguments)
+    else:
+        done = run(sys.executable, "train.py", *arguments, "--run.ranks=2")
+    assert done.code != 0
+    assert "2 ranks were asked for, but there is 1: on CPU start with 'accelerate launch --config_file" in done.err
+    assert not (tmp_path / "run").exists()
