@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["train"]:
         return train(arguments[1:], prog="srgan-dist train")
-    options = _parser().parse_args(arguments)
+    options, overrides = _parser().parse_known_args(arguments)
+    if overrides and options.command is not _doctor:
+        _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
+    options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
     return told(lambda: command(options))
 
@@ -114,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
+
+    doctor = add("doctor", _doctor, "Ask what would fail before the GPUs are paid for. Takes train's options, too.")
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
 
     _add_bench(commands)
     return parser
@@ -291,6 +298,29 @@ def _fetch(options: argparse.Namespace) -> None:
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
     build_features(perceptual)
     console.print(f"{perceptual.network}: weights are here")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.measure import refuse_unwritable
+    from srgan_dist.doctor import examine, to_json, to_table
+    from srgan_dist.runtime import Runtime
+
+    if options.json:
+        refuse_unwritable(options.json)
+    config = _config(options.overrides, prog="srgan-dist doctor") if options.overrides else None
+    runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
+    answers = examine(config, runtime)
+    runtime.close()
+    if not runtime.is_main:
+        return
+    Console().print(to_table(answers))
+    if options.json:
+        options.json.write_text(json.dumps(to_json(answers), indent=2) + "\n", encoding="utf-8")
+    failed = [answer.name for answer in answers if answer.verdict == "fail"]
+    if failed:
+        raise Failure(f"doctor: this run would fail ({', '.join(failed)})")
 
 
 def _bench_loader(options: argparse.Namespace) -> None:

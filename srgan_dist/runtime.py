@@ -205,6 +205,14 @@ class Runtime:
         gathered = cast("Tensor", self.accelerator.gather(value.to(self.device)[None]))
         return cast("list[list[float]]", gathered.tolist())
 
+    def collect(self, value: T) -> list[T]:
+        """Every rank's object, by rank."""
+        if self._hosts is None:
+            return [value]
+        values = cast("list[T]", [None] * self.world_size)
+        dist.all_gather_object(values, value, group=self._hosts)
+        return values
+
     def broadcast(self, value: T) -> T:
         """Give every rank the object of rank 0."""
         return cast("T", broadcast_object_list([value])[0])

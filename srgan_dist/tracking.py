@@ -139,7 +139,7 @@ class Journal:
     def _start_wandb(self, tracker_id: str | None) -> str:
         import wandb
 
-        mode, why = _wandb_mode()
+        mode, why = wandb_mode()
         if why:
             log.info(
                 "W&B: %s: logging offline under %s; upload later with 'wandb sync'",
@@ -269,7 +269,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _wandb_mode() -> tuple[str, str]:
+def wandb_mode() -> tuple[str, str]:
     """Decide before `wandb.init`, which would prompt, or wait for minutes. Returns the mode and why not online."""
     import wandb
 

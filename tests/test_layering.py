@@ -44,10 +44,10 @@ FLOORS: dict[int, set[str]] = {
     },
     2: {"validate", "game", "trainer"},
     3: {"build", "build_data"},
-    4: {"inference", "evaluate", "run"},
+    4: {"inference", "evaluate", "run", "doctor"},
     5: {"bench"},
     6: {"cli"},
-    7: {"demo"},
+    7: {"demo", "__main__"},
 }
 # Within a floor only what is listed here.
 SIDEWAYS = {
@@ -80,7 +80,7 @@ SIDEWAYS = {
 }
 OWNERS = {
     "wandb": {"tracking"},
-    "rich": {"tracking", "cli", "evaluate", "bench"},
+    "rich": {"tracking", "cli", "evaluate", "bench", "doctor"},
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},

@@ -33,18 +33,23 @@ class WeightsUnavailable(Failure):
     """A feature network's weights, or the packages it needs, are not on this machine; says what to do."""
 
 
+def vgg19_file() -> Path:
+    """Where torchvision's VGG19 weights are, or will be: `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
+
+
 def download_vgg19() -> Path:
     """Find torchvision's VGG19 weights in torch.hub's folder, or download them there.
 
     Of several processes that call this at once on one file system, one downloads and the others wait.
 
     Returns:
-        The file, `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`.
+        The file, see `vgg19_file`.
 
     Raises:
         WeightsUnavailable: the download failed.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
+    path = vgg19_file()
     if path.exists():
         return path
     try:

@@ -1,0 +1,7 @@
+"""``accelerate launch --module srgan_dist doctor ...``: the commands, on several ranks."""
+
+import sys
+
+from srgan_dist.cli import main
+
+sys.exit(main())
