@@ -284,8 +284,8 @@ def _stream(config: Config, shards: ShardSet) -> dict[str, Any]:
 def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, Average]:
     """Generator, discriminator (None where all steps are pretraining), and the generator's moving average."""
 
-    def learner(network: nn.Module, name: str) -> Learner:
-        return Learner(
+    def learner(network: nn.Module, name: str, *, size: int) -> Learner:
+        learner = Learner(
             network,
             runtime=runtime,
             guard=guard,
@@ -295,17 +295,21 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
             clip=config.train.clip_grad_norm,
             loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
         )
+        example = torch.zeros(1, 3, size, size, device=runtime.device)
+        learner.settle(example.contiguous(memory_format=runtime.memory_format))
+        return learner
 
+    patch = config.data.patch_size
     network = build_generator(config.generator, scale=config.data.scale)
     if config.run.init_from:
         initialise(network, config.run.init_from)
     network = runtime.place(network)
     metadata = generator_metadata(config.generator, scale=config.data.scale)
     average = Average(network, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
-    generator = learner(network, "g")
+    generator = learner(network, "g", size=patch // config.data.scale)
     if not config.adversarial_steps:
         return generator, None, average
-    return generator, learner(build_discriminator(config.discriminator), "d"), average
+    return generator, learner(build_discriminator(config.discriminator), "d", size=patch), average
 
 
 def _features(config: Config, runtime: Runtime) -> Features | None:

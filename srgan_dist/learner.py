@@ -170,6 +170,22 @@ class Learner:
         self.optimizer: Optimizer
         self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
 
+    def settle(self, example: Tensor) -> None:
+        """Let DDP arrange its buckets of gradients now, by a backward that changes nothing.
+
+        It would do so after the first update of every start. But where a gradient lies in its bucket decides in
+        which order more than two ranks add it up, and a run that goes on must round as if it had never stopped.
+
+        Args:
+            example: An input of the network.
+        """
+        if self.runtime.world_size == 1:
+            return
+        self.network.eval()  # no buffer moves
+        (self.wrapped(example).sum() * 0).backward()
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def begin(self, *, rate: float) -> None:
         """Begin an update: forget the gradients of the last one, and set the learning rate."""
         self.optimizer.zero_grad(set_to_none=True)
