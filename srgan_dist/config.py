@@ -75,8 +75,8 @@ class RunConfig(Section):
 
 class DataConfig(Section):
     train: Paths = ()
-    """Folders of shards written by `srgan-dist pack`, read as one: paths, globs, {a,b} patterns, https://, s3:// and
-    gs:// addresses, or pipe:COMMAND, which writes a tar of shards to its output."""
+    """Folders of shards written by `srgan-dist pack`, read as one: paths, globs, {a,b} patterns; from afar, by way of
+    data.cache_dir, https://, s3://, gs://, file:///ON/A/SHARED/DISK, or pipe:COMMAND, which writes a tar of shards."""
     window_shards: PositiveInt | None = None
     """Shards that are read from at a time, so that a small cache of remote ones suffices. None: all, at any time."""
     cache_dir: Path = Path("~/.cache/srgan-dist")

@@ -13,7 +13,7 @@ from srgan_dist.data.manifest import MANIFEST_NAME, manifest_path
 from srgan_dist.errors import UserError
 
 PIPE = "pipe:"
-SCHEMES = ("https", "http", "s3", "gs")
+SCHEMES = ("https", "http", "s3", "gs", "file")
 
 
 def expand_sources(entries: Sequence[str | Path]) -> list[str]:
@@ -93,7 +93,10 @@ def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise UserError(f"{shown(url)}: scheme {parts.scheme!r}, allowed are {', '.join(SCHEMES)}, pipe: and paths")
-    if not parts.netloc:
+    if parts.scheme == "file":  # a folder that all nodes see, to be staged to their local disks
+        if parts.netloc or not parts.path.startswith("/"):
+            raise UserError(f"{url}: expected file:///ABSOLUTE/PATH")
+    elif not parts.netloc:
         raise UserError(f"{shown(url)}: names no host or bucket, expected {parts.scheme}://PLACE/FOLDER")
     if "@" in parts.netloc:
         raise UserError(

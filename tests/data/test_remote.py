@@ -77,6 +77,19 @@ def test_a_remote_folder_is_the_local_one(web: WebServer, served: Path, tmp_path
     assert leftovers(tmp_path) == []
 
 
+def test_a_shared_file_system_is_staged(served: Path, tmp_path: Path) -> None:
+    here = open_shards([served / "set"])
+    staged = open_shards([f"file://{served}/set"], cache_dir=tmp_path / "local disk")
+    assert staged.is_remote
+    assert staged.digest == here.digest
+    for number, path in enumerate(here.shard_paths):
+        assert content(staged, number) == path.read_bytes()
+    assert cached(tmp_path / "local disk") == {path.name for path in here.shard_paths}
+    assert leftovers(tmp_path) == []
+    with pytest.raises(UserError, match="does not exist"):
+        open_shards([f"file://{served}/nothing"], cache_dir=tmp_path / "local disk")
+
+
 def test_folders_of_one_name_do_not_meet(photos: Path, tmp_path: Path) -> None:
     for name, tile in (("a", 32), ("b", 48)):
         pack(photos, tmp_path / "root" / name / "set", tile=tile)
