@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import assert_never
 
 from srgan_dist.average import Average
 from srgan_dist.build_data import (
@@ -20,32 +17,18 @@ from srgan_dist.build_data import (
     micro_batch_size,
     refuse_other_data,
 )
+from srgan_dist.build_networks import build_discriminator, build_features, build_generator, generator_metadata
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
     AdversarialLossConfig,
     Config,
-    DiscriminatorConfig,
-    EfficientNetLite0Config,
-    GeneratorConfig,
-    MSRResNetConfig,
-    PerceptualLossConfig,
-    RRDBConfig,
     ScheduleConfig,
-    SRResNetConfig,
-    UNetDiscriminatorConfig,
-    VGG19Config,
-    VGGDiscriminatorConfig,
 )
 from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.data.index import ShardSet
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
-from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
-from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
-from srgan_dist.models.msrresnet import MSRResNet
-from srgan_dist.models.rrdb import RRDBNet
-from srgan_dist.models.srresnet import SRResNet
 from srgan_dist.objective import Features, Objective
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
@@ -55,54 +38,6 @@ from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
 from srgan_dist.validate import Validator
 from srgan_dist.weights import initialise
-
-
-def build_generator(config: GeneratorConfig, *, scale: int) -> nn.Module:
-    """The generator, with fresh weights."""
-    match config:
-        case SRResNetConfig():
-            return SRResNet(
-                scale=scale,
-                channels=config.channels,
-                blocks=config.blocks,
-                norm=config.norm,
-                skip=config.skip,
-                upsampler=config.upsampler,
-                end_kernel=config.end_kernel,
-            )
-        case RRDBConfig():
-            return RRDBNet(scale=scale, channels=config.channels, blocks=config.blocks, growth=config.growth)
-        case MSRResNetConfig():
-            return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks)
-        case _:
-            assert_never(config)
-
-
-def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
-    """The discriminator, with fresh weights."""
-    match config:
-        case VGGDiscriminatorConfig():
-            return VGGDiscriminator(channels=config.channels, norm=config.norm)
-        case UNetDiscriminatorConfig():
-            return UNetDiscriminator(channels=config.channels)
-        case _:
-            assert_never(config)
-
-
-def build_features(config: PerceptualLossConfig) -> FeatureNetwork:
-    """The frozen feature network, with its weights."""
-    match config:
-        case VGG19Config():
-            return VGG19Features(
-                layer=config.layer,
-                activation=config.activation,
-                feature_scale=config.feature_scale,
-                weights=config.weights,
-            )
-        case EfficientNetLite0Config():
-            return EfficientNetLite0Features(weights=config.weights)
-        case _:
-            assert_never(config)
 
 
 def build_objective(config: Config, features: Features | None) -> Objective:
@@ -233,7 +168,7 @@ def build_trainer(
     torch.manual_seed(config.run.seed)
     guard = FiniteGuard(runtime)
     generator, discriminator, average = _learners(config, runtime=runtime, guard=guard)
-    features = _features(config, runtime)
+    features, features_of_any_size = _features(config, runtime)
     images = build_validation_images(config.data)
     return Trainer(
         config=config.train,
@@ -255,7 +190,9 @@ def build_trainer(
         intervals=_intervals(config),
         journal=journal,
         checkpoints=checkpoints,
-        validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None,
+        validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features_of_any_size)
+        if images
+        else None,
         folder=config.run.dir,
         signals=signals,
     )
@@ -297,10 +234,11 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
         )
         example = torch.zeros(1, 3, size, size, device=runtime.device)
         learner.settle(example.contiguous(memory_format=runtime.memory_format))
+        runtime.compile(learner.network)
         return learner
 
-    patch = config.data.patch_size
-    network = build_generator(config.generator, scale=config.data.scale)
+    patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
+    network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
     if config.run.init_from:
         initialise(network, config.run.init_from)
     network = runtime.place(network)
@@ -312,24 +250,21 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
     return generator, learner(build_discriminator(config.discriminator), "d", size=patch), average
 
 
-def _features(config: Config, runtime: Runtime) -> Features | None:
+def _features(config: Config, runtime: Runtime) -> tuple[Features | None, Features | None]:
+    """The feature network for patches, compiled if the run is, and for images of any size."""
     if not config.loss.perceptual.weight or not config.adversarial_steps:
-        return None
-    network = runtime.place(build_features(config.loss.perceptual))
+        return None, None
+    recompute = config.train.recompute in ("perceptual", "both")
+    network = build_features(config.loss.perceptual, recompute=recompute)
+    network.compute_in(runtime.dtype)
+    network = runtime.place(network)
+    runtime.compile(network)
 
-    def features(images: Tensor) -> Sequence[Tensor]:
-        with runtime.autocast():
-            maps: Sequence[Tensor] = network(images)
-        return maps
+    def in_autocast(forward: Features) -> Features:
+        def features(images: Tensor) -> Sequence[Tensor]:
+            with runtime.autocast():
+                return forward(images)
 
-    return features
+        return features
 
-
-def generator_metadata(config: GeneratorConfig, *, scale: int) -> dict[str, str]:
-    """What a weights file must say for the network to be rebuilt from it."""
-    return {
-        "format": "srgan-dist generator 1",
-        "scale": str(scale),
-        "generator": json.dumps(config.model_dump(mode="json")),
-        "srgan_dist": version("srgan-dist"),
-    }
+    return in_autocast(network), in_autocast(network.forward)

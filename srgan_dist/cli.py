@@ -292,7 +292,7 @@ def _upscale(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from srgan_dist.build import build_features
+    from srgan_dist.build_networks import build_features
     from srgan_dist.tracking import console
 
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual

@@ -139,7 +139,9 @@ class MSRResNetConfig(Section):
 
 class VGGDiscriminatorConfig(Section):
     name: Literal["vgg"] = "vgg"
-    """Ledig et al. 2017: eight convolutions and two dense layers, one logit an image."""
+    """Ledig et al. 2017: convolutions and two dense layers, one logit an image."""
+    layout: Literal["srgan", "basicsr"] = "srgan"
+    """srgan: the paper's eight convolutions; basicsr: BasicSR's ten, with 4x4 kernels at the strides."""
     channels: PositiveInt = 64
     """Channels of the first convolution; the last have eight times as many."""
     norm: Literal["batch", "spectral", "none"] = "batch"
@@ -246,6 +248,11 @@ class TrainConfig(Section):
     """bf16 or fp16: autocast; weights and optimizer stay fp32. fp16 has a loss scale for each network."""
     channels_last: bool = True
     """NHWC memory layout, faster on CPUs and on tensor cores."""
+    compile: bool = False
+    """torch.compile the generator, the discriminator and the perceptual network; on a CPU this needs a C++ compiler."""
+    recompute: Literal["none", "perceptual", "generator", "both"] = "none"
+    """Networks whose activations the backward pass computes a second time instead of keeping them: less memory, the
+    same gradient, more time (`srgan-dist plan` tells how much)."""
     ema_decay: Fraction = 0.999
     """Decay of the exponential moving average of the generator, which is validated and saved; 0: the last weights."""
     clip_grad_norm: PositiveFloat | None = None
@@ -401,5 +408,7 @@ def _conflicts(config: Config) -> Iterator[str]:
     if data.scale not in scales:
         allowed = ", ".join(map(str, scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"
+    if train.compile and loss.adversarial.r1_weight:
+        yield "loss.adversarial.r1_weight needs second derivatives, which compiled networks lack: train.compile=false"
     if config.adversarial_steps and config.discriminator.name == "unet" and data.patch_size % 8:
         yield f"data.patch_size is {data.patch_size}, but discriminator.name=unet needs a multiple of 8"

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from srgan_dist.build import build_generator
+from srgan_dist.build_networks import build_generator
 from srgan_dist.config import GeneratorConfig
 from srgan_dist.data.benchmark import image_array, image_tensor
 from srgan_dist.data.images import list_images, read_image

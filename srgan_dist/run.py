@@ -50,6 +50,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     runtime = Runtime(
         precision=config.train.precision,
         channels_last=config.train.channels_last,
+        compile=config.train.compile,
         threads=config.train.threads,
         tracker=None if config.tracker.name == "none" else config.tracker.name,
         folder=str(config.run.dir),

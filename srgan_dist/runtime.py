@@ -22,10 +22,12 @@ from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from srgan_dist.compiler import prepare_compiler
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.launched import ranks_asked_for
 
 T = TypeVar("T")
+_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 log = logging.getLogger("srgan_dist")
 
 
@@ -39,6 +41,7 @@ class Runtime:
     Args:
         precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast with fp32 weights.
         channels_last: Keep activations and weights of convolutions in NHWC order.
+        compile: Compile networks, each at its first call.
         threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
@@ -48,7 +51,7 @@ class Runtime:
 
     Raises:
         UserError: Not as many ranks as there must be, started as several processes that do not know of each other, fp16
-            without a GPU, or bf16 on a GPU that lacks it.
+            without a GPU, bf16 on a GPU that lacks it, or ``compile`` without a compiler.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Runtime:
         *,
         precision: str = "fp32",
         channels_last: bool = True,
+        compile: bool = False,
         threads: int | None = None,
         tracker: str | None = None,
         folder: str | None = None,
@@ -89,11 +93,15 @@ class Runtime:
         shared = dist.distributed_c10d._get_default_store() if self.world_size > 1 else HashStore()
         self._store = PrefixStore("srgan_dist", shared)
         self._hosts = cast("dist.ProcessGroup | None", hosts)
+        self.dtype = _DTYPES[self.accelerator.mixed_precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._check_world(num_ranks)
         on_gpu = self.device.type == "cuda"
         if on_gpu and precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise UserError("train.precision is bf16, which this GPU lacks; use fp32")
+        self.compiles = compile
+        if compile:
+            prepare_compiler(on_gpu=on_gpu)
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # Two ranks that each use every core are ten times slower than one.
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
@@ -137,6 +145,14 @@ class Runtime:
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""
         return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def compile(self, network: nn.Module) -> None:
+        """Compile a network in place, if this run does: its calls, not its `forward`, for inputs of one size.
+
+        The names of its weights stay as they are.
+        """
+        if self.compiles:
+            network.compile(dynamic=False)
 
     def hold_buffers(self, network: nn.Module) -> None:
         """Put a network into a mode in which no forward changes its buffers."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from srgan_dist.build import build_generator, generator_metadata
+from srgan_dist.build_networks import build_generator, generator_metadata
 from srgan_dist.config import SRResNetConfig
 from srgan_dist.weights import save_weights
 from tests.conftest import SHARED, Finished, Train, call, cli, photo

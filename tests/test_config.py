@@ -118,6 +118,10 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
         ),
         (["steps=5"], "steps=5"),
         (["--train.steps"], "train.steps"),
+        (
+            ["--train.compile=true", "--loss.adversarial.r1_weight=1"],
+            "second derivatives, which compiled networks lack",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(overrides: list[str], message: str) -> None:

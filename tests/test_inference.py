@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from srgan_dist import SRGenerator
-from srgan_dist.build import build_generator, generator_metadata
+from srgan_dist.build_networks import build_generator, generator_metadata
 from srgan_dist.config import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
 from srgan_dist.weights import save_weights
 from tests.conftest import photo

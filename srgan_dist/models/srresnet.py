@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srgan_dist.models.recompute import in_turn
+
 Norm = Literal["batch", "none", "group"]
 Skip = Literal["none", "bicubic", "bilinear"]
 Upsampler = Literal["pixelshuffle", "pixelshuffledirect"]
@@ -71,6 +73,7 @@ class SRResNet(nn.Module):
         upsampler: "pixelshuffle" is the paper's stages of x2 and a convolution at full resolution;
             "pixelshuffledirect" is one convolution at low resolution and one shuffle, several times cheaper.
         end_kernel: odd kernel size, in pixels, of the first and (with "pixelshuffle") the last convolution.
+        recompute: run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
         ValueError: scale or end_kernel is not one of the above.
@@ -88,6 +91,7 @@ class SRResNet(nn.Module):
         skip: Skip = "none",
         upsampler: Upsampler = "pixelshuffle",
         end_kernel: int = 9,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if scale not in (1, 2, 4, 8):
@@ -95,7 +99,7 @@ class SRResNet(nn.Module):
         if end_kernel < 1 or end_kernel % 2 == 0:
             raise ValueError(f"SRResNet: end_kernel is {end_kernel}, expected an odd number such as 3 or 9")
         self.scale = scale
-        self.skip = skip
+        self.skip, self.recompute = skip, recompute
         self.head = nn.Sequential(_conv(3, channels, end_kernel), nn.PReLU())
         self.body = nn.Sequential(*(_ResidualBlock(channels, norm) for _ in range(blocks)))
         self.body_end = nn.Sequential(*_conv_norm(channels, norm))
@@ -131,7 +135,7 @@ class SRResNet(nn.Module):
             [N, 3, scale * h, scale * w], not clamped; of the input's dtype when there is a skip.
         """
         shallow = self.head(lr)
-        features = shallow + self.body_end(self.body(shallow))
+        features = shallow + self.body_end(in_turn(self.body, shallow, recompute=self.recompute))
         residual = cast(Tensor, self.upsample(features))
         if self.skip == "none":
             return residual

@@ -16,8 +16,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def small_vgg(norm: str) -> VGGDiscriminator:
-    return VGGDiscriminator(channels=4, norm=norm, hidden=8)  # type: ignore[arg-type]
+def small_vgg(norm: str, layout: str = "srgan") -> VGGDiscriminator:
+    return VGGDiscriminator(channels=4, norm=norm, layout=layout, hidden=8)  # type: ignore[arg-type]
 
 
 def spectral(name: str) -> nn.Module:
@@ -29,9 +29,10 @@ def buffers(network: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
+@pytest.mark.parametrize("layout", ["srgan", "basicsr"])
 @pytest.mark.parametrize("size", [(96, 96), (128, 64), (40, 56)])
-def test_vgg_gives_one_logit_an_image(norm: str, size: tuple[int, int]) -> None:
-    logits = small_vgg(norm).eval()(torch.rand(2, 3, *size))
+def test_vgg_gives_one_logit_an_image(norm: str, layout: str, size: tuple[int, int]) -> None:
+    logits = small_vgg(norm, layout).eval()(torch.rand(2, 3, *size))
     assert logits.shape == (2, 1)
     assert logits.isfinite().all()
 
@@ -51,6 +52,18 @@ def test_vgg_is_the_papers() -> None:
     assert [conv.bias is not None for conv in convs] == [True] + 7 * [False]
     dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in dense] == [(512 * 36, 1024), (1024, 1)]
+
+
+def test_vgg_is_basicsrs() -> None:
+    with torch.device("meta"):
+        network = VGGDiscriminator(layout="basicsr")
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [(conv.out_channels, conv.kernel_size[0], conv.stride[0]) for conv in convs] == [
+        (64 * multiple, *rest) for multiple in (1, 2, 4, 8, 8) for rest in ((3, 1), (4, 2))
+    ]
+    assert [conv.bias is not None for conv in convs] == [True] + 9 * [False]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 14_499_401
+    assert network(torch.rand(2, 3, 128, 128, device="meta")).shape == (2, 1)
 
 
 def test_size_of_the_published_unet() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch._dynamo.utils import counters
 
 from srgan_dist.build import build_trainer
 from srgan_dist.checkpoint import Checkpoints
@@ -25,7 +26,7 @@ def main(dtype: str, out: str, *overrides: str) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [f"--run.dir={folder}", *overrides])
-    runtime = Runtime(threads=1, shares_memory_errors=config.data.micro_batch == "auto")
+    runtime = Runtime(threads=1, compile=config.train.compile, shares_memory_errors=config.data.micro_batch == "auto")
     journal = Journal(
         folder=folder,
         accelerator=runtime.accelerator,
@@ -61,6 +62,9 @@ def main(dtype: str, out: str, *overrides: str) -> None:
     (folder / f"rank{runtime.rank}.json").write_text(
         json.dumps({"world_size": runtime.world_size, "micro_batches": len(trainer.fetch(next(trainer.windows)))})
     )
+    if config.train.compile:
+        graphs = {"compiled": counters["stats"]["unique_graphs"], "breaks": dict(counters["graph_break"])}
+        (folder / f"graphs{runtime.rank}.json").write_text(json.dumps(graphs))
     trainer.windows.close()
     runtime.close()
 
