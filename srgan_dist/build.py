@@ -257,7 +257,7 @@ def _features(config: Config, runtime: Runtime) -> tuple[Features | None, Featur
     recompute = config.train.recompute in ("perceptual", "both")
     network = build_features(config.loss.perceptual, recompute=recompute)
     network.compute_in(runtime.dtype)
-    network = runtime.place(network)
+    runtime.place(network)
     runtime.compile(network)
 
     def in_autocast(forward: Features) -> Features:

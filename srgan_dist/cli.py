@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from srgan_dist import cli_data
 from srgan_dist.config import Config
 from srgan_dist.configfile import load_config
 from srgan_dist.errors import Failure, Stopped, UserError
@@ -99,9 +99,8 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("train", help="train a network (train --help lists every option)")
 
-    _add_pack(add("pack", _pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles."))
-
-    _add_check(add("check", _check, "Tell every fault of shards, by shard, member and offset."))
+    cli_data.add_pack(add("pack", cli_data.pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles."))
+    cli_data.add_check(add("check", cli_data.check, "Tell every fault of shards, by shard, member and offset."))
 
     evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
     evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
@@ -126,58 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_pack(pack: argparse.ArgumentParser) -> None:
-    pack.add_argument("hr_dir", type=Path, metavar="HR_DIR", help="folder of HR images")
-    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; an interrupted pack goes on there")
-    pack.add_argument("--lr", type=Path, metavar="LR_DIR", help="folder of LR images; default: made from HR")
-    pack.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
-    pack.add_argument(
-        "--encoding",
-        default="raw",
-        metavar="NAME",
-        help="raw (fastest), png, webp (lossless), or jpeg (whole images, the source's own bytes) (default: raw)",
-    )
-    pack.add_argument("--tile", type=int, metavar="N", help="largest side of a tile, in HR pixels (default: 480)")
-    pack.add_argument(
-        "--stride", type=int, metavar="N", help="HR pixels from tile to tile, below --tile to overlap (default: split)"
-    )
-    pack.add_argument(
-        "--min-side", type=int, default=0, metavar="N", help="leave out images with a side below N pixels (default: 0)"
-    )
-    pack.add_argument(
-        "--min-detail",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="leave out tiles whose neighbouring pixels differ by less than X of 255 levels on average (default: 0)",
-    )
-    pack.add_argument(
-        "--validation-fraction",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="put this share of the images aside in OUT/validation, chosen by a hash of their names (default: 0)",
-    )
-    pack.add_argument("--shard-size", default="256MiB", metavar="SIZE", help="size of a shard (default: 256MiB)")
-    pack.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
-    pack.add_argument(
-        "--on-error", default="stop", metavar="stop|skip", help="what to do with unusable files (default: stop)"
-    )
-
-
-def _add_check(check: argparse.ArgumentParser) -> None:
-    check.epilog = (
-        "Exit code 1 tells of faults. Notes are none: a picture under two keys is one, unless it is put aside for "
-        "validation as well."
-    )
-    check.add_argument("shards", metavar="SHARDS", nargs="+", help="packed folders, or tars (globs) without a manifest")
-    check.add_argument("--sample", type=int, metavar="N", help="look at the pixels of N samples a shard (default: all)")
-    check.add_argument("--scale", type=int, help="HR pixels per LR pixel (default: by manifest, or the first pairs)")
-    check.add_argument("--any-kernel", action="store_true", help="LR need not be the bicubic downscale of HR")
-    check.add_argument("--contact-sheet", type=Path, metavar="FILE", help="draw random pairs")
-    check.add_argument("--write-index", action="store_true", help="make sound tars of others a packed folder")
-
-
 def _add_bench(commands: Any) -> None:
     text = "Measure this machine, beside the ways of other trainers."
     what = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
@@ -194,77 +141,18 @@ def _add_bench(commands: Any) -> None:
     loader.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 
-def _pack(options: argparse.Namespace) -> None:
-    from srgan_dist.data.pack import pack, summary
-    from srgan_dist.data.recipe import parse_bytes
-    from srgan_dist.data.workers import num_cores
-    from srgan_dist.tracking import console, setup_logging
-
-    setup_logging(is_main=True)
-    with _progress("pack", "images") as report:
-        manifest = pack(
-            options.hr_dir,
-            options.out,
-            lr_dir=options.lr,
-            scale=options.scale,
-            encoding=options.encoding,
-            tile=options.tile,
-            stride=options.stride,
-            min_side=options.min_side,
-            min_detail=options.min_detail,
-            validation_fraction=options.validation_fraction,
-            shard_bytes=parse_bytes(options.shard_size, name="--shard-size"),
-            on_error=options.on_error,
-            workers=num_cores() if options.workers is None else options.workers,
-            on_progress=report,
-        )
-    console.print(f"{options.out}: {summary(manifest)}", soft_wrap=True)
-
-
-def _check(options: argparse.Namespace) -> None:
-    from importlib import metadata
-
-    from rich.console import Console
-
-    from srgan_dist.data.check import check_shards
-    from srgan_dist.tracking import console
-
-    # Lines go to stdout; on a terminal by way of the progress bar's console, which keeps the bar below them.
-    out = console if console.is_terminal and sys.stdout.isatty() else Console()
-
-    def tell(line: object) -> None:
-        out.print(str(line), markup=False, highlight=False, soft_wrap=True)
-
-    with _progress("check", "MiB") as report:
-        summary = check_shards(
-            options.shards,
-            on_finding=tell,
-            sample=options.sample,
-            scale=options.scale,
-            any_kernel=options.any_kernel,
-            contact_sheet=options.contact_sheet,
-            write_index=options.write_index,
-            created_by=f"srgan-dist {metadata.version('srgan-dist')} check --write-index",
-            on_progress=report,
-        )
-    for line in summary.lines():
-        tell(line)
-    if summary.num_faults:
-        not_written = ", index.npy and manifest.json were not written" if options.write_index else ""
-        raise Failure(f"{' '.join(map(str, options.shards))}: not sound (faults: {summary.num_faults}){not_written}")
-
-
 def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.bench.measure import refuse_unwritable
     from srgan_dist.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference import SRGenerator
+    from srgan_dist.tracking import progress_report
 
     if options.json:
         refuse_unwritable(options.json)
     generator = SRGenerator.from_pretrained(options.weights)
-    with _progress("evaluate", "images") as report:
+    with progress_report("evaluate", "images") as report:
         done = 0
 
         def on_image(_: str) -> None:
@@ -281,13 +169,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _upscale(options: argparse.Namespace) -> None:
     from srgan_dist.inference import SRGenerator, upscale_file, upscale_jobs
+    from srgan_dist.tracking import progress_report
 
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
     jobs = upscale_jobs(options.input, options.output)
     generator = SRGenerator.from_pretrained(options.weights)
     for number, (source, target) in enumerate(jobs, start=1):
-        with _progress(f"{source.name} ({number}/{len(jobs)})", "tiles") as report:
+        with progress_report(f"{source.name} ({number}/{len(jobs)})", "tiles") as report:
             upscale_file(generator, source, target, tile=options.tile, on_tile=report)
 
 
@@ -347,17 +236,3 @@ def _bench_loader(options: argparse.Namespace) -> None:
     Console().print(to_tables(report))
     if options.json:
         write_json(options.json, report)
-
-
-@contextlib.contextmanager
-def _progress(text: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    from srgan_dist.tracking import console, simple_progress
-
-    with simple_progress(console, unit=unit) as progress:
-        task: Any = progress.add_task(text, total=None)
-
-        def report(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield report

@@ -14,8 +14,8 @@ import torch
 from packaging.requirements import Requirement
 from rich.table import Table
 
-from srgan_dist.build_networks import build_discriminator, build_features, build_generator
 from srgan_dist.build_data import build_shards, micro_batch_size
+from srgan_dist.build_networks import build_discriminator, build_features, build_generator
 from srgan_dist.config import Config
 from srgan_dist.data.check import check_shards
 from srgan_dist.data.check_report import Finding

@@ -22,6 +22,7 @@ from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from srgan_dist.collectives import SumOverRanks
 from srgan_dist.compiler import prepare_compiler
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.launched import ranks_asked_for
@@ -201,7 +202,7 @@ class Runtime:
         if self.world_size == 1:
             return value
         self.check_room()
-        mean: Tensor = _SumOverRanks.apply(value) / self.world_size
+        mean: Tensor = SumOverRanks.apply(value) / self.world_size
         return mean
 
     def reduce_sum(self, value: Tensor) -> Tensor:
@@ -321,22 +322,6 @@ class Runtime:
     def close(self) -> None:
         """End the trackers and leave the process group."""
         self.accelerator.end_training()
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """The sum on every rank; since each rank's loss depends on it, its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - the signature is torch's
-        total = value.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
 
 
 def process_rank() -> int:

@@ -9,7 +9,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -299,6 +299,18 @@ def simple_progress(console: Console, *, unit: str) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def progress_report(text: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; elsewhere nothing."""
+    with simple_progress(console, unit=unit) as progress:
+        task: Any = progress.add_task(text, total=None)
+
+        def report(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield report
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
