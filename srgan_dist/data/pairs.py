@@ -42,7 +42,7 @@ class Batch(NamedTuple):
         hr: uint8 [b, 3, p, p], channels last.
         symmetry: uint8 [b], 0..7; what `to_device` applies to both images.
         digest: int64 [b], hashes of the crops; see `order.digest`.
-        key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each; it stays on the CPU.
+        key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each.
     """
 
     lr: Tensor
@@ -59,7 +59,8 @@ class Batch(NamedTuple):
 
     def pinned(self) -> Batch:
         """Copy what goes to a GPU into page-locked memory."""
-        return self._replace(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), symmetry=self.symmetry.pin_memory())
+        lr, hr, symmetry, key = (part.pin_memory() for part in (self.lr, self.hr, self.symmetry, self.key))
+        return self._replace(lr=lr, hr=hr, symmetry=symmetry, key=key)
 
     def split(self, size: int) -> list[Batch]:
         """Cut the batch into pieces, which share its memory.

@@ -172,7 +172,8 @@ def test_to_device_gives_floats_in_the_asked_layout(dataset: PairDataset, channe
     batch = batch._replace(symmetry=torch.zeros(8, dtype=torch.uint8))
     pair = to_device(batch, "cpu", channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    for found, source in zip(pair, (batch.lr, batch.hr), strict=True):
+    assert torch.equal(pair.key, batch.key)
+    for found, source in ((pair.lr, batch.lr), (pair.hr, batch.hr)):
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=layout)
         assert torch.equal(found, source.float() / 255)
