@@ -232,8 +232,7 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
             clip=config.train.clip_grad_norm,
             loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
         )
-        # A whole micro-batch: of another size, a compiled network would be compiled for any size.
-        example = torch.zeros(count, 3, size, size, device=runtime.device)
+        example = torch.zeros(1, 3, size, size, device=runtime.device)
         learner.settle(example.contiguous(memory_format=runtime.memory_format))
         runtime.compile(learner.network)
         return learner
