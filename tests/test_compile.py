@@ -22,9 +22,9 @@ def test_two_compiled_ranks_are_one_eager_one(shards: Path, tmp_path: Path) -> N
     changes = {"data.train": shards, "generator.norm": "group", "generator.blocks": 2, "train.g_per_d": 2}
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = [f"--{key}={value}" for key, value in (BASE | VGG | changes).items()]
-    eager = run(sys.executable, SCRIPT, one, *arguments)
+    eager = run(sys.executable, SCRIPT, "float64", one, *arguments)
     assert eager.code == 0, eager.err
-    compiled = launch(2, SCRIPT, two, *arguments, "--data.micro_batch=2", "--train.compile=true")
+    compiled = launch(2, SCRIPT, "float64", two, *arguments, "--data.micro_batch=2", "--train.compile=true")
     assert compiled.code == 0, compiled.err
     expected = load_file(one / "rank0.safetensors")
     for rank in range(2):
