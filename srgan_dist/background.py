@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from threading import Event
+from threading import Event, get_native_id
 
 from safetensors import SafetensorError
 
@@ -34,7 +35,7 @@ class Background:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.given_up = Event()
-        self._thread = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
+        self._thread = futures.ThreadPoolExecutor(max_workers=1, initializer=_yield_to_training)
         self._waiting: list[Callable[[], None]] = []
         self._running: futures.Future[None] | None = None
 
@@ -89,3 +90,8 @@ class Background:
             self._waiting, self._running = [], None
             self._clean()
             raise self._failure
+
+
+def _yield_to_training() -> None:
+    """Take only the processor time that training leaves: Linux keeps a priority for each thread."""
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)

@@ -15,9 +15,9 @@ from srgan_dist.build_data import (
     build_validation_images,
     build_windows,
     micro_batch_size,
-    refuse_other_data,
 )
 from srgan_dist.build_networks import build_discriminator, build_features, build_generator, generator_metadata
+from srgan_dist.changes import origin, refuse_changes
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
     AdversarialLossConfig,
@@ -25,7 +25,6 @@ from srgan_dist.config import (
     ScheduleConfig,
 )
 from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
-from srgan_dist.data.index import ShardSet
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
@@ -143,19 +142,18 @@ def build_trainer(
         journal: Where numbers go.
         checkpoints: Where state goes.
         signals: Whether this process was asked to stop.
-        position: `Trainer.position` of the checkpoint to go on from, or None to begin with the data's first window.
+        position: Counters of the checkpoint to go on from, or None to begin.
 
     Raises:
-        UserError: The configuration does not fit the data or the ranks, or the position is one in other data.
+        UserError: The configuration does not fit the data, the ranks or the checkpoint.
     """
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     share = config.data.batch_size // runtime.world_size
     micro_batch = MicroBatch(size, share=share, runtime=runtime)
     shards = build_shards(config.data)
     degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
-    stream = _stream(config, shards)
     if position:
-        refuse_other_data(position["stream"], stream, allowed=config.run.allow_changes)
+        refuse_changes(position["origin"], config, shards=shards.digest, step=position["step"])
     consumed = position["consumed"] if position else 0
     windows, dataset = build_windows(
         config.data,
@@ -167,7 +165,7 @@ def build_trainer(
     )
     torch.manual_seed(config.run.seed)
     guard = FiniteGuard(runtime)
-    generator, discriminator, average = _learners(config, runtime=runtime, guard=guard)
+    generator, discriminator, average = _learners(config, runtime=runtime, guard=guard, begins=position is None)
     features, features_of_any_size = _features(config, runtime)
     images = build_validation_images(config.data)
     return Trainer(
@@ -180,7 +178,7 @@ def build_trainer(
         objective=build_objective(config, features),
         rules=build_rules(config.loss.adversarial, device=runtime.device),
         windows=windows,
-        stream=stream,
+        origin=origin(config, shards=shards.digest),
         degradation=degradation,
         batch_size=config.data.batch_size,
         micro_batch=micro_batch,
@@ -207,18 +205,9 @@ def _intervals(config: Config) -> Intervals:
     )
 
 
-def _stream(config: Config, shards: ShardSet) -> dict[str, Any]:
-    """What the order and the content of the training windows depend on, by the names of run.allow_changes."""
-    return {
-        "data.train": shards.digest,
-        "data.window_shards": config.data.window_shards,
-        "run.seed": config.run.seed,
-        "data.patch_size": config.data.patch_size,
-        "data.degradation": config.data.degradation.model_dump(mode="json"),
-    }
-
-
-def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[Learner, Learner | None, Average]:
+def _learners(
+    config: Config, *, runtime: Runtime, guard: FiniteGuard, begins: bool
+) -> tuple[Learner, Learner | None, Average]:
     """Generator, discriminator (None where all steps are pretraining), and the generator's moving average."""
 
     def learner(network: nn.Module, name: str, *, size: int) -> Learner:
@@ -239,7 +228,7 @@ def _learners(config: Config, *, runtime: Runtime, guard: FiniteGuard) -> tuple[
 
     patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
     network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
-    if config.run.init_from:
+    if config.run.init_from and begins:
         initialise(network, config.run.init_from)
     network = runtime.place(network)
     metadata = generator_metadata(config.generator, scale=config.data.scale)

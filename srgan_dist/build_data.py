@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 from typing_extensions import assert_never
@@ -122,23 +120,3 @@ def build_validation_images(config: DataConfig) -> list[ImagePair]:
     if problem:
         raise UserError(f"data.validation: {problem}")
     return images
-
-
-def refuse_other_data(old: dict[str, Any], new: dict[str, Any], *, allowed: Sequence[str]) -> None:
-    """Compare what the order of the data depended on with what it depends on now.
-
-    Args:
-        old: `Trainer.stream` of a checkpoint.
-        new: That of this run.
-        allowed: Names that may differ.
-
-    Raises:
-        UserError: Another name differs; it is told with both values.
-    """
-    for name, value in new.items():
-        if old[name] != value and name not in allowed:
-            was = "data.train held other shards" if name == "data.train" else f"{name} was {old[name]}, now {value}"
-            raise UserError(
-                f"{was}: the run cannot go on from its checkpoint to the same next sample; set it back, "
-                f"start anew by run.resume=never, or go on all the same by --run.allow_changes={name}"
-            )

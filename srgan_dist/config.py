@@ -33,10 +33,6 @@ def _as_tuple(value: object) -> object:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Names = Annotated[
-    tuple[Literal["data.train", "data.window_shards", "data.patch_size", "data.degradation", "run.seed"], ...],
-    BeforeValidator(_as_tuple),
-]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -62,9 +58,9 @@ class RunConfig(Section):
     resume: str = "auto"
     """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
     start anew; or the path of a checkpoint folder."""
-    allow_changes: Names = ()
-    """Names among data.train, data.window_shards, data.patch_size, data.degradation and run.seed that may differ from
-    the checkpoint's when a run goes on; its position then counts in the new data."""
+    allow_changes: Paths = ()
+    """Keys, or sections of keys, that may differ from the checkpoint's when a run goes on, besides those that only
+    change where it writes, how fast it goes and how long; its position then counts in the new data."""
     ranks: PositiveInt | None = None
     """Processes that there must be in all; None: however many were started."""
     hang_seconds: PositiveFloat = 1800.0

@@ -43,9 +43,14 @@ def load_config(file: Path | None, overrides: Sequence[str], *, prog: str = "tra
         cli_avoid_json=True,
     )
     try:
-        return Config(_cli_settings_source=source, **_read_yaml(file))  # type: ignore[call-arg, unused-ignore]
+        config = Config(_cli_settings_source=source, **_read_yaml(file))  # type: ignore[call-arg, unused-ignore]
     except ValidationError as error:
         raise UserError(_explain(error, file)) from None
+    keys = known_keys()
+    for name in config.run.allow_changes:
+        if not any(key == name or key.startswith(f"{name}.") for key in keys):
+            raise UserError(f"run.allow_changes names an unknown key {name}{_nearest(name)}")
+    return config
 
 
 class _Parser(argparse.ArgumentParser):

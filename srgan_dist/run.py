@@ -112,9 +112,13 @@ def _start(
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
     snapshot = checkpoints.load(source) if source else None
-    position = snapshot.counters["position"] if snapshot else None
     trainer = build_trainer(
-        config, runtime=runtime, journal=journal, checkpoints=checkpoints, signals=signals, position=position
+        config,
+        runtime=runtime,
+        journal=journal,
+        checkpoints=checkpoints,
+        signals=signals,
+        position=snapshot.counters if snapshot else None,
     )
     tracker_id = None
     if snapshot and source:

@@ -21,6 +21,7 @@ from srgan_dist.weights import WeightsFile, sync_file, sync_folder
 
 T = TypeVar("T")
 
+_VERSION = 2
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 
@@ -128,7 +129,7 @@ def seal(folder: Path) -> None:
     """Write the manifest, which makes the files a checkpoint."""
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     manifest = folder / _MANIFEST
-    _write_json({"version": 1, "files": files}, manifest)
+    _write_json({"version": _VERSION, "files": files}, manifest)
     sync_file(manifest)
     sync_folder(folder)
 
@@ -141,9 +142,13 @@ def verify(path: Path) -> None:
     """
     manifest = path / _MANIFEST
     try:
-        entries: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        version: int = content["version"]
+        entries: Mapping[str, Any] = content["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{manifest} is missing or damaged, so {path} is not a complete checkpoint") from None
+    if version != _VERSION:
+        raise CheckpointError(f"{manifest} has version {version}, but this srgan-dist reads version {_VERSION}")
     for name, entry in entries.items():
         file = path / name
         if not file.is_file():

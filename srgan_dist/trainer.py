@@ -50,7 +50,7 @@ class Trainer:
         objective: What generated images are compared with.
         rules: The adversarial loss.
         windows: An endless stream of windows: of each, this rank's share.
-        stream: What the order of the data depends on; a position is worth nothing in another stream.
+        origin: Stored in checkpoints: the configuration and data with which a run that goes on is compared.
         degradation: Makes LR images of HR ones, or None where they are read.
         batch_size: Crops in a window, over all ranks.
         micro_batch: How much of a window goes through the networks at once.
@@ -77,7 +77,7 @@ class Trainer:
         objective: Objective,
         rules: Rules,
         windows: Windows,
-        stream: Mapping[str, Any],
+        origin: Mapping[str, Any],
         degradation: Degradation | None,
         batch_size: int,
         micro_batch: MicroBatch,
@@ -94,7 +94,7 @@ class Trainer:
         self.config, self.runtime, self.guard = config, runtime, guard
         self.generator, self.discriminator, self.average = generator, discriminator, average
         self.objective, self.rules = objective, rules
-        self.windows, self.stream, self.epoch_size = windows, stream, epoch_size
+        self.windows, self.origin, self.epoch_size = windows, origin, epoch_size
         self.batch_size, self.micro_batch = batch_size, micro_batch
         self.degradation, self.rates_at, self.stability = degradation, rates, stability
         self.intervals, self.journal = intervals, journal
@@ -295,7 +295,8 @@ class Trainer:
         return Snapshot(
             counters={
                 "step": self.step,
-                "position": {"consumed": self.consumed, "stream": dict(self.stream)},
+                "consumed": self.consumed,
+                "origin": dict(self.origin),
                 "averaged": self.average.num_updates,
                 "discriminator_updates": self.discriminator_updates,
                 "stability": self.stability.state(),
@@ -320,7 +321,7 @@ class Trainer:
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot, exactly."""
         counters = snapshot.counters
-        self.step, self.consumed = counters["step"], counters["position"]["consumed"]
+        self.step, self.consumed = counters["step"], counters["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
         self.discriminator_updates = counters["discriminator_updates"]
         self.stability.load(counters["stability"])
@@ -329,6 +330,8 @@ class Trainer:
 
     def load_networks(self, snapshot: Snapshot) -> None:
         for name, learner in self.learners.items():
+            if name == "discriminator" and name not in snapshot.weights:
+                continue  # all steps were to be pretraining: it begins as it would have then
             learner.network.load_state_dict(snapshot.weights[name])
             learner.load_optimizer_state(snapshot.optimizers[name])
         self.average.load(snapshot.weights["ema"], num_updates=snapshot.counters["averaged"])

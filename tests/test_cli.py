@@ -222,10 +222,15 @@ def test_train_refuses_a_batch_that_the_ranks_cannot_share(train: Train, tmp_pat
 def test_train_refuses_a_checkpoint_of_another_network(train: Train, tmp_path: Path) -> None:
     changes = {"train.steps": 1, "train.pretrain_steps": 1}
     assert train(tmp_path / "run", changes=changes).code == 0
-    done = train(tmp_path / "run", changes=changes | {"generator.channels": 12, "train.steps": 2})
-    assert done.code == 2
-    assert "does not fit this configuration" in done.lines[-1]
-    assert "Traceback" not in done.err
+    for allowed, told in {
+        "run.seed": "generator.channels: 8 -> 12; set it back",
+        "generator.channels": "does not fit this configuration",
+    }.items():
+        other = {"generator.channels": 12, "train.steps": 2, "run.allow_changes": allowed}
+        done = train(tmp_path / "run", changes=changes | other)
+        assert done.code == 2
+        assert told in done.lines[-1]
+        assert "Traceback" not in done.err
 
 
 def test_weights_that_are_none(validation: Path, tmp_path: Path) -> None:

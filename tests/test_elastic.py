@@ -83,4 +83,4 @@ def test_other_data_is_refused_unless_told(train: Train, tmp_path: Path) -> None
     assert done.code == 0, done.err
     assert len(metrics(tmp_path / "run")) == 2
     state = json.loads((tmp_path / "run/checkpoints/step-000002/state.json").read_text())
-    assert state["position"]["stream"]["run.seed"] == 3
+    assert state["origin"]["configuration"]["run"]["seed"] == 3
