@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -93,5 +94,6 @@ class Background:
 
 
 def _yield_to_training() -> None:
-    """Take only the processor time that training leaves: Linux keeps a priority for each thread."""
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)
+    """Take only the processor time that training leaves: Linux has a priority for each thread."""
+    with contextlib.suppress(OSError):  # a courtesy, not a need
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
