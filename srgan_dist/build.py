@@ -22,17 +22,18 @@ from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
     AdversarialLossConfig,
     Config,
-    ScheduleConfig,
 )
+from srgan_dist.config_optimizer import ScheduleConfig
 from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
 from srgan_dist.objective import Features, Objective
+from srgan_dist.pace import Pace
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
 from srgan_dist.signals import StopSignals
-from srgan_dist.stability import CollapseMonitor, Limits, Pace, Stability
+from srgan_dist.stability import CollapseMonitor, Limits, Stability
 from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
 from srgan_dist.validate import Validator
@@ -117,6 +118,7 @@ def build_stability(config: Config, *, runtime: Runtime) -> Stability:
             g_per_d=None if train.g_per_d == "auto" else train.g_per_d,
             warmup=train.d_warmup_steps,
             band=stability.d_accuracy_band,
+            watches=stability.on_collapse == "pause_d",
             runtime=runtime,
         ),
         monitor=CollapseMonitor(limits, patience=stability.patience, start=train.pretrain_steps + train.d_warmup_steps),

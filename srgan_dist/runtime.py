@@ -183,17 +183,17 @@ class Runtime:
         packed = cast("Tensor", self.accelerator.reduce(packed, reduction="mean"))
         return dict(zip(values, packed.tolist(), strict=True))
 
-    def read_later(self, value: Tensor) -> Callable[[], float]:
-        """Begin to copy a scalar to the host; only a call of what is returned waits for it."""
-        value = value.detach().to("cpu", non_blocking=True, copy=True)
-        if self.device.type != "cuda":
-            return value.item
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(self.device))
+    def read_later(self, values: Tensor) -> Callable[[], list[float]]:
+        """Begin to copy a vector to the host; only a call of what is returned waits for it."""
+        values = values.detach().to("cpu", non_blocking=True, copy=True)
+        copied = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if copied:
+            copied.record(torch.cuda.current_stream(self.device))
 
-        def read() -> float:
-            copied.synchronize()
-            return value.item()
+        def read() -> list[float]:
+            if copied:
+                copied.synchronize()
+            return cast("list[float]", values.tolist())
 
         return read
 

@@ -1,8 +1,9 @@
-"""Keeping the game between the networks alive: when the discriminator learns, and what tells a collapse."""
+"""What tells that a GAN collapses, and what follows from it."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,90 +13,23 @@ import torch
 from torch import Tensor
 
 from srgan_dist import losses
+from srgan_dist.data.loader import Pair
+from srgan_dist.data.resize import upscale_bicubic_tensor
 from srgan_dist.errors import Failure
-from srgan_dist.runtime import Runtime
+from srgan_dist.pace import Pace
 
 log = logging.getLogger("srgan_dist")
 
 Response = Literal["warn", "pause_d", "rollback", "stop"]
 
-SMOOTHING = 0.9  # of D's accuracy: about the last ten generator updates
 MOST_ROLLBACKS = 3
-SATURATED = 0.02  # five of 255 levels beyond [0, 1]: next to white and black a good network overshoots by less
+_SATURATED = 0.52  # from the middle of [0, 1]: 5 of 255 levels beyond its ends, which good networks overshoot by less
 
 
 class Collapsed(Failure):
     """The GAN collapsed, and what was to be done about it was to stop."""
 
     on_every_rank = True
-
-
-class Pace:
-    """When the discriminator learns.
-
-    With a fixed n, at every n-th generator update. Without one, within a band of its accuracy on generated images: it
-    pauses above the band, and below the band it learns again, at every step.
-
-    Args:
-        g_per_d: n of n:1, or None to keep to the band.
-        warmup: Steps at the start of the adversarial phase at which it learns in any case.
-        band: Low and high end, shares in [0, 1] of the smoothed accuracy.
-        runtime: The ranks, which decide alike: the accuracy is the mean over them.
-
-    Attributes:
-        paused: Whether the discriminator waits for the generator.
-    """
-
-    def __init__(self, *, g_per_d: int | None, warmup: int, band: tuple[float, float], runtime: Runtime) -> None:
-        self.g_per_d, self.warmup, self.runtime = g_per_d, warmup, runtime
-        self.low, self.high = band
-        self.paused = False
-        self._accuracy: float | None = None
-        self._coming: Callable[[], float] | None = None
-
-    def lets_learn(self, step: int, fooled: Callable[[], Tensor]) -> bool:
-        """Decide about one step, from what is known of the steps before: nothing here waits for the device.
-
-        Args:
-            step: Number of the generator update in the adversarial phase, from 1.
-            fooled: Gives the share of this rank's generated images that the discriminator just got wrong.
-        """
-        self._settle()
-        if self.g_per_d is None or self.paused:
-            accuracy = 1 - self.runtime.mean_over_ranks(fooled())
-            self._coming = self.runtime.read_later(accuracy)
-        if step <= self.warmup:
-            return True
-        return not self.paused and (self.g_per_d is None or step % self.g_per_d == 0)
-
-    def pause(self) -> None:
-        """Let the discriminator wait until its accuracy, from now on, has fallen below the band."""
-        self.paused, self._accuracy = True, 1.0
-
-    def _settle(self) -> None:
-        if self._coming is None:
-            return
-        value, self._coming = self._coming(), None
-        before = value if self._accuracy is None else self._accuracy
-        self._accuracy = SMOOTHING * before + (1 - SMOOTHING) * value
-        if self.g_per_d is None and self._accuracy > self.high:
-            self.paused = True
-        elif self._accuracy < self.low:
-            self.paused = False
-
-    def state(self) -> dict[str, Any]:
-        """What it goes on from, for JSON."""
-        self._settle()
-        return {"accuracy": self._accuracy, "paused": self.paused}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self._accuracy, self.paused = state["accuracy"], state["paused"]
-
-    def __str__(self) -> str:
-        if self.g_per_d is None:
-            return f"D learns while its accuracy is within {self.low:g} to {self.high:g}"
-        return f"{self.g_per_d}:1"
 
 
 @dataclass(frozen=True)
@@ -106,7 +40,8 @@ class Limits:
         d_accuracy: Most that the discriminator is right on real *and* on generated images, a share.
         grad_ratio: Least and greatest ratio of the gradients' norms, discriminator to generator.
         saturated: Most of the generated values outside of the image range, a share.
-        psnr_drop: Most that PSNR is below its best, in dB.
+        psnr_drop: Most that PSNR's gain over bicubic is below its best, in dB: that of a window alone says more about
+            its photographs than about the generator.
     """
 
     d_accuracy: float | None
@@ -120,8 +55,8 @@ class CollapseMonitor:
 
     Args:
         limits: What is healthy.
-        patience: Records in a row outside of them that make a collapse. PSNR's best is one that was held for as many.
-        start: Steps before the generator hears of the discriminator; only PSNR's best is learnt from them.
+        patience: Records in a row outside of them that make a collapse. The best gain is one that was held for as many.
+        start: Steps before the generator hears of the discriminator; only the best gain is learnt from them.
     """
 
     def __init__(self, limits: Limits, *, patience: int, start: int) -> None:
@@ -155,10 +90,11 @@ class CollapseMonitor:
         return f"the GAN collapses since step {self.since}: {'; '.join(faults)}"
 
     def _learn(self, record: Mapping[str, Any]) -> None:
-        if "g/psnr" in record:
-            self._recent = [*self._recent, record["g/psnr"]][-self.patience :]
+        if "g/psnr_gain" in record:
+            self._recent = [*self._recent, record["g/psnr_gain"]][-self.patience :]
             if len(self._recent) == self.patience:
-                self.best = max(min(self._recent), self.best or 0.0)
+                held = min(self._recent)
+                self.best = held if self.best is None else max(held, self.best)
 
     def _faults(self, record: Mapping[str, Any]) -> Iterable[str]:
         limits = self.limits
@@ -172,10 +108,12 @@ class CollapseMonitor:
         saturated = record.get("g/saturated", 0.0)
         if limits.saturated is not None and saturated > limits.saturated:
             yield f"{saturated:.3f} of G's values are outside of the image range (limit {limits.saturated:g})"
-        if limits.psnr_drop is not None and self.best is not None and "g/psnr" in record:
-            psnr = record["g/psnr"]
-            if psnr < self.best - limits.psnr_drop:
-                yield f"PSNR is {psnr:.2f} dB, {self.best - psnr:.2f} below its best (limit {limits.psnr_drop:g})"
+        gain = record.get("g/psnr_gain")
+        if limits.psnr_drop is not None and self.best is not None and gain is not None:
+            drop = self.best - gain
+            if drop > limits.psnr_drop:
+                told = f"PSNR is {gain:+.2f} dB beside bicubic's, {drop:.2f} below its best"
+                yield f"{told} (limit {limits.psnr_drop:g})"
 
     def begin_again(self) -> None:
         """Forget the collapse: the weights are those of before."""
@@ -204,7 +142,7 @@ class Stability:
         pace: When it learns.
         monitor: Tells a collapse.
         response: ``warn``: only tell it, as the others do too; ``pause_d``: the discriminator waits until its accuracy
-            has fallen below the band; ``rollback``: go on from the newest checkpoint from before the collapse, with
+            is below the band; ``rollback``: go on from the newest checkpoint from before the collapse, with
             half the discriminator's learning rate; ``stop``: end the run.
         is_main: Whether this rank is the one that tells.
 
@@ -225,19 +163,17 @@ class Stability:
             record: Numbers by logged name.
 
         Returns:
-            What the record should say besides: the ratio of the gradients' norms, and the alert at a collapse.
+            The record with what is `derived` from it and, at the record that makes it a collapse, with ``alert``: why.
         """
-        more: dict[str, Any] = {}
-        if record.get("grad_norm/g") and "grad_norm/d" in record:
-            more["grad_norm/ratio"] = record["grad_norm/d"] / record["grad_norm/g"]
+        record = derived(record)
         was_collapsed = self.monitor.is_collapsed
-        self._reason = self.monitor.look(step, {**record, **more})
+        self._reason = self.monitor.look(step, record)
         if self._reason:
-            more["alert"] = self._reason
             self._tell("step %d: %s", step, self._reason)
-        elif was_collapsed and not self.monitor.is_collapsed:
+            return record | {"alert": self._reason}
+        if was_collapsed and not self.monitor.is_collapsed:
             self._tell("step %d: the GAN has recovered", step)
-        return more
+        return record
 
     def respond(self, step: int, rewind: Callable[[int], Path | None]) -> None:
         """Do what is to be done where a collapse was just found; else nothing. Equal on all ranks.
@@ -296,20 +232,41 @@ class Stability:
         self.rollbacks, self.d_rate = state["rollbacks"], state["d_rate"]
 
 
-def quality(generated: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Tensor]:
+def window_quality(generated: Sequence[Tensor], window: Sequence[Pair]) -> dict[str, Tensor]:
     """How good a window's images are; nothing here waits for the device.
 
     Args:
         generated: [N, 3, H, W] each, one a micro-batch.
-        targets: Like ``generated``, in [0, 1].
+        window: The micro-batches.
 
     Returns:
-        Scalars: ``g/psnr``, the mean over images of the PSNR on RGB in dB (at most 100), and ``g/saturated``, the
-        share of values that are more than `SATURATED` outside of [0, 1].
+        Means over the images: ``g/mse`` and ``g/mse_bicubic``, the squared errors of the images and of bicubic
+        enlargements, both clamped to [0, 1]; ``g/saturated``, the share of values that are more than 5 of 255
+        levels outside of [0, 1].
     """
-    psnr, saturated = [], []
-    for sr, hr in zip(map(losses.full, generated), map(losses.full, targets), strict=True):
-        error = (sr.clamp(0, 1) - hr).square().mean(dim=(1, 2, 3))
-        psnr.append(-10 * error.clamp(min=1e-10).log10())
-        saturated.append(((sr < -SATURATED) | (sr > 1 + SATURATED)).float().mean(dim=(1, 2, 3)))
-    return {"g/psnr": torch.cat(psnr).mean(), "g/saturated": torch.cat(saturated).mean()}
+    columns = []
+    for sr, pair in zip(map(losses.full, generated), window, strict=True):
+        hr, scale = losses.full(pair.hr), pair.hr.shape[-1] // pair.lr.shape[-1]
+        bicubic = upscale_bicubic_tensor(losses.full(pair.lr), scale)
+        values = ((sr.clamp(0, 1) - hr).square(), (bicubic.clamp(0, 1) - hr).square(), (sr - 0.5).abs() > _SATURATED)
+        columns.append(torch.stack([value.to(sr.dtype).mean(dim=(1, 2, 3)) for value in values]))
+    return dict(zip(("g/mse", "g/mse_bicubic", "g/saturated"), torch.cat(columns, dim=1).mean(dim=1), strict=True))
+
+
+def derived(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of metrics with what follows from its numbers.
+
+    Args:
+        record: Numbers by logged name.
+
+    Returns:
+        The record with, instead of the squared errors, ``g/psnr`` on RGB in dB (at most 100) and ``g/psnr_gain``, how
+        far it is above bicubic's; and with ``grad_norm/ratio``, discriminator to generator.
+    """
+    record = dict(record)
+    if "g/mse" in record:
+        psnr, bicubic = (-10 * math.log10(max(record.pop(name), 1e-10)) for name in ("g/mse", "g/mse_bicubic"))
+        record |= {"g/psnr": psnr, "g/psnr_gain": psnr - bicubic}
+    if record.get("grad_norm/g") and "grad_norm/d" in record:
+        record["grad_norm/ratio"] = record["grad_norm/d"] / record["grad_norm/g"]
+    return record

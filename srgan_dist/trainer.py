@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, as_tensor
 
 from srgan_dist.average import Average
 from srgan_dist.checkpoint import Checkpoints
@@ -28,7 +28,7 @@ from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Intervals, Rates
 from srgan_dist.signals import StopSignals
 from srgan_dist.snapshot import Snapshot
-from srgan_dist.stability import Stability, quality
+from srgan_dist.stability import Stability, window_quality
 from srgan_dist.tracking import Journal
 from srgan_dist.validate import Validator
 from srgan_dist.weights import WeightsFile
@@ -93,6 +93,7 @@ class Trainer:
     ) -> None:
         self.config, self.runtime, self.guard = config, runtime, guard
         self.generator, self.discriminator, self.average = generator, discriminator, average
+        self.learners = {"generator": generator} | ({"discriminator": discriminator} if discriminator else {})
         self.objective, self.rules = objective, rules
         self.windows, self.origin, self.epoch_size = windows, origin, epoch_size
         self.batch_size, self.micro_batch = batch_size, micro_batch
@@ -118,7 +119,7 @@ class Trainer:
             self.consumed += self.batch_size
             self.rates = self.rates_at(self.step)
             game = self.micro_batch.within_memory(self.update_generator, window)
-            if game and self.stability.pace.lets_learn(self.step - self.config.pretrain_steps, game.fooled):
+            if game and self.discriminator_learns(game):
                 self.micro_batch.within_memory(self.update_discriminator, game)
             self.average.update(self.generator.network)
             self.stop_if_broken()
@@ -140,15 +141,15 @@ class Trainer:
         options: dict[str, Any] = {"channels_last": self.config.channels_last, "degradation": self.degradation}
         return [to_device(batch, self.runtime.device, **options) for batch in share.split(self.micro_batch.size)]
 
-    @property
-    def is_adversarial(self) -> bool:
-        return self.step > self.config.pretrain_steps
+    def discriminator_learns(self, game: Game) -> bool:
+        in_phase, real = self.step - self.config.pretrain_steps, self.discriminator_stats.get("d/real_accuracy")
+        return self.stability.pace.lets_learn(in_phase, fooled=game.fooled, real=real)
 
     def update_generator(self, window: list[Pair]) -> Game | None:
         """One update on the window's mean loss; returns what the discriminator thought of it, and the images."""
         window = cut(window, self.micro_batch.size)
         generator, total = self.generator, WindowMean(1 / len(window))
-        game = self.new_game(window) if self.is_adversarial else None
+        game = self.new_game(window)
         made: list[Tensor] = []
         generator.begin(rate=self.rates.generator)
         with self.discriminator.frozen() if self.discriminator else nullcontext():
@@ -166,7 +167,7 @@ class Trainer:
                 total.add(terms)
         self.generator_stats = generator.step(self.step, total.terms)
         if self.is_due(self.intervals.log):
-            self.generator_stats |= quality(made, [pair.hr for pair in window])
+            self.generator_stats |= window_quality(made, window)
             self.generator_stats |= {"d/fake_accuracy": 1 - game.fooled()} if game else {}
         return game
 
@@ -186,8 +187,9 @@ class Trainer:
         advance_power_iteration(discriminator.network)
         self.discriminator_updates += 1
 
-    def new_game(self, window: list[Pair]) -> Game:
-        assert self.discriminator
+    def new_game(self, window: list[Pair]) -> Game | None:
+        if not self.discriminator or self.step <= self.config.pretrain_steps:
+            return None
         factor, noise = self.rates.adversarial, self.rates.noise
         return Game(self.rules, self.discriminator.network, window, runtime=self.runtime, factor=factor, noise=noise)
 
@@ -206,13 +208,13 @@ class Trainer:
         record = self.measure() if self.is_due(self.intervals.log) else {}
         with self.clock.paused():
             if self.pretraining_ends:
-                self.save_weights("pretrained")
+                self.checkpoints.save_weights(self.weights_file("pretrained"))
             if self.validation_is_due:
                 record |= self.validate()
             if record:
                 self.journal.metrics(self.step, record)
-            if self.validator and self.is_due(self.intervals.images):
-                self.draw()
+            if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
+                self.journal.images(self.step, self.validator.contact_sheet({"SR": self.average.network}))
 
     def measure(self) -> dict[str, Any]:
         """The numbers of this step's window: means over micro-batches and ranks."""
@@ -229,7 +231,7 @@ class Trainer:
             "perf/memory_gib": self.runtime.peak_memory_gib(),
             "data/digest": as_hex(digest),
         }
-        return record | self.stability.look(self.step, record)
+        return self.stability.look(self.step, record)
 
     @property
     def pretraining_ends(self) -> bool:
@@ -248,12 +250,6 @@ class Trainer:
             self.results["pretrained"] = quality
         self.results["final"] = quality
         return {f"val/{name}": value for name, value in quality.items() if value is not None}
-
-    def draw(self) -> None:
-        """Write a picture of samples."""
-        assert self.validator
-        if self.runtime.is_main:
-            self.journal.images(self.step, self.validator.contact_sheet({"SR": self.average.network}))
 
     def checkpoint(self) -> None:
         """Publish what was saved in the background; save everything, if due."""
@@ -276,19 +272,10 @@ class Trainer:
             self.checkpoints.wait()
             raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
-    def save_weights(self, name: str) -> None:
-        """Write the averaged generator for use, in the background."""
-        self.checkpoints.save_weights(self.weights_file(name))
-
     def weights_file(self, name: str) -> WeightsFile:
+        """The averaged generator for use, to be written in the background."""
         facts = {"step": str(self.step), "images": str(self.consumed)}
         return self.average.file(self.folder / "weights" / f"{name}.safetensors", facts)
-
-    @property
-    def learners(self) -> dict[str, Learner]:
-        """What has weights and an optimizer, by name."""
-        learners = {"generator": self.generator}
-        return learners | {"discriminator": self.discriminator} if self.discriminator else learners
 
     def snapshot(self) -> Snapshot:
         """Everything that the rest of the run depends on."""
@@ -299,6 +286,7 @@ class Trainer:
                 "origin": dict(self.origin),
                 "averaged": self.average.num_updates,
                 "discriminator_updates": self.discriminator_updates,
+                "discriminator_stats": self.runtime.reduce_mean(self.discriminator_stats),
                 "stability": self.stability.state(),
                 "seconds": self.clock.seconds,
                 "results": self.results,
@@ -314,6 +302,7 @@ class Trainer:
 
     def rewind(self, before: int) -> Path | None:
         """Take weights, optimizers and average from the newest checkpoint of an earlier step; all else goes on."""
+        self.checkpoints.wait()
         if path := self.checkpoints.newest(before=before):
             self.load_networks(self.checkpoints.load(path))
         return path
@@ -324,6 +313,7 @@ class Trainer:
         self.step, self.consumed = counters["step"], counters["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
         self.discriminator_updates = counters["discriminator_updates"]
+        self.discriminator_stats = {name: as_tensor(value) for name, value in counters["discriminator_stats"].items()}
         self.stability.load(counters["stability"])
         self.load_networks(snapshot)
         self.runtime.set_rng_state(snapshot.rng)

@@ -14,6 +14,7 @@ FLOORS: dict[int, set[str]] = {
         "errors",
         "config_base",
         "config_degradation",
+        "config_optimizer",
         "config_stability",
         "config",
         "configfile",
@@ -43,6 +44,7 @@ FLOORS: dict[int, set[str]] = {
         "average",
         "memory",
         "watchdog",
+        "pace",
         "stability",
     },
     2: {"validate", "game", "trainer"},
@@ -55,9 +57,11 @@ FLOORS: dict[int, set[str]] = {
 # Within a floor only what is listed here.
 SIDEWAYS = {
     ("config_degradation", "config_base"),
+    ("config_optimizer", "config_base"),
     ("config_stability", "config_base"),
     ("config_stability", "config_degradation"),
     ("config", "config_base"),
+    ("config", "config_optimizer"),
     ("config", "config_stability"),
     ("config", "config_degradation"),
     ("configfile", "errors"),
@@ -73,7 +77,9 @@ SIDEWAYS = {
     ("checkpoint", "runtime"),
     ("checkpoint", "weights"),
     ("learner", "runtime"),
-    ("stability", "runtime"),
+    ("stability", "data"),
+    ("stability", "pace"),
+    ("pace", "runtime"),
     ("average", "runtime"),
     ("memory", "runtime"),
     ("watchdog", "runtime"),
@@ -86,6 +92,7 @@ SIDEWAYS = {
     ("run", "inference"),
     ("cli", "cli_data"),
 }
+CONFIGS = {"config", "config_degradation", "config_optimizer", "config_stability"}
 OWNERS = {
     "wandb": {"tracking"},
     "rich": {"tracking", "cli", "cli_data", "evaluate", "bench", "doctor"},
@@ -93,7 +100,7 @@ OWNERS = {
     "fsspec": {"data"},
     "braceexpand": {"data"},
     "pydantic_settings": {"config", "configfile"},
-    "pydantic": {"config_base", "config_degradation", "config_stability", "config", "configfile", "inference"},
+    "pydantic": {"config_base", *CONFIGS, "configfile", "inference"},
     "yaml": {"config", "configfile"},
     "accelerate": {"runtime", "tracking"},
     "timm": {"models"},
