@@ -83,6 +83,10 @@ def test_closing_does_not_wait_for_what_does_not_come(silent: ReadAhead[int]) ->
 
 
 def test_a_signal_interrupts_waiting(silent: ReadAhead[int]) -> None:
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        next(silent)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(silent)
+    finally:
+        signal.signal(signal.SIGINT, before)
