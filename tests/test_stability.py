@@ -335,6 +335,30 @@ def test_a_collapse_stops_the_run(train: Train, tmp_path: Path, response: str, s
     assert newest == f"step-{steps - 1:06d}"
 
 
+def test_the_warmup_is_the_discriminators_alone(train: Train, tmp_path: Path) -> None:
+    changes = {
+        "train.d_warmup_steps": 3,
+        "train.g_per_d": 2,
+        "train.steps": 8,
+        "train.ema_decay": 0,
+        "checkpoint.every": 1,
+        "checkpoint.keep": 20,
+        "loss.pixel.weight": 0,
+        "loss.perceptual.weight": 0,
+        "loss.adversarial.weight": 1,
+    }
+    assert train(tmp_path / "run", changes=changes).code == 0
+    lines = metrics(tmp_path / "run")
+    assert [line["d/updates"] for line in lines] == [0, 0, 1, 2, 3, 4, 4, 5]
+    assert [line["g/adversarial"] == 0 for line in lines[2:]] == [True] * 3 + [False] * 3
+    generators = [part(tmp_path / "run", step, "generator.safetensors") for step in range(2, 9)]
+    moved = [not same(before, after) for before, after in itertools.pairwise(generators)]
+    assert moved == [False] * 3 + [True] * 3
+    discriminators = [part(tmp_path / "run", step, "discriminator.safetensors") for step in range(2, 9)]
+    moved = [not same(before, after) for before, after in itertools.pairwise(discriminators)]
+    assert moved == [True] * 4 + [False, True]
+
+
 RESTLESS = ALWAYS_ILL | {
     "stability.on_collapse": "rollback",
     "stability.patience": 8,
