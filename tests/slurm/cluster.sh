@@ -97,6 +97,7 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=10
 SlurmdTimeout=5
+MessageTimeout=5
 SlurmctldTimeout=20
 InactiveLimit=0
 LaunchParameters=enable_nss_slurm
@@ -174,7 +175,7 @@ stop() {
   for name in $(node_list) slurmctld munged; do
     ! alive "$name" || kill_now "$name"
   done
-  ip link del "$BRIDGE" 2>/dev/null || true
+  for name in "$BRIDGE" /sys/class/net/vs"$ID"-*; do ip link del "${name##*/}" 2>/dev/null || true; done
 }
 
 case ${1:-} in

@@ -144,14 +144,14 @@ class Job:
         return newest()
 
     def processes(self) -> list[psutil.Process]:
-        """The ranks that run, wherever."""
-        found = []
+        """The ranks that run, wherever, by rank."""
+        mine, found = self.fact("JobId"), {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                words = process.cmdline()
-                if f"--run.dir={self.run}" in words and "python" in words[0] and "RANK" in process.environ():
-                    found.append(process)
-        return sorted(found, key=lambda process: int(process.environ()["RANK"]))
+                words, variables = process.cmdline(), process.environ()
+                if variables.get("SLURM_JOB_ID") == mine and "python" in words[0] and "train" in words:
+                    found[int(variables["RANK"])] = process
+        return [found[rank] for rank in sorted(found)]
 
     def stand_still(self) -> None:
         """A step that takes long: no test depends on how fast the others are."""

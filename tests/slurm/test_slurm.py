@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
-from tests.conftest import metrics
-from tests.slurm.conftest import STEPS, Job, Submit, until
+from tests.conftest import metrics, options
+from tests.slurm.conftest import SMALL, STEPS, Cluster, Job, Submit, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -18,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 @pytest.fixture(scope="module")
 def peaceful(submit: Submit) -> Job:
     """A run that nothing happens to, started with the others."""
-    return submit("peaceful", "--partition=high", doctor="yes")
+    return submit("peaceful", "--partition=high")
 
 
 @pytest.fixture
@@ -135,7 +137,6 @@ def test_after_all_that_the_run_is_the_undisturbed_one(disturbed: Job, submit: S
 
 def test_the_screen_shows_one_rank_as_plain_lines(peaceful: Job) -> None:
     peaceful.ended()
-    assert re.search(r"ranks +│ ok +│", peaceful.output)  # the doctor's table
     assert "CPU, 4 ranks, 1 threads each" in peaceful.output
     assert len(list(peaceful.cluster.folder.glob(f"logs/*-{peaceful.number}/0/rank-?.log"))) == 4
     assert len(re.findall(r"step \d+/\d+ .* left\n", peaceful.output)) == STEPS
@@ -163,3 +164,66 @@ def test_the_first_that_dies_is_named_last(submit: Submit) -> None:
     job.ended("FAILED")
     assert "rank 3 on node2 failed first, exit code 137: killed by signal 9 (" in job.output.splitlines()[-1]
     assert "Traceback" not in job.output
+
+
+def test_the_first_cause_is_told_without_those_that_followed_from_it(submit: Submit, cluster: Cluster) -> None:
+    program = cluster.folder / "fails.py"
+    program.write_text(f"#!{sys.executable}\n{FAILS}")
+    program.chmod(0o755)
+    job = submit("fails", program=f"({program})")
+    job.ended("FAILED")
+    log = cluster.folder / f"logs/srgan-{job.number}/0/rank-2.log"
+    *lines, last = job.output.splitlines()
+    assert "rank 2 on node2 failed first, exit code 1: ValueError: the first cause (" in last
+    assert str(log.relative_to(cluster.folder)) in last
+    assert "Traceback" in log.read_text()
+    assert lines[0] == "rank 0 begins"  # on the screen at once
+    assert not [line for line in lines if "Traceback" in line or "peer" in line]
+
+
+FAILS = """
+import os, sys, time
+
+rank = int(os.environ["RANK"])
+if rank == 0:
+    print("rank 0 begins", flush=True)
+if rank == 1:
+    sys.exit(1)  # at once, with nothing to say
+# Not in the order of their clocks: a node's may be late.
+time.sleep(1 + (rank == 2) * 0.5)
+if rank == 2:
+    raise ValueError("the first cause")
+sys.excepthook = lambda kind, error, trace: print(
+    f"[rank{rank}]: Traceback (most recent call last):\\n[rank{rank}]:   File ...\\n"
+    f"[rank{rank}]: RuntimeError: pair.cc:561 Connection closed by peer", file=sys.stderr
+)
+raise RuntimeError
+"""
+
+
+def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
+    (cluster.folder / "ratios.txt").write_text("--train.g_per_d=1\n--train.g_per_d=3 '--tracker.tags=[\"a b\"]'\n")
+    run_options = options(SMALL | {"data.train": shards, "train.steps": 12})
+    overridden = [word for word in run_options if not word.startswith("--train.g_per_d")]
+    arguments = ["--array=1-2", "--cpus-per-gpu=1", "launch/slurm/sweep.sbatch", "ratios.txt", *overridden]
+    number = cluster.submit(*arguments)
+    runs = [cluster.folder / f"runs/ratios/{line:03d}" for line in (1, 2)]
+    first, second = (Job(cluster, f"{number}_{line}", run) for line, run in zip((1, 2), runs, strict=True))
+    for job in (first, second):
+        job.trains()
+    (whole,) = (job for job in (first, second) if job.fact("JobId") == number)  # its number is that of the array
+    other = second if whole is first else first
+    cluster.call("scancel", "--batch", "--signal=USR1", whole.number)
+    whole.warned()
+    for job in (first, second):
+        job.go_on()
+    whole.requeued(1)
+    for job in (other, whole):
+        job.ended()
+        assert [line["step"] for line in metrics(job.run)] == list(range(1, 13))
+    assert (other.restarts, whole.restarts) == (0, 1)
+    assert "ranks" in other.output  # of the doctor's table
+    settings = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    assert [config["train"]["g_per_d"] for config in settings] == [1, 3]
+    assert {config["tracker"]["group"] for config in settings} == {"ratios"}
+    assert settings[1]["tracker"]["tags"] == ["a b"]
