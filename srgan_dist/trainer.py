@@ -267,6 +267,7 @@ class Trainer:
     def stop_if_asked(self) -> None:
         """Stop at this step boundary if any rank received a signal."""
         if self.step < self.config.steps and self.runtime.anyone(self.signals.received is not None):
+            self.guard.stop_if_tripped()
             if not self.is_due(self.intervals.checkpoint):
                 self.save()
             self.checkpoints.wait()
