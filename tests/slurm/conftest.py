@@ -147,7 +147,7 @@ class Job:
         """The ranks that run, wherever, by rank."""
         mine, found = self.fact("JobId"), {}
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            with contextlib.suppress(psutil.Error):  # gone, or not ours to look at
                 words, variables = process.cmdline(), process.environ()
                 if variables.get("SLURM_JOB_ID") == mine and "python" in words[0] and "train" in words:
                     found[int(variables["RANK"])] = process
