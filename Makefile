@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint format
+.PHONY: setup demo test test-slurm lint format
 
 setup: .venv/.ready
 
@@ -17,6 +17,10 @@ demo: setup
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+# Needs root, and Slurm's packages (tests/slurm/cluster.sh install).
+test-slurm: setup
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: setup
 	$(BIN)/ruff format --check .

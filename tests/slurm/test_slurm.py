@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import metrics, options
 from tests.slurm.conftest import SMALL, STEPS, Cluster, Job, Submit, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
