@@ -320,7 +320,9 @@ class Runtime:
         return f"{name}, {ranks}, {self.threads} threads each, {precision}"
 
     def close(self) -> None:
-        """End the trackers and leave the process group."""
+        """End the trackers and leave the process groups, whose threads must not outlive the interpreter."""
+        self._hosts, self._store = None, PrefixStore("srgan_dist", HashStore())
+        gc.collect()
         self.accelerator.end_training()
 
 
