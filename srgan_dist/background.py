@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from threading import Event, get_native_id
@@ -30,11 +31,13 @@ class Background:
         runtime: The ranks.
 
     Attributes:
+        seconds: How long the last job took, till all ranks knew that it was done.
         given_up: Set when nobody will ask for the job's outcome any more; long parts look at it now and then.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        self.seconds = 0.0
         self.given_up = Event()
         self._thread = futures.ThreadPoolExecutor(max_workers=1, initializer=_yield_to_training)
         self._waiting: list[Callable[[], None]] = []
@@ -58,6 +61,7 @@ class Background:
         """
         self.wait()
         self._waiting, self._failure, self._clean = list(parts), failure, clean
+        self._begun = time.monotonic()
         error: Exception | None = None
         try:
             begin()
@@ -87,6 +91,8 @@ class Background:
             log.error("%s", error)
         if self.runtime.all_agree(error is None):
             self._running = self._thread.submit(self._waiting.pop(0)) if self._waiting else None
+            if not self._running:
+                self.seconds = time.monotonic() - self._begun
         else:
             self._waiting, self._running = [], None
             self._clean()

@@ -18,6 +18,7 @@ HARMLESS = (
     "run.allow_changes",
     "run.ranks",
     "run.hang_seconds",
+    "run.stop_lead",
     "data.micro_batch",
     "data.workers",
     "data.cache_dir",

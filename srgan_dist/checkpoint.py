@@ -20,6 +20,7 @@ from pathlib import Path
 
 from srgan_dist.background import NOT_WRITTEN, Background
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.lead import Lead
 from srgan_dist.runtime import Runtime
 from srgan_dist.snapshot import CheckpointError, Snapshot, on_host, read, seal, verify
 from srgan_dist.weights import WeightsFile, save_weights, sync_file, sync_folder
@@ -44,10 +45,11 @@ class Checkpoints:
         folder: Where they lie.
         keep: Number of newest ones to keep.
         runtime: The ranks that write together.
+        lead: Is told how long steps and saves take.
     """
 
-    def __init__(self, folder: Path, *, keep: int, runtime: Runtime) -> None:
-        self.folder, self.keep, self.runtime = folder, keep, runtime
+    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, lead: Lead | None = None) -> None:
+        self.folder, self.keep, self.runtime, self._lead = folder, keep, runtime, lead
         self._background = Background(runtime)
 
     def path(self, step: int) -> Path:
@@ -105,6 +107,8 @@ class Checkpoints:
             NotSaved: It could not be written.
         """
         self._background.poll()
+        if self._lead:
+            self._lead.look(save=self._background.seconds)
 
     def wait(self) -> None:
         """Wait until what was saved is complete on disk, and too old checkpoints are gone.

@@ -65,6 +65,8 @@ class RunConfig(Section):
     """Processes that there must be in all; None: however many were started."""
     hang_seconds: PositiveFloat = 1800.0
     """A step that takes longer, with validation and checkpoint, ends the run; each rank's place is told."""
+    stop_lead: PositiveFloat | None = None
+    """Seconds between a scheduler's signal and its kill; a warning when a step and a save have taken longer."""
     init_from: Path | None = None
     """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
 

@@ -15,6 +15,7 @@ from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import Config
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference import SRGenerator
+from srgan_dist.lead import Lead
 from srgan_dist.runtime import Runtime
 from srgan_dist.signals import StopSignals, stop_signals
 from srgan_dist.snapshot import Snapshot
@@ -70,7 +71,12 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         config=config.model_dump(mode="json", by_alias=True),
         num_steps=config.train.steps,
     )
-    checkpoints = Checkpoints(config.run.dir / "checkpoints", keep=config.checkpoint.keep, runtime=runtime)
+    checkpoints = Checkpoints(
+        config.run.dir / "checkpoints",
+        keep=config.checkpoint.keep,
+        runtime=runtime,
+        lead=Lead(config.run.stop_lead) if runtime.is_main else None,
+    )
     failed = True
     try:
         trainer = _start(config, runtime, journal, checkpoints, set_aside, signals)

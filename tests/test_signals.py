@@ -110,3 +110,13 @@ def test_a_second_interrupt_stops_at_once(shards: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert time.monotonic() - begin < 20
     assert not left_behind(process.pid)
+
+
+def test_too_short_a_lead_is_told_once(train: Train, tmp_path: Path) -> None:
+    few = {"loss.perceptual.weight": 0, "train.steps": 8, "checkpoint.every": 1}
+    for lead, warnings in ((0.001, 1), (600, 0)):
+        done = train(tmp_path / f"lead {lead}", changes=few | {"run.stop_lead": lead})
+        assert done.code == 0, done.err
+        told = [line for line in done.lines if "run.stop_lead" in line]
+        assert len(told) == warnings
+    assert train(tmp_path / "lead 600", changes=few | {"run.stop_lead": 0}).code == 2

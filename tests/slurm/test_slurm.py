@@ -140,6 +140,8 @@ def test_the_screen_shows_one_rank_as_plain_lines(peaceful: Job) -> None:
     assert "CPU, 4 ranks, 1 threads each" in peaceful.output
     assert len(list(peaceful.cluster.folder.glob(f"logs/*-{peaceful.number}/0/rank-?.log"))) == 4
     assert len(re.findall(r"step \d+/\d+ .* left\n", peaceful.output)) == STEPS
+    assert "stop_lead: 180" in (peaceful.run / "config.yaml").read_text()
+    assert "run.stop_lead" not in peaceful.output
     assert "\r" not in peaceful.output
     assert "\x1b" not in peaceful.output
 
