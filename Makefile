@@ -18,9 +18,10 @@ demo: setup
 test: setup lint
 	$(BIN)/python -m pytest
 
-# Needs root, and Slurm's packages (tests/slurm/cluster.sh install).
+# Needs root; installs Debian's packages of Slurm where they are missing.
 test-slurm: setup
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	tests/slurm/cluster.sh install
+	$(BIN)/python -m pytest -rs -m slurm tests/slurm
 
 lint: setup
 	$(BIN)/ruff format --check .
