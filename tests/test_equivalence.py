@@ -125,6 +125,17 @@ def test_two_ranks_are_one(weights: Any, micro_batch: int, kind: str) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
+def test_two_ranks_pause_the_discriminator_as_one(weights: Any) -> None:
+    changes = {"train__g_per_d": "auto", "train__steps": 12, "loss__adversarial__kind": "relativistic"}
+    changes |= {"stability__d_accuracy_band": "[0.5, 0.6]"}
+    one = weights(1, 8, **changes)[0]
+    first, second = weights(2, 2, **changes)
+    assert distance(first, one) < 1e-10
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert distance(one, weights(1, 8, **changes | {"train__g_per_d": 1})[0]) > 1e-6  # it did pause
+
+
 def test_the_comparison_can_fail(weights: Any) -> None:
     assert distance(weights(1, 8)[0], weights(1, 8, train__g_per_d=3)[0]) > 1e-4
 

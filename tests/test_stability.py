@@ -391,6 +391,29 @@ def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> Non
         assert [name for name in first if first[name] != second[name] and not name.startswith("perf/")] == []
 
 
+@pytest.mark.parametrize(("factor", "collapses"), [(1, False), (50, True)])
+def test_a_provoked_collapse_is_told(train: Train, tmp_path: Path, factor: int, collapses: bool) -> None:
+    changes = {
+        "discriminator.norm": "none",
+        "loss.perceptual.weight": 0,
+        "loss.pixel.weight": 1,
+        "loss.adversarial.weight": 0.05,
+        "optimizer.pretrain.learning_rate": 1e-3,
+        "optimizer.generator.learning_rate": 1e-3,
+        "optimizer.discriminator.learning_rate": factor * 1e-3,
+        "train.steps": 90,
+        "train.pretrain_steps": 20,
+        "train.g_per_d": 1,
+        "log.every": 2,
+        "checkpoint.every": 1000,
+    }
+    done = train(tmp_path / "run", changes=changes)
+    assert done.code == 0, done.err
+    alerts = [line["alert"] for line in metrics(tmp_path / "run") if "alert" in line]
+    assert bool(alerts) == collapses
+    assert all(alert in done.err for alert in alerts)
+
+
 def test_quality_is_that_of_the_window() -> None:
     draw = torch.Generator().manual_seed(0)
     hr = torch.rand(6, 3, 8, 8, generator=draw)
