@@ -351,9 +351,6 @@ def test_the_warmup_is_the_discriminators_alone(train: Train, tmp_path: Path) ->
     lines = metrics(tmp_path / "run")
     assert [line["d/updates"] for line in lines] == [0, 0, 1, 2, 3, 4, 4, 5]
     assert [line["g/adversarial"] == 0 for line in lines[2:]] == [True] * 3 + [False] * 3
-    generators = [part(tmp_path / "run", step, "generator.safetensors") for step in range(2, 9)]
-    moved = [not same(before, after) for before, after in itertools.pairwise(generators)]
-    assert moved == [False] * 3 + [True] * 3
     discriminators = [part(tmp_path / "run", step, "discriminator.safetensors") for step in range(2, 9)]
     moved = [not same(before, after) for before, after in itertools.pairwise(discriminators)]
     assert moved == [True] * 4 + [False, True]
@@ -381,8 +378,7 @@ def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> Non
     for step in range(7, 17):
         shutil.rmtree(copy / f"checkpoints/step-{step:06d}")
     state = json.loads((copy / "checkpoints/step-000006/state.json").read_text())["stability"]
-    assert state["pace"]["paused"]
-    assert state["monitor"]["bad"] == 4
+    assert state["pace"]["smoothed"]
     done = train(copy, changes=RESTLESS)
     assert "goes on after step 6 of 16" in done.err
     for name in ("generator", "discriminator", "ema"):
