@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from srgan_dist.data.pack import pack
-from tests.conftest import Train, metrics, photo
+from tests.conftest import Train, metrics, options, photo
+from tests.ranks.faults import Ended, on_ranks, train_and_die
 
 STEPS = 14  # of 4 crops, more than two epochs of the tiny shards
 
@@ -65,22 +66,24 @@ def test_a_run_goes_on_with_another_number_of_ranks(train: Train, expected: list
     assert digests(tmp_path / "run") == expected
 
 
-def test_other_data_is_refused_unless_told(train: Train, tmp_path: Path) -> None:
+def test_other_data_is_refused_unless_told(shards: Path, tmp_path: Path) -> None:
+    def start(**changes: Any) -> Ended:
+        base = PIXELS | {"run.dir": tmp_path / "run", "data.train": shards, "train.steps": 2}
+        (done,) = on_ranks(train_and_die, options(base | changes), None)
+        assert "Traceback" not in done.err
+        return done
+
     (tmp_path / "images").mkdir()
     Image.fromarray(photo(96, 96, 7)).save(tmp_path / "images/a.png")
     pack(tmp_path / "images", tmp_path / "other", scale=4)
-    changes = PIXELS | {"train.steps": 1}
-    assert train(tmp_path / "run", changes=changes).code == 0
+    assert start(**{"train.steps": 1}).code == 0
     before = (tmp_path / "run/metrics.jsonl").read_text()
     for key, value in {"data.train": tmp_path / "other", "run.seed": 3, "data.patch_size": 40}.items():
-        more = changes | {"train.steps": 2, key: value}
-        done = train(tmp_path / "run", changes=more)
+        done = start(**{key: value})
         assert done.code == 2, done.err
-        assert f"go on all the same by --run.allow_changes={key}" in done.lines[-1]
-        assert "Traceback" not in done.err
+        assert f"go on all the same by --run.allow_changes={key}" in done.err.splitlines()[-1]
         assert (tmp_path / "run/metrics.jsonl").read_text() == before
-    done = train(tmp_path / "run", changes=changes | {"train.steps": 2, "run.seed": 3, "run.allow_changes": "run.seed"})
-    assert done.code == 0, done.err
+    assert start(**{"run.seed": 3, "run.allow_changes": "run.seed"}).code == 0
     assert len(metrics(tmp_path / "run")) == 2
     state = json.loads((tmp_path / "run/checkpoints/step-000002/state.json").read_text())
     assert state["origin"]["configuration"]["run"]["seed"] == 3
