@@ -26,7 +26,6 @@ SMALL: dict[str, Any] = {
     "loss.perceptual.weight": 0,
     "train.steps": STEPS,
     "checkpoint.every": 10,
-    "tracker.name": "wandb",
 }
 
 
@@ -216,10 +215,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def submit(cluster: Cluster, shards: Path) -> Submit:
     """Start a run of 2 nodes x 2 ranks by the shipped script: ``submit("name", "--sbatch-option", setting="x")``."""
 
-    def start(name: str, *arguments: str, **settings: str) -> Job:
+    def start(name: str, *arguments: str, tracker: str = "none", **settings: str) -> Job:
         run = cluster.folder / "runs" / name
         script = cluster.adapted(name, **({"doctor": "no"} | settings))
-        run_options = options(SMALL | {"run.dir": run, "data.train": shards})
+        run_options = options(SMALL | {"run.dir": run, "data.train": shards, "tracker.name": tracker})
         number = cluster.submit("--cpus-per-gpu=1", *arguments, script, *run_options)
         return Job(cluster, number, run)
 

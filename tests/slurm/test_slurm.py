@@ -34,7 +34,7 @@ def undisturbed(peaceful: Job) -> Path:
 def disturbed(submit: Submit, peaceful: Job) -> Job:
     """A run that each test below disturbs; each leaves it standing still in a new start."""
     assert peaceful.number
-    return submit("disturbed", max_requeues="5")
+    return submit("disturbed", tracker="wandb", max_requeues="5")
 
 
 def test_a_signal_before_the_trainer_can_catch_it_is_not_lost(disturbed: Job) -> None:
@@ -119,7 +119,7 @@ def digests(run: Path) -> list[str]:
 
 
 def test_after_all_that_the_run_is_the_undisturbed_one(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
-    last = submit("disturbed")
+    last = submit("disturbed", tracker="wandb")
     last.ended()
     assert digests(last.run) == digests(undisturbed)
     for key in ("g/total", "grad_norm/g", "learning_rate"):
@@ -147,7 +147,7 @@ def test_the_screen_shows_one_rank_as_plain_lines(peaceful: Job) -> None:
 
 
 def test_cancelled_stays_cancelled(submit: Submit) -> None:
-    job = submit("cancelled")
+    job = submit("cancelled", tracker="wandb")
     job.trains()
     job.cluster.call("scancel", job.number)
     job.ended("CANCELLED")
