@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return train(arguments[1:], prog="srgan-dist train")
     options, overrides = _parser().parse_known_args(arguments)
-    if overrides and options.command is not _doctor:
+    if overrides and options.command not in (_doctor, _plan, _bench_step):
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
 
+    plan = add("plan", _plan, "Which micro-batch fits into some memory, and what it costs. Takes train's options, too.")
+    plan.add_argument("--memory", required=True, metavar="SIZE", help="memory of a rank, such as 16GiB")
+    plan.add_argument("--ranks", type=int, default=1, metavar="N", help="processes in all (default: 1)")
+    plan.add_argument("--device", choices=("cpu", "cuda"), help="whose memory it is (default: cuda, if there is one)")
+
     doctor = add("doctor", _doctor, "Ask what would fail before the GPUs are paid for. Takes train's options, too.")
     doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
 
@@ -139,6 +144,12 @@ def _add_bench(commands: Any) -> None:
     loader.add_argument("--workers", type=int, metavar="N", help="most worker processes (default: one a core)")
     loader.add_argument("--seconds", type=float, default=3.0, help="for each way and number of workers (default: 3)")
     loader.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
+    text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
+    step = benches.add_parser("step", help=text, description=text, allow_abbrev=False)
+    step.set_defaults(command=_bench_step)
+    step.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each way (default: 5)")
+    step.add_argument("--ranks", type=int, default=1, metavar="N", help="also measure N processes (default: 1)")
+    step.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -189,6 +200,22 @@ def _fetch(options: argparse.Namespace) -> None:
     console.print(f"{perceptual.network}: weights are here")
 
 
+def _plan(options: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from srgan_dist.data.recipe import parse_bytes
+    from srgan_dist.plan import Device, make_plan, to_table
+    from srgan_dist.tracking import console
+
+    memory = parse_bytes(options.memory, name="--memory")
+    config = _config(options.overrides, prog="srgan-dist plan")
+    device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with console.status("plan"):
+        plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
+    Console().print(to_table(plan, memory=memory))
+
+
 def _doctor(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -216,9 +243,9 @@ def _bench_loader(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.bench.loader import Options, bench_loader, worker_counts
-    from srgan_dist.bench.measure import refuse_unwritable
+    from srgan_dist.bench.measure import refuse_unwritable, write_json
     from srgan_dist.bench.peers import Patches
-    from srgan_dist.bench.report import to_tables, write_json
+    from srgan_dist.bench.report import to_json, to_tables
     from srgan_dist.tracking import console
 
     if options.json:
@@ -235,4 +262,26 @@ def _bench_loader(options: argparse.Namespace) -> None:
         )
     Console().print(to_tables(report))
     if options.json:
-        write_json(options.json, report)
+        write_json(options.json, to_json(report))
+
+
+def _bench_step(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.measure import refuse_unwritable, write_json
+    from srgan_dist.bench.step import bench_step
+    from srgan_dist.bench.step_report import to_json, to_table
+    from srgan_dist.bench.step_ways import BASICSR_SHAPE, Options
+    from srgan_dist.tracking import console
+
+    if options.json:
+        refuse_unwritable(options.json)
+    given = options.overrides
+    config = _config(given, prog="srgan-dist bench step") if given else Config(**BASICSR_SHAPE)
+    with console.status("bench") as status:
+        report = bench_step(
+            Options(config=config, rounds=options.rounds, ranks=options.ranks), on_progress=status.update
+        )
+    Console().print(to_table(report))
+    if options.json:
+        write_json(options.json, to_json(report))

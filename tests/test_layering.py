@@ -49,8 +49,8 @@ FLOORS: dict[int, set[str]] = {
         "stability",
     },
     2: {"validate", "game", "trainer"},
-    3: {"build", "build_data", "build_networks"},
-    4: {"inference", "evaluate", "run", "doctor"},
+    3: {"build", "build_data", "build_networks", "footprint"},
+    4: {"inference", "evaluate", "run", "doctor", "plan"},
     5: {"bench"},
     6: {"cli", "cli_data"},
     7: {"demo", "__main__"},
@@ -90,14 +90,16 @@ SIDEWAYS = {
     ("trainer", "game"),
     ("build", "build_data"),
     ("build", "build_networks"),
+    ("footprint", "build_networks"),
     ("evaluate", "inference"),
     ("run", "inference"),
+    ("plan", "run"),
     ("cli", "cli_data"),
 }
 CONFIGS = {"config", "config_degradation", "config_optimizer", "config_stability"}
 OWNERS = {
     "wandb": {"tracking"},
-    "rich": {"tracking", "cli", "cli_data", "evaluate", "bench", "doctor"},
+    "rich": {"tracking", "cli", "cli_data", "evaluate", "plan", "bench", "doctor"},
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -138,6 +139,23 @@ def refuse_unwritable(path: Path) -> None:
     else:
         return
     raise UserError(f"--json is {path}, which cannot be written: {problem}")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write numbers to a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def verdict(reached: bool) -> str:
+    """Whether a target is reached, in a word."""
+    return "reached" if reached else "missed"
 
 
 def _cpu_name() -> str:

@@ -1,18 +1,15 @@
-"""The measurements of the loader as tables for people and as JSON for programs."""
+"""The measurements of the loader as tables for people and as numbers for programs."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 
 from srgan_dist.bench.loader import PNG, RAW, STREAM, Report, Row
-from srgan_dist.bench.measure import Spread, describe_machine, describe_versions
+from srgan_dist.bench.measure import Spread, describe_machine, describe_versions, verdict
 from srgan_dist.bench.startup import MOST_MIB, MOST_SECONDS, StartUp
-from srgan_dist.errors import UserError
 
 _TARGETS = {PNG: 40.0, STREAM: 10.0}  # of raw bytes, by CPU time
 _WAIT_TARGET = 1.0  # percent of a step
@@ -82,18 +79,6 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, report: Report) -> None:
-    """Write `to_json` to a file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(to_json(report), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
 def to_tables(report: Report) -> Group:
     """The rates, what they come to, and what is missing."""
     lines = [f"left out: {way}: {why}" for way, why in report.left_out.items()]
@@ -102,7 +87,7 @@ def to_tables(report: Report) -> Group:
         percent, step = report.wait.percent, report.wait.step_ms
         lines.append(
             f"a training step waits for its data {percent.median:.2f} % ({percent.low:.2f} to {percent.high:.2f}) of "
-            f"{step.median:.0f} ms; at most {_WAIT_TARGET:g} %: {_verdict(percent.median < _WAIT_TARGET)}"
+            f"{step.median:.0f} ms; at most {_WAIT_TARGET:g} %: {verdict(percent.median < _WAIT_TARGET)}"
         )
     return Group(_rates(report), _ratios(report), *lines)
 
@@ -135,7 +120,7 @@ def _ratios(report: Report) -> Table:
     for column in ("per core", "by the clock", "target per core"):
         table.add_column(column, justify="right")
     for ratio in ratios(report.rows):
-        target = f"{ratio.target:g}: {_verdict(ratio.core >= ratio.target)}" if ratio.target else ""
+        target = f"{ratio.target:g}: {verdict(ratio.core >= ratio.target)}" if ratio.target else ""
         table.add_row(ratio.batches, ratio.peer, f"{ratio.core:.1f}", f"{ratio.wall:.1f}", target)
     return table
 
@@ -150,8 +135,4 @@ def _start_line(start: StartUp) -> str:
 
 
 def _against(told: str, value: float, most: float | None) -> str:
-    return told if most is None else f"{told} (at most {most:g}: {_verdict(value <= most)})"
-
-
-def _verdict(reached: bool) -> str:
-    return "reached" if reached else "missed"
+    return told if most is None else f"{told} (at most {most:g}: {verdict(value <= most)})"

@@ -60,9 +60,12 @@ class FeatureNetwork(nn.Module):
         Args:
             dtype: autocast's, or float32 where there is none; the results are the same, bit for bit.
         """
+        if dtype == torch.float32:
+            return
         for module in self.modules():
-            if dtype != torch.float32 and isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.to(dtype)
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                for name, weights in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, nn.Parameter(weights.to(dtype), requires_grad=False))
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: ARG002
         """Stay in eval mode whatever the parent asks for, so that no forward changes a statistic.

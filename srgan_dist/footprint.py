@@ -1,0 +1,284 @@
+"""How much memory an update takes, found out without taking it: it runs on tensors that have only a shape."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from srgan_dist.build_networks import build_discriminator, build_features, build_generator
+from srgan_dist.config import Config
+from srgan_dist.data.loader import Pair
+from srgan_dist.game import Game, Rules
+from srgan_dist.models.features import FeatureNetwork
+from srgan_dist.objective import Objective
+from srgan_dist.runtime import Runtime
+
+Recompute = Literal["none", "perceptual", "generator", "both"]
+RECOMPUTE: tuple[Recompute, ...] = ("none", "perceptual", "generator", "both")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+# What a process takes besides tensors while it computes on a CPU: oneDNN works on copies of what it convolves, and the
+# allocator keeps holes. Fitted to the measured peaks of the shipped recipes.
+_COPIES, _HOLES = 6, 40 * 2**20
+# CUDA's context and cuDNN's workspaces.
+_GPU_LIBRARIES = 768 * 2**20
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one rank needs.
+
+    Attributes:
+        peak: Most bytes of tensors at a time: weights, gradients, moments, the average, the window, activations.
+        largest: Bytes of the largest activation.
+        saved: Bytes of what a checkpoint holds.
+    """
+
+    peak: int
+    largest: int
+    saved: int
+
+    def in_ram(self, base: int) -> int:
+        """Resident bytes of a process that trains on a CPU.
+
+        Args:
+            base: Resident bytes before its networks were built.
+        """
+        copy_that_is_written = self.saved
+        return base + self.peak + _COPIES * self.largest + _HOLES + copy_that_is_written
+
+    def on_gpu(self) -> int:
+        """Bytes on a GPU; an estimate."""
+        return self.peak + _COPIES * self.largest + _GPU_LIBRARIES
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the memory of all tensors that are made within, as long as they live.
+
+    Args:
+        batch: Images in a tensor of activations.
+
+    Attributes:
+        now: Bytes that are held.
+        peak: Most bytes that were held at a time.
+        largest: Bytes of the largest tensor of activations.
+    """
+
+    def __init__(self, batch: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
+        self.largest: int = 0
+        self._batch = batch
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._add(value)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            if tensor.dim() == 4 and len(tensor) == self._batch:
+                self.largest = max(self.largest, storage.nbytes())
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._known.pop(key)
+
+
+def peak_bytes(action: Callable[[], object]) -> int:
+    """Run something on tensors without memory.
+
+    Args:
+        action: Makes all its tensors itself, and reads no value.
+
+    Returns:
+        Most bytes of tensors that it would have held at a time.
+    """
+    live = LiveBytes()
+    with _without_memory(), live:
+        action()
+    return live.peak
+
+
+def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recompute: Recompute) -> Footprint:
+    """Run an update of each network on tensors without memory, as a configuration has it.
+
+    Args:
+        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
+        micro_batch: Crops in one forward.
+        num_micro_batches: Micro-batches of one rank in a window.
+        recompute: As ``train.recompute``.
+
+    Returns:
+        What one rank needs. It takes a second or a few.
+    """
+    live = LiveBytes(micro_batch)
+    with _without_memory(), live:
+        rehearsal = _Rehearsal(config, recompute)
+        saved = live.now
+        rehearsal.add_features()
+        # The second micro-batch meets the gradients of the first; further ones only add their images.
+        window = [rehearsal.pair(micro_batch) for _ in range(min(num_micro_batches, 2))]
+        rehearsal.run(window)
+        images = sum(image.nbytes for image in (*window[0], window[0].hr))  # LR, HR, and SR of its size
+        peak = live.peak + images * (num_micro_batches - len(window))
+        return Footprint(peak=peak, largest=live.largest, saved=saved)
+
+
+def operations(config: Config, *, recompute: Recompute) -> int:
+    """Count the floating-point operations that one crop costs: its share of an update of each network.
+
+    Args:
+        config: The configuration.
+        recompute: As ``train.recompute``.
+
+    Returns:
+        Those of ``g_per_d`` updates of the generator and one of the discriminator.
+    """
+    with _without_memory():
+        rehearsal = _Rehearsal(config, recompute)
+        rehearsal.add_features()
+        with FlopCounterMode(display=False) as of_generator:
+            game = rehearsal.update_generator([rehearsal.pair(1)])
+        with FlopCounterMode(display=False) as of_discriminator:
+            if game:
+                rehearsal.update_discriminator(game)
+    g_per_d = config.train.g_per_d if isinstance(config.train.g_per_d, int) else 1
+    return int(g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops())
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """All tensors that are made within have a shape and nothing else."""
+    log = logging.getLogger(FeatureNetwork.__module__)
+    level = log.level
+    log.setLevel(logging.ERROR)  # that weights without values are untrained goes without saying
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        log.setLevel(level)
+
+
+class _InAutocast(nn.Module):
+    """A network as it is when Accelerate has prepared it."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, images: Tensor) -> Any:
+        with torch.autocast("cpu", self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            output = self.network(images)
+        return output.float() if isinstance(output, Tensor) and self.dtype else output
+
+
+class _Alone:
+    """The only rank."""
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        return value
+
+
+class _Rehearsal:
+    """The trainer's updates without data, logs and other ranks."""
+
+    def __init__(self, config: Config, recompute: Recompute) -> None:
+        self.config, self.recompute = config, recompute
+        self.dtype = _AUTOCAST.get(config.train.precision)
+        self.generator, self.generator_optimizer = self._learner(self._new_generator())
+        self.average = self._new_generator()
+        self.discriminator: nn.Module | None = None
+        if config.adversarial_steps:
+            discriminator = build_discriminator(config.discriminator).eval()
+            self.discriminator, self.discriminator_optimizer = self._learner(discriminator)
+        self.features: nn.Module | None = None
+
+    def add_features(self) -> None:
+        perceptual = self.config.loss.perceptual
+        if perceptual.weight and self.discriminator:
+            untrained = perceptual.model_copy(update={"weights": "random"})
+            network = build_features(untrained, recompute=self.recompute in ("perceptual", "both"))
+            network.compute_in(self.dtype or torch.float32)
+            self.features = _InAutocast(network, self.dtype)
+
+    def _new_generator(self) -> nn.Module:
+        twice = self.recompute in ("generator", "both")
+        return build_generator(self.config.generator, scale=self.config.data.scale, recompute=twice)
+
+    def _learner(self, network: nn.Module) -> tuple[nn.Module, AdamW]:
+        optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # makes its moments
+        return _InAutocast(network, self.dtype), optimizer
+
+    def pair(self, size: int) -> Pair:
+        patch, scale = self.config.data.patch_size, self.config.data.scale
+        lr, hr = (torch.zeros(size, 3, side, side) for side in (patch // scale, patch))
+        return Pair(lr=lr, hr=hr, key=torch.zeros(size, dtype=torch.int64))
+
+    def run(self, window: Sequence[Pair]) -> None:
+        game = self.update_generator(window)
+        if game:
+            self.update_discriminator(game)
+
+    def update_generator(self, window: Sequence[Pair]) -> Game | None:
+        loss = self.config.loss
+        objective = Objective(
+            pixel=loss.pixel.kind,
+            pixel_weight=loss.pixel.weight,
+            features=self.features,
+            perceptual=loss.perceptual.criterion,
+            perceptual_weight=loss.perceptual.weight,
+        )
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        game = None
+        if self.discriminator:
+            self.discriminator.requires_grad_(False)
+            adversarial = loss.adversarial
+            rules = Rules(adversarial.kind, adversarial.weight, r1_weight=adversarial.r1_weight)
+            game = Game(rules, self.discriminator, window, runtime=cast("Runtime", _Alone()))
+            game.foresee(self.generator)
+        for index, pair in enumerate(window):
+            sr = self.generator(pair.lr)
+            terms = objective.content(sr, pair.hr) if game else objective.pretraining(sr, pair.hr)
+            if game:
+                terms["g/adversarial"] = game.generator_loss(sr, index)
+            self._backward(torch.stack(list(terms.values())).sum())
+        self.generator_optimizer.step()
+        return game
+
+    def update_discriminator(self, game: Game) -> None:
+        assert self.discriminator
+        self.discriminator.requires_grad_(True)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        for half in game.halves():
+            self._backward(game.discriminator_terms(half, self.discriminator, r1_is_due=True)["d/loss"])
+        self.discriminator_optimizer.step()
+
+    @staticmethod
+    def _backward(loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
