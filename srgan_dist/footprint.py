@@ -30,11 +30,10 @@ RECOMPUTE: tuple[Recompute, ...] = ("none", "perceptual", "generator", "both")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-# What a process takes besides tensors while it computes on a CPU: oneDNN works on copies of what it convolves, and the
-# allocator keeps holes. Fitted to the measured peaks of the shipped recipes.
-_COPIES, _HOLES = 6, 40 * 2**20
-# CUDA's context and cuDNN's workspaces.
-_GPU_LIBRARIES = 768 * 2**20
+# What oneDNN's copies and the allocator's holes take, as measured: 60 to 250 MiB over the shipped recipes.
+_LIBRARIES = 150 * 2**20
+# CUDA's context and cuDNN's workspaces; an estimate.
+_GPU_LIBRARIES = 1024 * 2**20
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,10 @@ class Footprint:
 
     Attributes:
         peak: Most bytes of tensors at a time: weights, gradients, moments, the average, the window, activations.
-        largest: Bytes of the largest activation.
-        saved: Bytes of what a checkpoint holds.
+        saved: Bytes of what a checkpoint holds; on a CPU a copy of it is there while it is being written.
     """
 
     peak: int
-    largest: int
     saved: int
 
     def in_ram(self, base: int) -> int:
@@ -57,32 +54,25 @@ class Footprint:
         Args:
             base: Resident bytes before its networks were built.
         """
-        copy_that_is_written = self.saved
-        return base + self.peak + _COPIES * self.largest + _HOLES + copy_that_is_written
+        return base + self.peak + _LIBRARIES + self.saved
 
     def on_gpu(self) -> int:
         """Bytes on a GPU; an estimate."""
-        return self.peak + _COPIES * self.largest + _GPU_LIBRARIES
+        return self.peak + _GPU_LIBRARIES
 
 
 class LiveBytes(TorchDispatchMode):
     """Adds up the memory of all tensors that are made within, as long as they live.
 
-    Args:
-        batch: Images in a tensor of activations.
-
     Attributes:
         now: Bytes that are held.
         peak: Most bytes that were held at a time.
-        largest: Bytes of the largest tensor of activations.
     """
 
-    def __init__(self, batch: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
-        self.largest: int = 0
-        self._batch = batch
         self._known: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -99,8 +89,6 @@ class LiveBytes(TorchDispatchMode):
             self._known[key] = storage.nbytes()
             self.now += storage.nbytes()
             self.peak = max(self.peak, self.now)
-            if tensor.dim() == 4 and len(tensor) == self._batch:
-                self.largest = max(self.largest, storage.nbytes())
             weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:
@@ -134,17 +122,17 @@ def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recom
     Returns:
         What one rank needs. It takes a second or a few.
     """
-    live = LiveBytes(micro_batch)
+    live = LiveBytes()
     with _without_memory(), live:
         rehearsal = _Rehearsal(config, recompute)
-        saved = live.now
+        saved = live.now - rehearsal.gradient_bytes()
         rehearsal.add_features()
         # The second micro-batch meets the gradients of the first; further ones only add their images.
         window = [rehearsal.pair(micro_batch) for _ in range(min(num_micro_batches, 2))]
         rehearsal.run(window)
         images = sum(image.nbytes for image in (*window[0], window[0].hr))  # LR, HR, and SR of its size
         peak = live.peak + images * (num_micro_batches - len(window))
-        return Footprint(peak=peak, largest=live.largest, saved=saved)
+        return Footprint(peak=peak, saved=saved)
 
 
 def operations(config: Config, *, recompute: Recompute) -> int:
@@ -234,6 +222,11 @@ class _Rehearsal:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()  # makes its moments
         return _InAutocast(network, self.dtype), optimizer
+
+    def gradient_bytes(self) -> int:
+        learnt = [network for network in (self.generator, self.discriminator) if network]
+        gradients = [parameter.grad for network in learnt for parameter in network.parameters()]
+        return sum(gradient.nbytes for gradient in gradients if gradient is not None)
 
     def pair(self, size: int) -> Pair:
         patch, scale = self.config.data.patch_size, self.config.data.scale
