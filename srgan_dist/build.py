@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from srgan_dist.config import (
 )
 from srgan_dist.config_optimizer import ScheduleConfig
 from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
+from srgan_dist.footprint import largest_micro_batch, process_bytes
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
@@ -38,6 +40,10 @@ from srgan_dist.tracking import Journal
 from srgan_dist.trainer import Trainer
 from srgan_dist.validate import Validator
 from srgan_dist.weights import initialise
+
+log = logging.getLogger("srgan_dist")
+
+_OF_FREE_RAM = 0.9  # predictions are not exact, and others grow, too
 
 
 def build_objective(config: Config, features: Features | None) -> Objective:
@@ -149,9 +155,7 @@ def build_trainer(
     Raises:
         UserError: The configuration does not fit the data, the ranks or the checkpoint.
     """
-    size = micro_batch_size(config.data, world_size=runtime.world_size)
-    share = config.data.batch_size // runtime.world_size
-    micro_batch = MicroBatch(size, share=share, runtime=runtime)
+    micro_batch = _micro_batch(config, runtime)
     shards = build_shards(config.data)
     degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
     if position:
@@ -196,6 +200,20 @@ def build_trainer(
         folder=config.run.dir,
         signals=signals,
     )
+
+
+def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
+    size = micro_batch_size(config.data, world_size=runtime.world_size)
+    share = config.data.batch_size // runtime.world_size
+    # A GPU tells when its memory is full, and halves; on a CPU the kernel kills, so it is foreseen.
+    if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
+        memory = int(_OF_FREE_RAM * runtime.free_memory()) + process_bytes()
+        recompute = config.train.recompute
+        found = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device="cpu")
+        size = min(runtime.collect(max(found, 1)))
+        if not found:
+            log.warning("memory may not be enough for one crop at a time: srgan-dist plan tells what is needed")
+    return MicroBatch(size, share=share, runtime=runtime)
 
 
 def _intervals(config: Config) -> Intervals:

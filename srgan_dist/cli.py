@@ -149,6 +149,7 @@ def _add_bench(commands: Any) -> None:
     step.set_defaults(command=_bench_step)
     step.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each way (default: 5)")
     step.add_argument("--ranks", type=int, default=1, metavar="N", help="also measure N processes (default: 1)")
+    step.add_argument("--only", action="append", default=[], metavar="WAY", help="a way of the table (repeatable)")
     step.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 
@@ -205,7 +206,8 @@ def _plan(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.data.recipe import parse_bytes
-    from srgan_dist.plan import Device, make_plan, to_table
+    from srgan_dist.footprint import Device
+    from srgan_dist.plan import make_plan, to_table
     from srgan_dist.tracking import console
 
     memory = parse_bytes(options.memory, name="--memory")
@@ -279,9 +281,8 @@ def _bench_step(options: argparse.Namespace) -> None:
     given = options.overrides
     config = _config(given, prog="srgan-dist bench step") if given else Config(**BASICSR_SHAPE)
     with console.status("bench") as status:
-        report = bench_step(
-            Options(config=config, rounds=options.rounds, ranks=options.ranks), on_progress=status.update
-        )
+        chosen = Options(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
+        report = bench_step(chosen, on_progress=status.update)
     Console().print(to_table(report))
     if options.json:
         write_json(options.json, to_json(report))

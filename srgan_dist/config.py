@@ -93,7 +93,7 @@ class DataConfig(Section):
     """Crops in one generator update, over all ranks; a multiple of data.micro_batch x ranks."""
     micro_batch: CountOrAuto | None = None
     """Crops in one forward on one rank; their gradients add up to data.batch_size. None: the rank's whole share; auto:
-    as many as fit, fewer when a rank runs out of memory."""
+    as many as fit: foreseen on a CPU, and halved whenever a rank runs out of memory."""
     workers: NonNegativeInt | None = None
     """Loader processes per rank; 0 reads in the training process. None: 2 with a GPU, 0 on a CPU."""
 

@@ -19,7 +19,9 @@ from srgan_dist.build_networks import build_discriminator, build_features, build
 from srgan_dist.config import Config
 from srgan_dist.data.check import check_shards
 from srgan_dist.data.check_report import Finding
+from srgan_dist.data.loader import rank_share
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.footprint import Device, predict_bytes, process_bytes
 from srgan_dist.models.pretrained import vgg19_file
 from srgan_dist.runtime import Runtime
 from srgan_dist.tracking import wandb_mode
@@ -29,6 +31,7 @@ Verdict = Literal["ok", "warn", "fail"]
 _SAMPLES = 4  # of each shard, whose pixels are looked at
 _SKEW = 2.0  # seconds between two nodes' clocks: logs and W&B's time axis are wrong by that much
 _SPARE_FILES = 256  # beside the shards: libraries, sockets, workers' pipes
+_INEXACT = 0.15  # a prediction of memory may be off by as much
 _REDUCE_SECONDS = 2.0
 _REDUCE_BYTES = 16 << 20  # about the generator's gradient
 
@@ -62,6 +65,7 @@ def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
     if config:
         questions |= {
             "window": lambda: _window(config, runtime),
+            "memory": lambda: _memory(config, runtime),
             "shards": lambda: _shards(config, runtime),
             "disk": lambda: _disk(config),
             "perceptual": lambda: _perceptual(config),
@@ -127,6 +131,19 @@ def _window(config: Config, runtime: Runtime) -> Iterator[Answer]:
     share = config.data.batch_size // runtime.world_size
     text = f"{config.data.batch_size} crops = {size} x {share // size} micro-batches x {runtime.world_size} ranks"
     yield Answer("window", "ok", text)
+
+
+def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
+    share = rank_share(batch_size=config.data.batch_size, world_size=runtime.world_size)
+    given = config.data.micro_batch
+    size = given if isinstance(given, int) else 1 if given == "auto" else share
+    device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
+    need = predict_bytes(config, micro_batch=size, share=share, recompute=config.train.recompute, device=device)
+    room = runtime.free_memory() + (process_bytes() if device == "cpu" else 0)
+    ratio, crops = need / room, "1 crop" if size == 1 else f"{size} crops"
+    text = f"{need / 2**30:.1f} GiB for {crops} at a time, as predicted, {room / 2**30:.1f} GiB free"
+    verdict: Verdict = "ok" if ratio < 1 - _INEXACT else "warn" if ratio < 1 + _INEXACT else "fail"
+    yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan tells what fits")
 
 
 def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,6 +27,7 @@ from srgan_dist.objective import Objective
 from srgan_dist.runtime import Runtime
 
 Recompute = Literal["none", "perceptual", "generator", "both"]
+Device = Literal["cpu", "cuda"]
 RECOMPUTE: tuple[Recompute, ...] = ("none", "perceptual", "generator", "both")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +40,7 @@ _GPU_LIBRARIES = 1024 * 2**20
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one rank needs.
+    """What the tensors of one rank need.
 
     Attributes:
         peak: Most bytes of tensors at a time: weights, gradients, moments, the average, the window, activations.
@@ -47,18 +49,6 @@ class Footprint:
 
     peak: int
     saved: int
-
-    def in_ram(self, base: int) -> int:
-        """Resident bytes of a process that trains on a CPU.
-
-        Args:
-            base: Resident bytes before its networks were built.
-        """
-        return base + self.peak + _LIBRARIES + self.saved
-
-    def on_gpu(self) -> int:
-        """Bytes on a GPU; an estimate."""
-        return self.peak + _GPU_LIBRARIES
 
 
 class LiveBytes(TorchDispatchMode):
@@ -133,6 +123,51 @@ def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recom
         images = sum(image.nbytes for image in (*window[0], window[0].hr))  # LR, HR, and SR of its size
         peak = live.peak + images * (num_micro_batches - len(window))
         return Footprint(peak=peak, saved=saved)
+
+
+def predict_bytes(config: Config, *, micro_batch: int, share: int, recompute: Recompute, device: Device) -> int:
+    """Predict the most memory that a rank of a training takes.
+
+    Args:
+        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
+        micro_batch: Crops in one forward on one rank.
+        share: Crops of a rank in a window.
+        recompute: As ``train.recompute``.
+        device: Where the networks are.
+
+    Returns:
+        Resident bytes on a CPU, which begin with those of this process; bytes of the GPU on a GPU, an estimate.
+    """
+    found = footprint(config, micro_batch=micro_batch, num_micro_batches=share // micro_batch, recompute=recompute)
+    if device == "cuda":
+        return found.peak + _GPU_LIBRARIES
+    return process_bytes() + found.peak + found.saved + _LIBRARIES
+
+
+def largest_micro_batch(config: Config, *, share: int, recompute: Recompute, memory: int, device: Device) -> int:
+    """Find the largest micro-batch that fits, as `predict_bytes` has it.
+
+    Args:
+        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
+        share: Crops of a rank in a window; a micro-batch divides it.
+        recompute: As ``train.recompute``.
+        memory: Bytes of a rank.
+        device: Where the networks are.
+
+    Returns:
+        Crops in one forward; 0 where not even one fits.
+    """
+    for size in range(share, 0, -1):
+        if share % size == 0:
+            need = predict_bytes(config, micro_batch=size, share=share, recompute=recompute, device=device)
+            if need <= memory:
+                return size
+    return 0
+
+
+def process_bytes() -> int:
+    """Resident bytes of this process."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def operations(config: Config, *, recompute: Recompute) -> int:

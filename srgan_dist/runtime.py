@@ -26,6 +26,7 @@ from srgan_dist.collectives import SumOverRanks
 from srgan_dist.compiler import prepare_compiler
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.launched import ranks_asked_for
+from srgan_dist.ram import available_ram
 
 T = TypeVar("T")
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -311,6 +312,12 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    def free_memory(self) -> int:
+        """Bytes that this rank may still take: of its GPU, or its part of its node's RAM."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return available_ram() // self.local_world_size
 
     def describe(self) -> str:
         """One line: device, ranks, threads, precision."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -32,11 +33,31 @@ def test_a_sound_run_is_ok(shards: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     found = answers(tmp_path / "run")
     assert {name for name, answer in found.items() if answer["verdict"] == "fail"} == set()
-    assert {"versions", "devices", "window", "shards", "files", "pixels", "run.dir", "space", "perceptual"} <= set(
-        found
-    )
+    assert {
+        "versions",
+        "devices",
+        "window",
+        "memory",
+        "shards",
+        "files",
+        "pixels",
+        "run.dir",
+        "space",
+        "perceptual",
+    } <= set(found)
     assert found["window"]["text"] == "4 crops = 4 x 1 micro-batches x 1 ranks"
     assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_fails(shards: Path, tmp_path: Path) -> None:
+    done = ask(shards, tmp_path / "run", "--data.batch_size=100000", "--data.micro_batch=50000")
+    assert done.code == 1
+    told = answers(tmp_path / "run")["memory"]
+    assert told["verdict"] == "fail"
+    assert re.fullmatch(
+        r"[\d.]+ GiB for 50000 crops at a time, as predicted, [\d.]+ GiB free: srgan-dist plan tells what fits",
+        told["text"],
+    )
 
 
 @pytest.mark.slow

@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from srgan_dist.config import Config, TrainConfig
-from srgan_dist.footprint import LiveBytes, footprint, operations, peak_bytes
-from srgan_dist.plan import largest_micro_batch, make_plan, predict_peak_bytes
+from srgan_dist.footprint import (
+    LiveBytes,
+    footprint,
+    largest_micro_batch,
+    operations,
+    peak_bytes,
+    predict_bytes,
+)
+from srgan_dist.plan import make_plan
 from tests.conftest import call, cli, metrics
 
 SMALL: dict[str, Any] = {
@@ -89,8 +96,8 @@ def test_what_is_computed_twice_is_counted_twice() -> None:
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     made = config()
-    shared: dict[str, Any] = {"share": 4, "recompute": "none", "device": "cpu", "base": 0}
-    one, two, four = (predict_peak_bytes(made, micro_batch=size, **shared) for size in (1, 2, 4))
+    shared: dict[str, Any] = {"share": 4, "recompute": "none", "device": "cuda"}
+    one, two, four = (predict_bytes(made, micro_batch=size, **shared) for size in (1, 2, 4))
     assert one < two < four
     assert largest_micro_batch(made, memory=two, **shared) == 2
     assert largest_micro_batch(made, memory=two - 1, **shared) == 1

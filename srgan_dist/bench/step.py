@@ -39,19 +39,20 @@ def bench_step(options: Options, *, on_progress: Callable[[str], None]) -> StepR
         on_progress: called with what is being done.
 
     Raises:
-        UserError: a number is out of range.
+        UserError: a number is out of range, or a way is not known.
         Failure: BasicSR's step, to which all others are compared, does not run.
     """
     for name in ("rounds", "ranks"):
         if (number := getattr(options, name)) < 1:
             raise UserError(f"--{name} is {number}, allowed are whole numbers from 1")
+    chosen = ways(options.config, ranks=options.ranks, only=options.only)
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="srgan-dist-bench-") as name:
         bench = _Bench(Path(name), options)
         on_progress("shards")
         bench.make_shards()
-        reference, *others = ways(options.config, ranks=options.ranks)
+        reference, *others = chosen
         with bench.process(reference) as peer:
             on_progress(reference.name)
             peer.warm_up()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from srgan_dist.bench.measure import Spread
 from srgan_dist.bench.step_child import BASICSR, NOTEBOOK, OURS
 from srgan_dist.config import Config
+from srgan_dist.errors import UserError
 
 BASICSR_STEP, NOTEBOOK_STEP, CONFIGURED = "BasicSR's step", "the notebook's step", "as configured"
 
@@ -69,11 +70,13 @@ class Options:
         config: the configuration of which one thing at a time is changed.
         rounds: measurements of each way, in turns with BasicSR's step.
         ranks: processes of one of the ways, beside one.
+        only: names of the ways to measure beside BasicSR's, empty for all.
     """
 
     config: Config
     rounds: int
     ranks: int
+    only: Sequence[str] = ()
 
     @property
     def is_basicsrs(self) -> bool:
@@ -106,8 +109,26 @@ class StepReport:
         return next((row for row in self.rows if row.way.name == name), None)
 
 
-def ways(config: Config, *, ranks: int) -> list[Way]:
-    """The configuration as it is, one thing changed at a time, and the peers."""
+def ways(config: Config, *, ranks: int, only: Sequence[str] = ()) -> list[Way]:
+    """BasicSR's step, with which the others are compared, the notebook's, the configuration, and it with one change.
+
+    Args:
+        config: the configuration.
+        ranks: processes of the last way; 1 leaves it out.
+        only: names of those wanted; empty for all.
+
+    Raises:
+        UserError: a name is not among them.
+    """
+    reference, *others = _all_ways(config, ranks=ranks)
+    names = [way.name for way in others]
+    for name in only:
+        if name not in names:
+            raise UserError(f"--only is {name!r}, allowed here are {', '.join(names)}")
+    return [reference, *(way for way in others if not only or way.name in only)]
+
+
+def _all_ways(config: Config, *, ranks: int) -> list[Way]:
     share, micro_batch = config.data.batch_size, config.data.micro_batch
     sizes = [size for size in (share, share // 2, share // 4) if size and share % size == 0]
     found = [Way(BASICSR_STEP, BASICSR), Way(NOTEBOOK_STEP, NOTEBOOK), Way(CONFIGURED, OURS)]
