@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, Finished, Train, metrics, options, run
+from srgan_dist.configfile import load_config
+from srgan_dist.footprint import Recompute, predict_bytes
+from tests.conftest import ROOT, Finished, Train, cli, metrics, options, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -79,6 +82,42 @@ def test_a_full_gpu_halves_the_micro_batch(shards: Path, tmp_path: Path) -> None
     assert "out of memory" in done.err
     assert "goes on with a window of 64" in done.err
     finite(tmp_path / "run")
+
+
+def test_compiled_networks_learn_the_same(train: Train, tmp_path: Path) -> None:
+    for name, compiled in (("eager", False), ("compiled", True)):
+        changes = {"train.compile": compiled, "train.steps": 3, "train.pretrain_steps": 1, "data.micro_batch": 2}
+        done = train(tmp_path / name, changes=changes)
+        assert done.code == 0, done.err
+    one, other = (metrics(tmp_path / name)[-1] for name in ("eager", "compiled"))
+    assert other["g/total"] == pytest.approx(one["g/total"], rel=0.01)
+    weights = [load_file(tmp_path / name / "weights/generator.safetensors") for name in ("eager", "compiled")]
+    assert weights[0].keys() == weights[1].keys()
+
+
+LARGE = {"data.patch_size": 128, "data.batch_size": 16, "loss.perceptual.weights": "random", "train.pretrain_steps": 0}
+
+
+@pytest.mark.parametrize("recompute", ["none", "both"])
+def test_a_plan_is_enough_and_not_twice_too_much(shards: Path, tmp_path: Path, recompute: Recompute) -> None:
+    changes = LARGE | {"run.dir": tmp_path / "run", "data.train": shards, "train.recompute": recompute}
+    changes |= {"generator.channels": 64, "generator.blocks": 16, "discriminator.channels": 64, "train.steps": 3}
+    changes |= {"loss.perceptual.weight": 1.0}
+    done = run(sys.executable, "train.py", *options(changes))
+    assert done.code == 0, done.err
+    config = load_config(None, options(changes))
+    predicted = predict_bytes(config, micro_batch=16, share=16, recompute=recompute, device="cuda") / 2**30
+    assert 0.5 * predicted < finite(tmp_path / "run")[-1]["perf/memory_gib"] < predicted
+
+
+def test_faster_than_basicsrs_step(tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    done = cli("bench", "step", "--rounds=3", "--only=as configured", "--only=bf16", "--json", file, timeout=600)
+    assert done.code == 0, done.err
+    content = json.loads(file.read_text())
+    rows = {row["way"]: row for row in content["rows"]}
+    assert rows["as configured"]["speed_up"]["median"] > 1
+    assert rows["bf16"]["speed_up"]["median"] > rows["as configured"]["speed_up"]["median"]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
