@@ -26,7 +26,6 @@ from srgan_dist.config import (
 )
 from srgan_dist.config_optimizer import ScheduleConfig
 from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
-from srgan_dist.footprint import largest_micro_batch, process_bytes
 from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
@@ -207,6 +206,8 @@ def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     share = config.data.batch_size // runtime.world_size
     # A GPU tells when its memory is full, and halves; on a CPU the kernel kills, so it is foreseen.
     if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
+        from srgan_dist.footprint import largest_micro_batch, process_bytes  # half a second that others can do without
+
         memory = int(_OF_FREE_RAM * runtime.free_memory()) + process_bytes()
         recompute = config.train.recompute
         found = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device="cpu")
