@@ -15,8 +15,9 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
 
+# Two at a time: each process has one thread, and half of the tests are alone with it.
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Needs root; installs Debian's packages of Slurm where they are missing.
 test-slurm: setup
