@@ -1,4 +1,4 @@
-"""The measurements of a training step as a table for people and as numbers for programs."""
+"""The measurements of a training step as tables for people and as numbers for programs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from rich.console import Group
 from rich.table import Table
 
 from srgan_dist.bench.measure import describe_machine, describe_versions, verdict
-from srgan_dist.bench.step_ways import CONFIGURED, NOTEBOOK_STEP, Row, StepReport
-from srgan_dist.bench.timeline import PARTS
+from srgan_dist.bench.step_ways import CONFIGURED, NOTEBOOK_STEP, StepReport
+from srgan_dist.bench.timeline import COMMUNICATION, DISCRIMINATOR, GENERATOR, PARTS
 
 # Times BasicSR's step, of the networks of its own recipe.
 _SPEED_UPS = {"fp32": 1.15, "bf16": 2.2}
 _NOTEBOOK_COST = 0.75
+_SHORT = {GENERATOR: "G", DISCRIMINATOR: "D", COMMUNICATION: "comm."}
 
 
 class Target(NamedTuple):
@@ -76,39 +77,44 @@ def to_json(report: StepReport) -> dict[str, Any]:
 
 
 def to_table(report: StepReport) -> Group:
-    """The ways, what they come to, and what is missing."""
+    """The ways, what they come to, where their time goes, and what is missing."""
     lines = [f"{target.text}: {target.value:.2f}, {verdict(target.reached)}" for target in targets(report)]
     lines += [f"left out: {way}: {why}" for way, why in report.left_out.items()]
-    return Group(_table(report), *lines)
+    return Group(_speeds(report), _parts(report), *lines)
 
 
-def _table(report: StepReport) -> Table:
+def _speeds(report: StepReport) -> Table:
     machine, data, train = describe_machine(), report.options.config.data, report.options.config.train
     device = machine["gpu"] or f"{machine['cores']} cores ({machine['cpu']})"
     table = Table(
-        title=f"{device}, {data.batch_size} crops of {data.patch_size} x{data.scale}, {train.g_per_d}:1\n"
-        "one generator update with its share of the discriminator's; parts in percent of it",
+        title=f"{device}\none update of the generator on {data.batch_size} crops of {data.patch_size} x{data.scale}, "
+        f"with its share of the discriminator's, {train.g_per_d}:1",
         title_justify="left",
     )
-    table.add_column("way")
-    for column in ("ms", "+-", "images/s", "of BasicSR's speed", "peak GiB", *PARTS):
+    table.add_column("way", no_wrap=True)
+    for column in ("ms", "+-", "images/s", "x BasicSR", "peak GiB"):
         table.add_column(column, justify="right")
     for row in report.rows:
-        table.add_row(*_cells(row, data.batch_size))
+        seconds = row.seconds
+        table.add_row(
+            row.way.name if row.crops == data.batch_size else f"{row.way.name} ({row.crops} at a time)",
+            f"{1000 * seconds.median:,.0f}",
+            f"{50 * (seconds.high - seconds.low) / seconds.median:.0f} %",
+            f"{row.images_per_second:.2f}",
+            f"{row.speed_up.median:.2f}" if row.speed_up else "1",
+            f"{row.peak_gib:.2f}",
+        )
         if row.way.name in (NOTEBOOK_STEP, CONFIGURED):
             table.add_section()
     return table
 
 
-def _cells(row: Row, batch_size: int) -> list[str]:
-    seconds = row.seconds
-    name = row.way.name if row.crops == batch_size else f"{row.way.name} ({row.crops} at a time)"
-    return [
-        name,
-        f"{1000 * seconds.median:,.0f}",
-        f"{50 * (seconds.high - seconds.low) / seconds.median:.0f} %",
-        f"{row.images_per_second:.2f}",
-        f"{row.speed_up.median:.2f}" if row.speed_up else "1",
-        f"{row.peak_gib:.2f}",
-        *(f"{100 * row.parts[part]:.0f}" if row.parts else "" for part in PARTS),
-    ]
+def _parts(report: StepReport) -> Table:
+    table = Table(title="where the time goes, percent", title_justify="left")
+    table.add_column("way", no_wrap=True)
+    for part in PARTS:
+        table.add_column(_SHORT.get(part, part), justify="right")
+    for row in report.rows:
+        if row.parts:
+            table.add_row(row.way.name, *(f"{100 * row.parts[part]:.0f}" for part in PARTS))
+    return table
