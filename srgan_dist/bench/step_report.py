@@ -9,12 +9,12 @@ from rich.table import Table
 
 from srgan_dist.bench.measure import describe_machine, describe_versions, verdict
 from srgan_dist.bench.step_ways import CONFIGURED, NOTEBOOK_STEP, StepReport
-from srgan_dist.bench.timeline import COMMUNICATION, DISCRIMINATOR, GENERATOR, PARTS
+from srgan_dist.bench.timeline import COMMUNICATION, DISCRIMINATOR, GENERATOR, OPTIMIZER, PARTS, PERCEPTUAL
 
 # Times BasicSR's step, of the networks of its own recipe.
 _SPEED_UPS = {"fp32": 1.15, "bf16": 2.2}
 _NOTEBOOK_COST = 0.75
-_SHORT = {GENERATOR: "G", DISCRIMINATOR: "D", COMMUNICATION: "comm."}
+_SHORT = {GENERATOR: "G", DISCRIMINATOR: "D", PERCEPTUAL: "features", OPTIMIZER: "optim.", COMMUNICATION: "comm."}
 
 
 class Target(NamedTuple):
