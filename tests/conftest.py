@@ -157,6 +157,18 @@ def shards(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def large_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles of 480 pixels."""
+    from srgan_dist.bench.images import make_images
+    from srgan_dist.data.pack import pack
+
+    images, out = tmp_path_factory.mktemp("large"), tmp_path_factory.mktemp("shards") / "large"
+    make_images(images, count=1)
+    pack(images, out, scale=4)
+    return out
+
+
 Train = Callable[..., Finished]
 
 

@@ -165,13 +165,13 @@ TRAINED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"train.precision": "bf16", "train.recompute": "both"}], ids=["plain", "lean"])
-def test_a_training_takes_what_was_predicted(shards: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_training_takes_what_was_predicted(large_shards: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     arguments = [f"--{key}={value}" for key, value in (TRAINED | changes).items()]
     planned = cli("plan", "--memory", "64GiB", "--device", "cpu", *arguments)
     assert planned.code == 0, planned.err
     recompute = changes.get("train.recompute", "none")
     predicted = float(re.search(rf"{recompute} .*?([\d.]+) GiB", planned.out).group(1))  # type: ignore[union-attr]
-    run = {"run.dir": tmp_path, "data.train": shards, "train.steps": 3, "train.pretrain_steps": 0}
+    run = {"run.dir": tmp_path, "data.train": large_shards, "train.steps": 3, "train.pretrain_steps": 0}
     run |= {"log.every": 1, "checkpoint.every": 2, "tracker.name": "none"}
     trained = cli("train", *arguments, *(f"--{key}={value}" for key, value in run.items()))
     assert trained.code == 0, trained.err

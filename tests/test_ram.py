@@ -62,10 +62,10 @@ def test_a_groups_limit_counts(within: Within) -> None:
 
 
 @pytest.mark.slow
-def test_auto_takes_what_fits_into_the_group(shards: Path, tmp_path: Path, within: Within) -> None:
+def test_auto_takes_what_fits_into_the_group(large_shards: Path, tmp_path: Path, within: Within) -> None:
     config = {
         "run.dir": tmp_path / "run",
-        "data.train": shards,
+        "data.train": large_shards,
         "data.patch_size": 128,
         "data.batch_size": 16,
         "data.micro_batch": "auto",
@@ -80,7 +80,7 @@ def test_auto_takes_what_fits_into_the_group(shards: Path, tmp_path: Path, withi
         "log.every": 1,
     }
     command = (sys.executable, "train.py", *options(config))
-    done = within(1300, *command)
+    done = within(800, *command)
     assert done.code == 0, done.err
     found = re.search(r"window of 16 = (\d+) x (\d+) micro-batches x 1 ranks", done.err)
     assert found, done.err

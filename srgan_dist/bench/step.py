@@ -115,10 +115,11 @@ class _Process:
         Raises:
             Failure: it cannot be done.
         """
-        try:
+        with suppress(BrokenPipeError):  # it ended, and has left word
             self._connection.send(order)
+        try:
             answer = self._connection.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionResetError):
             raise self._gone() from None
         if isinstance(answer, str):
             raise Failure(answer)

@@ -99,8 +99,8 @@ LARGE = {"data.patch_size": 128, "data.batch_size": 16, "loss.perceptual.weights
 
 
 @pytest.mark.parametrize("recompute", ["none", "both"])
-def test_a_plan_is_enough_and_not_twice_too_much(shards: Path, tmp_path: Path, recompute: Recompute) -> None:
-    changes = LARGE | {"run.dir": tmp_path / "run", "data.train": shards, "train.recompute": recompute}
+def test_a_plan_is_enough_and_not_twice_too_much(large_shards: Path, tmp_path: Path, recompute: Recompute) -> None:
+    changes = LARGE | {"run.dir": tmp_path / "run", "data.train": large_shards, "train.recompute": recompute}
     changes |= {"generator.channels": 64, "generator.blocks": 16, "discriminator.channels": 64, "train.steps": 3}
     changes |= {"loss.perceptual.weight": 1.0}
     done = run(sys.executable, "train.py", *options(changes))
