@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from srgan_dist import cli_data
+from srgan_dist import cli_bench, cli_data
 from srgan_dist.config import Config
 from srgan_dist.configfile import load_config
 from srgan_dist.errors import Failure, Stopped, UserError
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return train(arguments[1:], prog="srgan-dist train")
     options, overrides = _parser().parse_known_args(arguments)
-    if overrides and options.command not in (_doctor, _plan, _bench_step):
+    if overrides and options.command not in (_doctor, _plan, _bench_step, _bench_scaling):
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
@@ -151,6 +151,10 @@ def _add_bench(commands: Any) -> None:
     step.add_argument("--ranks", type=int, default=1, metavar="N", help="also measure N processes (default: 1)")
     step.add_argument("--only", action="append", default=[], metavar="WAY", help="a way of the table (repeatable)")
     step.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
+    text = "Several ranks here, measured; many GPUs on an interconnect, foreseen. Takes train's options, too."
+    scaling = benches.add_parser("scaling", help=text, description=text, allow_abbrev=False)
+    scaling.set_defaults(command=_bench_scaling)
+    cli_bench.add_scaling(scaling)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -286,3 +290,8 @@ def _bench_step(options: argparse.Namespace) -> None:
     Console().print(to_table(report))
     if options.json:
         write_json(options.json, to_json(report))
+
+
+def _bench_scaling(options: argparse.Namespace) -> None:
+    config = _config(options.overrides, prog="srgan-dist bench scaling") if options.overrides else None
+    cli_bench.scaling(options, config)

@@ -53,7 +53,7 @@ FLOORS: dict[int, set[str]] = {
     3: {"build", "build_data", "build_networks", "footprint"},
     4: {"inference", "evaluate", "run", "doctor", "plan"},
     5: {"bench"},
-    6: {"cli", "cli_data"},
+    6: {"cli", "cli_bench", "cli_data"},
     7: {"demo", "__main__"},
 }
 # Within a floor only what is listed here.
@@ -96,12 +96,13 @@ SIDEWAYS = {
     ("evaluate", "inference"),
     ("run", "inference"),
     ("plan", "run"),
+    ("cli", "cli_bench"),
     ("cli", "cli_data"),
 }
 CONFIGS = {"config", "config_degradation", "config_optimizer", "config_stability"}
 OWNERS = {
     "wandb": {"tracking"},
-    "rich": {"tracking", "cli", "cli_data", "evaluate", "plan", "bench", "doctor"},
+    "rich": {"tracking", "cli", "cli_bench", "cli_data", "evaluate", "plan", "bench", "doctor"},
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},

@@ -1,0 +1,184 @@
+"""What an all-reduce costs, by the bytes, the ranks and the wires, and how much of it a backward pass hides."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import NamedTuple
+
+import numpy as np
+
+from srgan_dist.errors import UserError
+
+_BITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+_BUCKETS = (2**20, 25 * 2**20)  # DDP's first bucket, and all others
+
+
+class Link(NamedTuple):
+    """A wire.
+
+    Attributes:
+        latency: seconds from one rank to the next, for a message of no bytes.
+        bandwidth: bytes a second, each way.
+    """
+
+    latency: float
+    bandwidth: float
+
+
+def ring(link: Link, num_bytes: float, ranks: int) -> float:
+    """Seconds of an all-reduce that goes twice around a ring, cut into as many pieces as there are ranks.
+
+    Source: Patarasuk and Yuan 2009, section 3.
+    """
+    hops = 2 * (ranks - 1)
+    return hops * link.latency + hops / ranks * num_bytes / link.bandwidth
+
+
+def tree(link: Link, num_bytes: float, ranks: int) -> float:
+    """Seconds of an all-reduce up and down a tree, in a stream: fewer hops, all of the bytes.
+
+    Source: Sanders, Speck and Traeff 2009, section 3 (two trees that share the bytes), as NCCL has it.
+    """
+    return 2 * math.ceil(math.log2(ranks)) * link.latency + (2 * num_bytes / link.bandwidth if ranks > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class Interconnect:
+    """The wires of a cluster.
+
+    Attributes:
+        between: of a node, which its GPUs share.
+        within: from GPU to GPU of a node; needed where a node has several.
+        per_node: GPUs of a node.
+    """
+
+    between: Link
+    within: Link | None = None
+    per_node: int = 1
+
+    def all_reduce(self, num_bytes: float, gpus: int) -> float:
+        """Seconds of an all-reduce: within each node, between the nodes by the shorter of ring and tree.
+
+        Args:
+            num_bytes: that each GPU holds.
+            gpus: one node's or fewer, or a multiple of that.
+        """
+        inside, nodes = min(gpus, self.per_node), max(1, gpus // self.per_node)
+        seconds = min(way(self.between, num_bytes, nodes) for way in (ring, tree))
+        return seconds + (ring(self.within, num_bytes, inside) if self.within else 0.0)
+
+
+class Arrival(NamedTuple):
+    """Some gradients of the last backward pass of an update.
+
+    Attributes:
+        num_bytes: how many.
+        before_end: seconds from when they are there to the end of the pass.
+    """
+
+    num_bytes: int
+    before_end: float
+
+
+def buckets(arrivals: Iterable[Arrival]) -> list[Arrival]:
+    """What DDP reduces together: gradients in the order in which they come, until a bucket is full.
+
+    Args:
+        arrivals: one for each parameter, the first to come first.
+    """
+    filled: list[Arrival] = []
+    limits = chain(_BUCKETS, repeat(_BUCKETS[-1]))
+    limit, num_bytes, last = next(limits), 0, 0.0
+    for one in arrivals:
+        num_bytes, last = num_bytes + one.num_bytes, one.before_end
+        if num_bytes >= limit:
+            filled.append(Arrival(num_bytes, last))
+            limit, num_bytes = next(limits), 0
+    return [*filled, Arrival(num_bytes, last)] if num_bytes else filled
+
+
+class Cost(NamedTuple):
+    """Seconds of communication.
+
+    Attributes:
+        total: of all of it.
+        exposed: in which nothing else is done.
+    """
+
+    total: float
+    exposed: float
+
+
+def reduction(filled: Sequence[Arrival], all_reduce: Callable[[float], float], *, overlaps: bool) -> Cost:
+    """What it costs to average one network's gradients.
+
+    Args:
+        filled: the buckets, reduced one after another, each as soon as it is full.
+        all_reduce: seconds by bytes.
+        overlaps: whether the backward pass goes on meanwhile.
+    """
+    ended = -math.inf if overlaps else 0.0
+    for bucket in filled:
+        ended = max(ended, -bucket.before_end if overlaps else 0.0) + all_reduce(bucket.num_bytes)
+    return Cost(sum(all_reduce(bucket.num_bytes) for bucket in filled), max(ended, 0.0))
+
+
+def fit(seconds: Sequence[tuple[int, float]], *, ranks: int) -> Link:
+    """The link of a ring on which all-reduces took so long: least squares of the relative errors.
+
+    Args:
+        seconds: pairs of bytes and seconds, at least two sizes.
+        ranks: in the ring, at least two.
+    """
+    hops = 2 * (ranks - 1)
+    num_bytes, taken = np.array(seconds, dtype=np.float64).T
+    parts = np.stack([np.full_like(taken, hops), hops / ranks * num_bytes], axis=1) / taken[:, None]
+    latency, per_byte = np.linalg.lstsq(parts, np.ones_like(taken), rcond=None)[0]
+    if latency < 0:
+        latency, per_byte = 0.0, parts[:, 1].sum() / (parts[:, 1] ** 2).sum()
+    return Link(float(latency), 1 / float(per_byte))
+
+
+def parse_bandwidth(text: str, *, name: str) -> float:
+    """Read a bandwidth as people write it.
+
+    Args:
+        text: ``200Gb/s`` or ``200Gbit/s`` in bits, ``25GB/s`` in bytes.
+        name: of the option, for the message.
+
+    Returns:
+        Bytes a second, above 0.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(b|bit|B)(?:/s|ps)", text.strip())
+    value = float(match[1]) * _BITS[match[2].upper()] / (1 if match[3] == "B" else 8) if match else 0.0
+    if not value:
+        raise UserError(f"{name} is {text!r}, expected a bandwidth such as 200Gb/s (bits) or 25GB/s (bytes)")
+    return value
+
+
+def parse_seconds(text: str, *, name: str) -> float:
+    """Read a duration as people write it.
+
+    Args:
+        text: such as ``5us``, ``69ms`` or ``0.2s``.
+        name: of the option, for the message.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ns|us|ms|s)", text.strip())
+    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not value:
+        raise UserError(f"{name} is {text!r}, expected a duration above 0 such as 5us, 69ms or 0.2s")
+    return value
