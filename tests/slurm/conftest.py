@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 90) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 180) -> Any:
     """Ask again and again until the answer is true; return it."""
     deadline = time.monotonic() + seconds
     while not (answer := true()):
@@ -215,7 +215,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def submit(cluster: Cluster, shards: Path) -> Submit:
     """Start a run of 2 nodes x 2 ranks by the shipped script: ``submit("name", "--sbatch-option", setting="x")``."""
 
-    def start(name: str, *arguments: str, tracker: str = "none", **settings: str) -> Job:
+    def start(name: str, *arguments: str, tracker: str = "none", shards: Path = shards, **settings: str) -> Job:
         run = cluster.folder / "runs" / name
         script = cluster.adapted(name, **({"doctor": "no"} | settings))
         run_options = options(SMALL | {"run.dir": run, "data.train": shards, "tracker.name": tracker})

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import metrics, options
 from tests.slurm.conftest import SMALL, STEPS, Cluster, Job, Submit, until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,19 @@ def test_cancelled_stays_cancelled(submit: Submit) -> None:
     assert job.restarts == 0
 
 
+def test_the_doctor_ends_a_job_that_would_fail(submit: Submit, cluster: Cluster) -> None:
+    (cluster.folder / "damaged").mkdir()
+    (cluster.folder / "damaged/train-000000.tar").write_bytes(b"no tar")
+    job = submit("ill", "--nodes=1", "--gpus-per-node=1", doctor="yes", shards=cluster.folder / "damaged")
+    job.ended("FAILED")
+    rows = {words[0]: words[1] for words in map(str.split, job.output.splitlines()) if len(words) > 1}
+    assert (rows["versions"], rows["shards"]) == ("ok", "fail")
+    assert "doctor: this run would fail (" in job.output.splitlines()[-1]
+    assert job.fact("ExitCode") == "1:0"
+    assert job.restarts == 0
+    assert not job.run.exists()
+
+
 def test_the_first_that_dies_is_named_last(submit: Submit) -> None:
     job = submit("killed")
     job.trains()
@@ -205,12 +218,15 @@ raise RuntimeError
 
 def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
     (cluster.folder / "ratios.txt").write_text("--train.g_per_d=1\n--train.g_per_d=3 '--tracker.tags=[\"a b\"]'\n")
-    run_options = options(SMALL | {"data.train": shards, "train.steps": 12})
+    run_options = options(SMALL | {"data.train": shards, "train.steps": 60})  # seconds: time to be told to stop
     overridden = [word for word in run_options if not word.startswith("--train.g_per_d")]
     arguments = ["--array=1-2", "--cpus-per-gpu=1", "launch/slurm/sweep.sbatch", "ratios.txt", *overridden]
     number = cluster.submit(*arguments)
     runs = [cluster.folder / f"runs/ratios/{line:03d}" for line in (1, 2)]
     first, second = (Job(cluster, f"{number}_{line}", run) for line, run in zip((1, 2), runs, strict=True))
+    for job in (first, second):
+        until("its rank", job.processes)
+        job.stand_still()  # so that none is over before the test has come to it
     for job in (first, second):
         job.trains()
     (whole,) = (job for job in (first, second) if job.fact("JobId") == number)  # its number is that of the array
@@ -222,7 +238,7 @@ def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
     whole.requeued(1)
     for job in (other, whole):
         job.ended()
-        assert [line["step"] for line in metrics(job.run)] == list(range(1, 13))
+        assert [line["step"] for line in metrics(job.run)] == list(range(1, 61))
     assert (other.restarts, whole.restarts) == (0, 1)
     assert "ranks" in other.output  # of the doctor's table
     settings = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
