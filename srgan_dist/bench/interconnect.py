@@ -62,15 +62,19 @@ class Interconnect:
     per_node: int = 1
 
     def all_reduce(self, num_bytes: float, gpus: int) -> float:
-        """Seconds of an all-reduce: within each node, between the nodes by the shorter of ring and tree.
+        """Seconds of an all-reduce: within each node and between the nodes, each by the shorter of ring and tree.
 
         Args:
             num_bytes: that each GPU holds.
             gpus: one node's or fewer, or a multiple of that.
         """
         inside, nodes = min(gpus, self.per_node), max(1, gpus // self.per_node)
-        seconds = min(way(self.between, num_bytes, nodes) for way in (ring, tree))
-        return seconds + (ring(self.within, num_bytes, inside) if self.within else 0.0)
+        seconds = _shorter(self.between, num_bytes, nodes)
+        return seconds + (_shorter(self.within, num_bytes, inside) if self.within else 0.0)
+
+
+def _shorter(link: Link, num_bytes: float, ranks: int) -> float:
+    return min(ring(link, num_bytes, ranks), tree(link, num_bytes, ranks))
 
 
 class Arrival(NamedTuple):

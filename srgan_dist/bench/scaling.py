@@ -27,7 +27,7 @@ from srgan_dist.bench.timeline import COMMUNICATION
 from srgan_dist.config import Config
 from srgan_dist.errors import UserError
 
-_STEPS, _SECONDS = 6, 1.0  # of a cycle, at least: ranks that do not wait for each other do not end together
+_STEPS, _SECONDS = 2, 1.0  # of a cycle, at least: ranks that do not wait for each other do not end together
 SIZES = (2**10, 2**16, 2**19, 2**21, 2**23, 25 * 2**20)  # bytes: from a vote to DDP's largest bucket
 _VOTE = 8  # bytes
 

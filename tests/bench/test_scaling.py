@@ -46,6 +46,7 @@ def test_a_ring_and_a_tree_cost_what_they_cost_by_hand() -> None:
 def test_nodes_reduce_within_and_then_between_by_the_shorter_way() -> None:
     wires = Interconnect(LINK, within=Link(1e-6, 1e10), per_node=4)
     assert wires.all_reduce(1e9, 4) == pytest.approx(6e-6 + 0.15)
+    assert wires.all_reduce(8, 4) == pytest.approx(4e-6, rel=1e-3)
     assert wires.all_reduce(1e9, 2) == pytest.approx(2e-6 + 0.1)
     assert wires.all_reduce(1e9, 12) == pytest.approx(6e-6 + 0.15 + 4e-3 + 4 / 3)  # three nodes in a ring
     flat = Interconnect(LINK)
