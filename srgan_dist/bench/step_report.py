@@ -8,12 +8,13 @@ from rich.console import Group
 from rich.table import Table
 
 from srgan_dist.bench.measure import describe_machine, describe_versions, verdict
-from srgan_dist.bench.step_ways import CONFIGURED, NOTEBOOK_STEP, StepReport
+from srgan_dist.bench.step_ways import CONFIGURED, NOTEBOOK_STEP, StepReport, ranks_name
 from srgan_dist.bench.timeline import COMMUNICATION, DISCRIMINATOR, GENERATOR, OPTIMIZER, PARTS, PERCEPTUAL
 
 # Times BasicSR's step, of the networks of its own recipe.
 _SPEED_UPS = {"fp32": 1.15, "bf16": 2.2}
 _NOTEBOOK_COST = 0.75
+_EFFICIENCY = 0.9
 _SHORT = {GENERATOR: "G", DISCRIMINATOR: "D", PERCEPTUAL: "features", OPTIMIZER: "optim.", COMMUNICATION: "comm."}
 
 
@@ -47,6 +48,12 @@ def targets(report: StepReport) -> list[Target]:
         cost = theirs.speed_up.median / ours.speed_up.median
         text = f"cost of a generator update, of the notebook's: at most {_NOTEBOOK_COST:g}"
         found.append(Target(text, cost, cost <= _NOTEBOOK_COST))
+    ranks = report.options.ranks
+    several = report.row(ranks_name(ranks))
+    # Of ranks with as many threads each as the one; else they only share what that one has.
+    if report.options.config.train.threads and ours and several and ours.speed_up and several.speed_up:
+        ratio, least = several.speed_up.median / ours.speed_up.median, _EFFICIENCY * ranks
+        found.append(Target(f"{ranks} ranks against one: at least {least:g} times as fast", ratio, ratio >= least))
     return found
 
 

@@ -151,5 +151,10 @@ def _all_ways(config: Config, *, ranks: int) -> list[Way]:
             add(f"recompute {recompute}", train__recompute=recompute)
     add("compiled" if not config.train.compile else "not compiled", train__compile=not config.train.compile)
     if ranks > 1:
-        found.append(Way(f"{ranks} ranks", OURS, ranks=ranks))
+        found.append(Way(ranks_name(ranks), OURS, ranks=ranks))
     return found
+
+
+def ranks_name(ranks: int) -> str:
+    """The name of the configuration on several ranks."""
+    return f"{ranks} ranks"

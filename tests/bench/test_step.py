@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,11 @@ def test_what_was_promised() -> None:
     found = targets(report(as_configured=1.2, bf16=2.1))
     assert [(round(target.value, 2), target.reached) for target in found] == [(1.2, True), (2.1, False), (0.42, True)]
     assert len(targets(report(bf16=2.3))) == 1
+    two = report(**{"as_configured": 1.2, "2_ranks": 2.2})
+    one_thread = Config(**BASICSR_SHAPE | {"train": {"threads": 1}})
+    two = dataclasses.replace(two, options=Options(one_thread, rounds=1, ranks=2))
+    assert targets(two)[-1].value == pytest.approx(2.2 / 1.2)
+    assert targets(two)[-1].reached
 
 
 @pytest.mark.slow
