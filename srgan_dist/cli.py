@@ -215,6 +215,10 @@ def _plan(options: argparse.Namespace) -> None:
     from srgan_dist.tracking import console
 
     memory = parse_bytes(options.memory, name="--memory")
+    if memory < 2**20:
+        raise UserError(f"--memory is {memory} bytes: give its unit, such as {memory}GiB")
+    if options.ranks < 1:
+        raise UserError(f"--ranks is {options.ranks}, allowed are whole numbers from 1")
     config = _config(options.overrides, prog="srgan-dist plan")
     device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("plan"):

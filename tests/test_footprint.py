@@ -140,6 +140,8 @@ def test_the_command() -> None:
     ("arguments", "told"),
     [
         (["--memory", "lots"], "--memory is 'lots'"),
+        (["--memory", "16"], "--memory is 16 bytes: give its unit, such as 16GiB"),
+        (["--memory", "1GiB", "--ranks", "0"], "--ranks is 0, allowed are whole numbers from 1"),
         (["--memory", "1GiB", "--ranks", "3"], "not a multiple of the 3 ranks"),
         (["--memory", "1GiB", "--trian.steps=1"], "did you mean train.steps"),
     ],
