@@ -18,8 +18,9 @@ import torch
 
 from srgan_dist.bench.interconnect import Arrival, Cost, Interconnect, Link, buckets, fit, reduction, ring
 from srgan_dist.bench.measure import Spread, num_cores
+from srgan_dist.bench.process import SOCKET, Process
 from srgan_dist.bench.scaling_child import REDUCE, Facts
-from srgan_dist.bench.step import SOCKET, _Bench, _Process
+from srgan_dist.bench.step import Bench
 from srgan_dist.bench.step_child import CYCLE, OURS, PARTS
 from srgan_dist.bench.step_ways import Options as StepOptions
 from srgan_dist.bench.step_ways import Way
@@ -229,7 +230,7 @@ class _Scaling:
     def __init__(self, folder: Path, options: Options) -> None:
         self.folder, self.options = folder, options
         self.on_gpu = torch.cuda.is_available()
-        self._bench = _Bench(folder, StepOptions(options.config, rounds=options.rounds, ranks=1))
+        self._bench = Bench(folder, StepOptions(options.config, rounds=options.rounds, ranks=1))
         self.make_shards = self._bench.make_shards
         self.steps = self._whole(_STEPS)
 
@@ -252,7 +253,7 @@ class _Scaling:
         link = self._link(ranks)
         with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
 
-            def start(*, ranks: int) -> _Process:
+            def start(*, ranks: int) -> Process:
                 return stack.enter_context(closing(self._train(self._folder(), ranks=ranks, share=share)))
 
             together = start(ranks=ranks)
@@ -260,7 +261,7 @@ class _Scaling:
             singles = list(pool.map(lambda _: start(ranks=1), range(1 if self.on_gpu else ranks)))
             pairs: list[tuple[float, float]] = []
             together.warm_up()
-            list(pool.map(_Process.warm_up, singles))
+            list(pool.map(Process.warm_up, singles))
             for _ in range(options.rounds):
                 taken = list(pool.map(lambda single: single.ask(CYCLE), singles))
                 pairs.append((together.ask(CYCLE), max(taken)))
@@ -274,7 +275,7 @@ class _Scaling:
         share_of_waiting = parts[COMMUNICATION] / sum(parts.values())
         return Measured(ranks, Spread.of([seconds for seconds, _ in pairs]), alone, share_of_waiting, link, foreseen)
 
-    def _train(self, folder: Path, *, ranks: int, share: int) -> _Process:
+    def _train(self, folder: Path, *, ranks: int, share: int) -> Process:
         changes = {"data.batch_size": share * ranks} | ({} if self.on_gpu else {"train.threads": 1})
         config = self._bench.config(Way("", OURS, changes), folder / "run")
         spec = {
@@ -290,7 +291,7 @@ class _Scaling:
             taken = [process.ask(REDUCE) for _ in range(self.options.rounds)]
         return fit(list(zip(SIZES, map(median, zip(*taken, strict=True)), strict=True)), ranks=ranks)
 
-    def _start(self, function: str, folder: Path, spec: dict[str, Any], *, ranks: int, scale: float) -> _Process:
+    def _start(self, function: str, folder: Path, spec: dict[str, Any], *, ranks: int, scale: float) -> Process:
         file = folder / "spec.json"
         file.write_text(json.dumps({"address": str(folder / SOCKET), **spec}), encoding="utf-8")
         code = f"from srgan_dist.bench.scaling_child import {function}; {function}({str(file)!r})"
@@ -298,7 +299,7 @@ class _Scaling:
         if ranks > 1:
             several = ["--standalone", f"--nproc-per-node={ranks}", "--no-python"]
             command = [sys.executable, "-m", "torch.distributed.run", *several, *command]
-        return _Process(command, folder, crops=self.options.config.data.batch_size, scale=scale)
+        return Process(command, folder, crops=self.options.config.data.batch_size, scale=scale)
 
     def _folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from srgan_dist.bench.interconnect import Arrival
-from srgan_dist.bench.step_child import Ended, Orders, _serve_trainer
+from srgan_dist.bench.step_child import Ended, Orders, serve_trainer
 from srgan_dist.bench.timeline import Timeline
 from srgan_dist.config import Config
 from srgan_dist.errors import Failure, UserError
@@ -128,7 +128,7 @@ def main(file: str) -> None:
     def train(runtime: ObservedRuntime, connection: Connection | None) -> None:
         orders = _CountedOrders(connection, runtime, Timeline(lambda: _synchronize(runtime)), steps=spec["steps"])
         try:
-            _serve_trainer(config, runtime, orders)
+            serve_trainer(config, runtime, orders)
         except Ended:
             if runtime.is_main:
                 Path(spec["facts"]).write_text(json.dumps(runtime.facts()), encoding="utf-8")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from multiprocessing.connection import Connection
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
 from srgan_dist.bench.images import make_images
 from srgan_dist.bench.measure import Spread
-from srgan_dist.bench.step_child import BASICSR, CYCLE, END, OURS, PARTS, PEAK, peer_networks, peer_step
+from srgan_dist.bench.process import SOCKET, Process
+from srgan_dist.bench.step_child import BASICSR, CYCLE, OURS, PARTS, PEAK, peer_networks, peer_step
 from srgan_dist.bench.step_ways import Options, Row, StepReport, Way, ways
 from srgan_dist.config import Config
 from srgan_dist.data.pack import pack
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.footprint import footprint, peak_bytes
 
-WARM_UP = 2  # cycles: the first one meets cold caches, compilers and allocators
 _MEMORY_SHARE = 0.4  # of the free memory, for one of the two processes that are measured in turns
-_END_SECONDS = 20.0
-SOCKET = "socket"
 
 
 def bench_step(options: Options, *, on_progress: Callable[[str], None]) -> StepReport:
@@ -49,7 +43,7 @@ def bench_step(options: Options, *, on_progress: Callable[[str], None]) -> StepR
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="srgan-dist-bench-") as name:
-        bench = _Bench(Path(name), options)
+        bench = Bench(Path(name), options)
         on_progress("shards")
         bench.make_shards()
         reference, *others = chosen
@@ -66,88 +60,31 @@ def bench_step(options: Options, *, on_progress: Callable[[str], None]) -> StepR
     return StepReport(options, rows, left_out)
 
 
-class _Process:
-    """A way that runs in a process, or in several; seconds are those of one update on a whole window."""
+class Bench:
+    """The folder of a measurement: its shards, and configurations that train on them.
 
-    def __init__(self, command: list[str], folder: Path, *, crops: int, scale: float) -> None:
-        self.crops, self._scale, self._errors = crops, scale, folder / "stderr"
-        with self._errors.open("wb") as errors, socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / SOCKET))
-            listener.listen()
-            self._process = subprocess.Popen(command, stderr=errors)
-            try:
-                self._connection = self._accept(listener)
-            except BaseException:
-                self._end()
-                raise
+    Args:
+        folder: an empty one.
+        options: what is measured.
+    """
 
-    def _accept(self, listener: socket.socket) -> Connection:
-        listener.settimeout(1.0)
-        while True:
-            try:
-                return Connection(listener.accept()[0].detach())
-            except TimeoutError:
-                if self._process.poll() is not None:
-                    raise self._gone() from None
-
-    def _gone(self) -> Failure:
-        lines = self._errors.read_text(encoding="utf-8", errors="replace").split("\n")
-        said = [line for line in lines if line.strip()][-1:]
-        return Failure(": ".join([f"its process ended with code {self._process.wait()}", *said]))
-
-    def close(self) -> None:
-        """End it, and all its ranks."""
-        with suppress(BrokenPipeError):
-            self._connection.send(END)
-        self._connection.close()
-        self._end()
-
-    def _end(self) -> None:
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.terminate()  # several ranks have a parent of their own, which ends them
-            self._process.wait()
-
-    def ask(self, order: str) -> Any:
-        """Give an order and wait for the answer.
-
-        Raises:
-            Failure: it cannot be done.
-        """
-        with suppress(BrokenPipeError):  # it ended, and has left word
-            self._connection.send(order)
-        try:
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise self._gone() from None
-        if isinstance(answer, str):
-            raise Failure(answer)
-        return answer * self._scale if order == CYCLE else answer
-
-    def warm_up(self) -> None:
-        """Run until nothing happens for the first time any more."""
-        for _ in range(WARM_UP):
-            self.ask(CYCLE)
-
-
-class _Bench:
     def __init__(self, folder: Path, options: Options) -> None:
         self.folder, self.options = folder, options
         self.g_per_d = options.config.train.g_per_d if isinstance(options.config.train.g_per_d, int) else 1
 
     def make_shards(self) -> None:
+        """Make images and pack them."""
         images = self.folder / "images"
         images.mkdir()
         make_images(images)
         scale = self.options.config.data.scale
         pack(images, self.folder / "shards", scale=scale if scale > 1 else 4)  # a denoiser's LR is made of HR
 
-    def alone(self, way: Way, process: _Process) -> Row:
+    def alone(self, way: Way, process: Process) -> Row:
         seconds = Spread.of([process.ask(CYCLE) for _ in range(self.options.rounds)])
         return self.row(way, process, seconds, None)
 
-    def row(self, way: Way, process: _Process, seconds: Spread, speed_up: Spread | None) -> Row:
+    def row(self, way: Way, process: Process, seconds: Spread, speed_up: Spread | None) -> Row:
         parts = process.ask(PARTS) if way.kind == OURS else {}
         total = sum(parts.values())
         return Row(
@@ -160,7 +97,7 @@ class _Bench:
             parts={part: seconds / total for part, seconds in parts.items()},
         )
 
-    def in_turns(self, way: Way, peer: _Process) -> Row:
+    def in_turns(self, way: Way, peer: Process) -> Row:
         with self.process(way) as process:
             process.warm_up()
             pairs = [(process.ask(CYCLE), peer.ask(CYCLE)) for _ in range(self.options.rounds)]
@@ -168,7 +105,7 @@ class _Bench:
             return self.row(way, process, seconds, Spread.of([theirs / ours for ours, theirs in pairs]))
 
     @contextmanager
-    def process(self, way: Way) -> Iterator[_Process]:
+    def process(self, way: Way) -> Iterator[Process]:
         """Start a way's process; it is gone afterwards."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         config = self.config(way, folder / "run")
@@ -186,7 +123,7 @@ class _Bench:
         if way.ranks > 1:
             several = ["--standalone", f"--nproc-per-node={way.ranks}", "--no-python"]
             command = [sys.executable, "-m", "torch.distributed.run", *several, *command]
-        with closing(_Process(command, folder, crops=crops, scale=self.scale(way, crops))) as process:
+        with closing(Process(command, folder, crops=crops, scale=self.scale(way, crops))) as process:
             yield process
 
     def config(self, way: Way, run: Path) -> Config:

@@ -128,7 +128,7 @@ def main(file: str) -> None:
     orders = Orders(connection, runtime, timeline, steps=spec["steps"] if ours else 1)
     try:
         if ours:
-            _serve_trainer(config, runtime, orders)
+            serve_trainer(config, runtime, orders)
         else:
             _serve_peer(spec["way"], config, runtime, orders, crops=spec["crops"], g_per_d=spec["steps"])
     except Ended:
@@ -139,7 +139,7 @@ def main(file: str) -> None:
     runtime.close()
 
 
-def _serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
+def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
     tracking.console.quiet = True  # its progress bar would stand in the middle of the measurement's
     journal = tracking.Journal(
         folder=config.run.dir,
