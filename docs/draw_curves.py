@@ -54,7 +54,7 @@ def smoothed(
 
 
 def draw(settings: dict[str, list[Lines]], out: str) -> None:
-    figure, panels = plt.subplots(3, 1, figsize=(9, 9), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(3, 1, figsize=(8, 8), sharex=True, layout="constrained")
     titles = (
         f"accuracy of D: mean of real and generated, mean of {SMOOTHED} log lines",
         f"norm of G's gradient, median of {SMOOTHED} log lines",
@@ -78,7 +78,7 @@ def draw(settings: dict[str, list[Lines]], out: str) -> None:
         panel.set_title(title, loc="left", fontsize=10)
         panel.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(settings))
-    figure.savefig(out, dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(out, dpi=95, pil_kwargs={"optimize": True})
 
 
 COLUMNS = {
