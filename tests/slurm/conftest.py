@@ -117,12 +117,17 @@ class Job:
         paths = list(self.cluster.folder.glob(f"logs/*-{self.number}/{self.restarts}/rank-{rank}.log"))
         return paths[0].read_text() if paths else ""
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, or will."""
+        return self.state in ("RUNNING", "PENDING", "COMPLETING")
+
     def trains(self, steps: int = 3) -> int:
         """Let this start do some steps, and stand still; returns the last step."""
         self.go_on()
 
         def done() -> bool:
-            assert self.state in ("RUNNING", "PENDING", "COMPLETING"), self.output
+            assert self.is_alive, self.output
             return self.state == "RUNNING" and self.log(0).count(" left\n") >= steps
 
         until(f"steps of job {self.number}", done)
@@ -134,7 +139,7 @@ class Job:
         self.go_on()
 
         def newest() -> int:
-            assert self.state == "RUNNING", self.output
+            assert self.is_alive, self.output
             steps = [int(path.name.removeprefix("step-")) for path in (self.run / "checkpoints").glob("step-*")]
             return max(steps) if steps and max(steps) >= step else 0
 
@@ -170,7 +175,7 @@ class Job:
         until(f"restart {times}", lambda: self.restarts == times and self.state == "PENDING")
 
     def ended(self, state: str = "COMPLETED") -> None:
-        until(f"the end of job {self.number}", lambda: self.state not in ("RUNNING", "PENDING", "COMPLETING"))
+        until(f"the end of job {self.number}", lambda: not self.is_alive)
         assert self.state == state, self.output
 
     @property
