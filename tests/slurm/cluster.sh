@@ -132,7 +132,8 @@ boot_node() { # NODE
   disown
   until_ok "the namespace of $n" bash -c "! [ /proc/$pid/ns/net -ef /proc/self/ns/net ]"
   ip link del "$link" 2>/dev/null || true # of the node that was
-  ip link add "$link" type veth peer name eth0 netns "$pid"
+  # A node keeps its hardware address, or the others would call the old one for seconds.
+  ip link add "$link" type veth peer name eth0 address "$(printf '02:00:00:00:%02x:%02x' "$ID" "${n#node}")" netns "$pid"
   ip link set "$link" master "$BRIDGE" up
 }
 

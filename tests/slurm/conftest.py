@@ -75,9 +75,10 @@ class Cluster:
         """Hand a job to Slurm; returns its number."""
         return self.call("sbatch", "--parsable", *command).strip()
 
-    def adapted(self, name: str, **settings: str) -> Path:
-        """The shipped script with settings of its head changed, as a site would."""
+    def adapted(self, name: str, *, environment: str = "", **settings: str) -> Path:
+        """The shipped script with settings of its head changed, and a line in its environment, as a site would."""
         text = (ROOT / "launch/slurm/train.sbatch").read_text()
+        text = text.replace("environment() {\n", f"environment() {{\n  {environment}\n", 1)
         for setting, value in settings.items():
             text, changed = re.subn(rf"(?m)^{setting}=\S+", f"{setting}={value}", text)
             assert changed == 1

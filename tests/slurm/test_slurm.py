@@ -171,6 +171,16 @@ def test_the_doctor_ends_a_job_that_would_fail(submit: Submit, cluster: Cluster)
     assert not job.run.exists()
 
 
+def test_ranks_that_do_not_start_are_started_again(submit: Submit) -> None:
+    # What srun does where it cannot reach a node that came back a moment ago.
+    unreachable = "[ ${SLURM_RESTART_COUNT:-0} -gt 0 ] || srun() { echo 'srun: error: Task launch failed'; return 1; }"
+    job = submit("unreachable", environment=unreachable)
+    job.ended()
+    assert job.restarts == 1
+    assert "4 of 4 ranks did not start; queues again" in job.output
+    assert "starts anew" in job.output
+
+
 def test_the_first_that_dies_is_named_last(submit: Submit) -> None:
     job = submit("killed")
     job.trains()
