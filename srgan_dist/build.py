@@ -17,20 +17,19 @@ from srgan_dist.build_data import (
     build_windows,
     micro_batch_size,
 )
+from srgan_dist.build_losses import build_objective, build_rules
 from srgan_dist.build_networks import build_discriminator, build_features, build_generator, generator_metadata
 from srgan_dist.changes import origin, refuse_changes
 from srgan_dist.checkpoint import Checkpoints
 from srgan_dist.config import (
-    AdversarialLossConfig,
     Config,
 )
 from srgan_dist.config_optimizer import ScheduleConfig
-from srgan_dist.data.degradations.noise import add_gaussian, noise_tables
-from srgan_dist.game import Rules
 from srgan_dist.learner import FiniteGuard, Learner, LossScale
 from srgan_dist.memory import MicroBatch
-from srgan_dist.objective import Features, Objective
+from srgan_dist.objective import Features
 from srgan_dist.pace import Pace
+from srgan_dist.ram import used_ram
 from srgan_dist.runtime import Runtime
 from srgan_dist.schedule import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
 from srgan_dist.signals import StopSignals
@@ -43,37 +42,6 @@ from srgan_dist.weights import initialise
 log = logging.getLogger("srgan_dist")
 
 _OF_FREE_RAM = 0.9  # predictions are not exact, and others grow, too
-
-
-def build_objective(config: Config, features: Features | None) -> Objective:
-    """What generated images are compared with."""
-    return Objective(
-        pixel=config.loss.pixel.kind,
-        pixel_weight=config.loss.pixel.weight,
-        features=features,
-        perceptual=config.loss.perceptual.criterion,
-        perceptual_weight=config.loss.perceptual.weight,
-    )
-
-
-def build_rules(config: AdversarialLossConfig, *, device: torch.device) -> Rules:
-    """The adversarial loss."""
-    tables = noise_tables(device) if config.instance_noise else None
-
-    def noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
-        assert tables
-        levels = torch.full((len(images),), 255 * std, device=images.device)
-        grey = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        return add_gaussian(images, tables, keys=keys, sigma=levels, grey=grey)
-
-    return Rules(
-        kind=config.kind,
-        weight=config.weight,
-        label_smoothing=config.label_smoothing,
-        noise=noise if tables else None,
-        r1_weight=config.r1_weight,
-        r1_every=config.r1_every,
-    )
 
 
 def build_rates(config: Config) -> Callable[[int], Rates]:
@@ -180,7 +148,7 @@ def build_trainer(
         generator=generator,
         discriminator=discriminator,
         average=average,
-        objective=build_objective(config, features),
+        objective=build_objective(config.loss, features),
         rules=build_rules(config.loss.adversarial, device=runtime.device),
         windows=windows,
         origin=origin(config, shards=shards.digest),
@@ -206,13 +174,13 @@ def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     share = config.data.batch_size // runtime.world_size
     # A GPU tells when its memory is full, and halves; on a CPU the kernel kills, so it is foreseen.
     if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
-        from srgan_dist.footprint import largest_micro_batch, process_bytes  # half a second that others can do without
+        from srgan_dist.footprint import largest_micro_batch  # half a second that others can do without
 
-        memory = int(_OF_FREE_RAM * runtime.free_memory()) + process_bytes()
+        memory = int(_OF_FREE_RAM * runtime.free_memory()) + used_ram()
         recompute = config.train.recompute
         found = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device="cpu")
-        size = min(runtime.collect(max(found, 1)))
-        if not found:
+        size = min(runtime.collect(max(found.micro_batch, 1)))
+        if not found.micro_batch:
             log.warning("memory may not be enough for one crop at a time: srgan-dist plan tells what is needed")
     return MicroBatch(size, share=share, runtime=runtime)
 

@@ -258,6 +258,11 @@ class TrainConfig(Section):
     threads: PositiveInt | None = None
     """CPU threads per rank. None: cores / ranks of the node."""
 
+    @property
+    def planned_g_per_d(self) -> int:
+        """The n to reckon with beforehand: 1 where the run itself decides."""
+        return 1 if self.g_per_d == "auto" else self.g_per_d
+
 
 class LogConfig(Section):
     every: PositiveInt = 100

@@ -19,10 +19,10 @@ from srgan_dist.build_networks import build_discriminator, build_features, build
 from srgan_dist.config import Config
 from srgan_dist.data.check import check_shards
 from srgan_dist.data.check_report import Finding
-from srgan_dist.data.loader import rank_share
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.footprint import Device, predict_bytes, process_bytes
+from srgan_dist.footprint import Device, predict_bytes
 from srgan_dist.models.pretrained import vgg19_file
+from srgan_dist.ram import used_ram
 from srgan_dist.runtime import Runtime
 from srgan_dist.tracking import wandb_mode
 
@@ -134,12 +134,12 @@ def _window(config: Config, runtime: Runtime) -> Iterator[Answer]:
 
 
 def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
-    share = rank_share(batch_size=config.data.batch_size, world_size=runtime.world_size)
-    given = config.data.micro_batch
-    size = given if isinstance(given, int) else 1 if given == "auto" else share
+    # auto may go down to one.
+    size = 1 if config.data.micro_batch == "auto" else micro_batch_size(config.data, world_size=runtime.world_size)
     device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
+    share = config.data.batch_size // runtime.world_size
     need = predict_bytes(config, micro_batch=size, share=share, recompute=config.train.recompute, device=device)
-    room = runtime.free_memory() + (process_bytes() if device == "cpu" else 0)
+    room = runtime.free_memory() + (used_ram() if device == "cpu" else 0)
     ratio, crops = need / room, "1 crop" if size == 1 else f"{size} crops"
     text = f"{need / 2**30:.1f} GiB for {crops} at a time, as predicted, {room / 2**30:.1f} GiB free"
     verdict: Verdict = "ok" if ratio < 1 - _INEXACT else "warn" if ratio < 1 + _INEXACT else "fail"

@@ -7,9 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,12 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from srgan_dist.build_losses import build_objective, build_rules
 from srgan_dist.build_networks import build_discriminator, build_features, build_generator
 from srgan_dist.config import Config
 from srgan_dist.data.loader import Pair
-from srgan_dist.game import Game, Rules
+from srgan_dist.game import Game
 from srgan_dist.models.features import FeatureNetwork
-from srgan_dist.objective import Objective
+from srgan_dist.ram import used_ram
 from srgan_dist.runtime import Runtime
 
 Recompute = Literal["none", "perceptual", "generator", "both"]
@@ -141,10 +141,22 @@ def predict_bytes(config: Config, *, micro_batch: int, share: int, recompute: Re
     found = footprint(config, micro_batch=micro_batch, num_micro_batches=share // micro_batch, recompute=recompute)
     if device == "cuda":
         return found.peak + _GPU_LIBRARIES
-    return process_bytes() + found.peak + found.saved + _LIBRARIES
+    return used_ram() + found.peak + found.saved + _LIBRARIES
 
 
-def largest_micro_batch(config: Config, *, share: int, recompute: Recompute, memory: int, device: Device) -> int:
+class Fit(NamedTuple):
+    """The largest micro-batch that fits.
+
+    Attributes:
+        micro_batch: Crops in one forward; 0 where not even one fits.
+        bytes: What it needs; where none fits, what one crop would.
+    """
+
+    micro_batch: int
+    bytes: int
+
+
+def largest_micro_batch(config: Config, *, share: int, recompute: Recompute, memory: int, device: Device) -> Fit:
     """Find the largest micro-batch that fits, as `predict_bytes` has it.
 
     Args:
@@ -153,21 +165,14 @@ def largest_micro_batch(config: Config, *, share: int, recompute: Recompute, mem
         recompute: As ``train.recompute``.
         memory: Bytes of a rank.
         device: Where the networks are.
-
-    Returns:
-        Crops in one forward; 0 where not even one fits.
     """
+    need = 0
     for size in range(share, 0, -1):
         if share % size == 0:
             need = predict_bytes(config, micro_batch=size, share=share, recompute=recompute, device=device)
             if need <= memory:
-                return size
-    return 0
-
-
-def process_bytes() -> int:
-    """Resident bytes of this process."""
-    return int(psutil.Process().memory_info().rss)
+                return Fit(size, need)
+    return Fit(0, need)
 
 
 def operations(config: Config, *, recompute: Recompute) -> int:
@@ -188,8 +193,7 @@ def operations(config: Config, *, recompute: Recompute) -> int:
         with FlopCounterMode(display=False) as of_discriminator:
             if game:
                 rehearsal.update_discriminator(game)
-    g_per_d = config.train.g_per_d if isinstance(config.train.g_per_d, int) else 1
-    return int(g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops())
+    return int(config.train.planned_g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops())
 
 
 @contextmanager
@@ -274,21 +278,14 @@ class _Rehearsal:
             self.update_discriminator(game)
 
     def update_generator(self, window: Sequence[Pair]) -> Game | None:
-        loss = self.config.loss
-        objective = Objective(
-            pixel=loss.pixel.kind,
-            pixel_weight=loss.pixel.weight,
-            features=self.features,
-            perceptual=loss.perceptual.criterion,
-            perceptual_weight=loss.perceptual.weight,
-        )
+        objective = build_objective(self.config.loss, self.features)
         self.generator_optimizer.zero_grad(set_to_none=True)
         game = None
         if self.discriminator:
             self.discriminator.requires_grad_(False)
-            adversarial = loss.adversarial
-            rules = Rules(adversarial.kind, adversarial.weight, r1_weight=adversarial.r1_weight)
-            game = Game(rules, self.discriminator, window, runtime=cast("Runtime", _Alone()))
+            adversarial = self.config.loss.adversarial
+            rules, noise = build_rules(adversarial, device=torch.device("cpu")), adversarial.instance_noise
+            game = Game(rules, self.discriminator, window, runtime=cast("Runtime", _Alone()), noise=noise)
             game.foresee(self.generator)
         for index, pair in enumerate(window):
             sr = self.generator(pair.lr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -71,16 +70,13 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Pla
     import srgan_dist.run  # noqa: F401 - what a training has loaded before it takes memory of its own
 
     share = rank_share(batch_size=config.data.batch_size, world_size=ranks)
-    everything = operations(config, recompute="none")
+    arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
 
     def choose(recompute: Recompute) -> Choice:
-        shared: dict[str, Any] = {"share": share, "recompute": recompute, "device": device}
-        size = largest_micro_batch(config, memory=memory, **shared)
-        tried = max(size, 1)
-        need = predict_bytes(config, micro_batch=tried, **shared)
-        return Choice(recompute, size, share // tried, need, operations(config, recompute=recompute) / everything)
+        size, need = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device=device)
+        return Choice(recompute, size, share // max(size, 1), need, arithmetic[recompute] / arithmetic["none"])
 
-    choices = sorted(map(choose, RECOMPUTE), key=lambda choice: choice.cost)
+    choices = [choose(recompute) for recompute in sorted(RECOMPUTE, key=arithmetic.__getitem__)]
     whole = predict_bytes(config, micro_batch=share, share=share, recompute="none", device=device)
     return Plan(choices, whole, share)
 

@@ -1,4 +1,4 @@
-"""How much RAM this process may still take: of the machine, and of the control groups that hold it."""
+"""How much RAM this process takes, and may still take: of the machine, and of the control groups that hold it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 import psutil
 
 _GROUPS = Path("/sys/fs/cgroup")
+
+
+def used_ram() -> int:
+    """Resident bytes of this process."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def available_ram() -> int:

@@ -99,9 +99,9 @@ def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     shared: dict[str, Any] = {"share": 4, "recompute": "none", "device": "cuda"}
     one, two, four = (predict_bytes(made, micro_batch=size, **shared) for size in (1, 2, 4))
     assert one < two < four
-    assert largest_micro_batch(made, memory=two, **shared) == 2
-    assert largest_micro_batch(made, memory=two - 1, **shared) == 1
-    assert largest_micro_batch(made, memory=one - 1, **shared) == 0
+    assert largest_micro_batch(made, memory=two, **shared) == (2, two)
+    assert largest_micro_batch(made, memory=two - 1, **shared) == (1, one)
+    assert largest_micro_batch(made, memory=one - 1, **shared) == (0, one)
 
 
 def test_a_plan_says_what_fits_and_what_it_costs() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from srgan_dist.build import build_rates, build_rules
+from srgan_dist.build import build_rates
+from srgan_dist.build_losses import build_rules
 from srgan_dist.config import AdversarialLossConfig
 from srgan_dist.configfile import load_config
 from srgan_dist.data.loader import Pair

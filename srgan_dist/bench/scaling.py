@@ -64,11 +64,6 @@ class Options:
     interconnect: Interconnect
     step_seconds: float | None = None
 
-    @property
-    def g_per_d(self) -> int:
-        """Generator updates for each of the discriminator; 1 where they are not fixed."""
-        return self.config.train.g_per_d if isinstance(self.config.train.g_per_d, int) else 1
-
     def share(self, ranks: int) -> int:
         """Crops of each of so many ranks in a window."""
         return self.config.data.batch_size // (ranks if self.strong else 1)
@@ -205,10 +200,6 @@ def foresee(options: Options, seconds: float, facts: Facts) -> tuple[list[Forese
     return found, left_out
 
 
-def _around(link: Link, ranks: int) -> Callable[[float], float]:
-    return lambda num_bytes: ring(link, num_bytes, ranks)
-
-
 def _on(wires: Interconnect, gpus: int) -> Callable[[float], float]:
     return lambda num_bytes: wires.all_reduce(num_bytes, gpus)
 
@@ -221,7 +212,7 @@ def _gradients(
     for index, arrivals in enumerate(facts.arrivals):
         filled = buckets(Arrival(one.num_bytes, one.before_end * slower) for one in arrivals)
         cost = reduction(filled, all_reduce, overlaps=overlaps)
-        often = 1 / options.g_per_d if index else 1.0
+        often = 1 / options.config.train.planned_g_per_d if index else 1.0
         costs.append(Cost(cost.total * often, cost.exposed * often))
     return Cost(sum(cost.total for cost in costs), sum(cost.exposed for cost in costs))
 
@@ -235,7 +226,8 @@ class _Scaling:
         self.steps = self._whole(_STEPS)
 
     def _whole(self, steps: float) -> int:
-        return self.options.g_per_d * math.ceil(steps / self.options.g_per_d)
+        n = self.options.config.train.planned_g_per_d
+        return n * math.ceil(steps / n)
 
     def one(self) -> tuple[Spread, Facts]:
         """A rank that is alone: seconds of its step, and what it would communicate."""

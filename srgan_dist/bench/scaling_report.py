@@ -77,7 +77,7 @@ def _measured(report: ScalingReport) -> Table:
     device = machine["gpu"] or f"{machine['cores']} cores ({machine['cpu']}), one thread a rank"
     table = Table(
         title=f"{device}\none step on {_window(report.options)} crops of {data.patch_size} x{data.scale}, "
-        f"{report.options.g_per_d}:1",
+        f"{report.options.config.train.planned_g_per_d}:1",
         title_justify="left",
     )
     for column in ("ranks", "ms", "+-", "efficiency", "no waiting ms", "communication", "foreseen ms", "error"):

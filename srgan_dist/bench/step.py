@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 
 from srgan_dist.bench.images import make_images
@@ -21,6 +20,7 @@ from srgan_dist.config import Config
 from srgan_dist.data.pack import pack
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.footprint import footprint, peak_bytes
+from srgan_dist.ram import available_ram
 
 _MEMORY_SHARE = 0.4  # of the free memory, for one of the two processes that are measured in turns
 
@@ -70,7 +70,7 @@ class Bench:
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.folder, self.options = folder, options
-        self.g_per_d = options.config.train.g_per_d if isinstance(options.config.train.g_per_d, int) else 1
+        self.g_per_d = options.config.train.planned_g_per_d
 
     def make_shards(self) -> None:
         """Make images and pack them."""
@@ -159,7 +159,7 @@ class Bench:
         batch = config.data.batch_size
         if torch.cuda.is_available():
             return batch
-        room = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        room = int(available_ram() * _MEMORY_SHARE)
         if way.kind == OURS:
             share = batch // way.ranks
             micro_batch = config.data.micro_batch if isinstance(config.data.micro_batch, int) else share

@@ -64,6 +64,7 @@ class FeatureNetwork(nn.Module):
             return
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
+                # New parameters, since tensors without memory (see footprint.py) cannot be changed in place.
                 for name, weights in list(module.named_parameters(recurse=False)):
                     setattr(module, name, nn.Parameter(weights.to(dtype), requires_grad=False))
 
