@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -64,12 +65,12 @@ class Journal:
     Args:
         folder: The run's folder.
         accelerator: Holds the tracker.
+        num_steps: Steps of the whole run, for the progress bar.
         tracker: wandb, tensorboard or none.
         project: Project of the tracker.
         group: Group of runs, or None.
         tags: Labels.
         config: The resolved configuration, stored with the run.
-        num_steps: Steps of the whole run, for the progress bar.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Journal:
         *,
         folder: Path,
         accelerator: Accelerator,
-        tracker: str,
-        project: str,
-        group: str | None,
-        tags: tuple[str, ...],
-        config: Mapping[str, Any],
         num_steps: int,
+        tracker: str = "none",
+        project: str = "",
+        group: str | None = None,
+        tags: tuple[str, ...] = (),
+        config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.accelerator, self.tracker = accelerator, tracker

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.bench.step_child import CYCLE, END
+from srgan_dist.bench.child import CYCLE, END
 from srgan_dist.errors import Failure
 
-SOCKET = "socket"
 _WARM_UP = 2  # cycles: the first one meets cold caches, compilers and allocators
 _END_SECONDS = 20.0
 
@@ -21,8 +23,11 @@ class Process:
     """A process, or several ranks, that work when they are told.
 
     Args:
-        command: starts it; it connects to `SOCKET` in the folder.
+        work: a function of a module; it is called in the process with the name of a file of JSON: what the parent
+            wants, and ``address``, the socket to connect to.
         folder: an empty one.
+        spec: what the parent wants.
+        ranks: that do it together.
         crops: that it takes at a time.
         scale: of the seconds of a cycle.
 
@@ -30,10 +35,26 @@ class Process:
         Failure: it ended before it connected.
     """
 
-    def __init__(self, command: list[str], folder: Path, *, crops: int, scale: float) -> None:
+    def __init__(
+        self,
+        work: Callable[[str], None],
+        folder: Path,
+        spec: Mapping[str, Any],
+        *,
+        ranks: int,
+        crops: int,
+        scale: float = 1.0,
+    ) -> None:
         self.crops, self._scale, self._errors = crops, scale, folder / "stderr"
+        file, address = folder / "spec.json", str(folder / "socket")
+        file.write_text(json.dumps({"address": address, **spec}), encoding="utf-8")
+        name = work.__name__
+        command = [sys.executable, "-c", f"from {work.__module__} import {name}; {name}({str(file)!r})"]
+        if ranks > 1:
+            several = ["--standalone", f"--nproc-per-node={ranks}", "--no-python"]
+            command = [sys.executable, "-m", "torch.distributed.run", *several, *command]
         with self._errors.open("wb") as errors, socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / SOCKET))
+            listener.bind(address)
             listener.listen()
             self._process = subprocess.Popen(command, stderr=errors)
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from srgan_dist.bench import scaling_child
+from srgan_dist.bench.child import CYCLE, PARTS
 from srgan_dist.bench.interconnect import Arrival, Cost, Interconnect, Link, buckets, fit, reduction, ring
 from srgan_dist.bench.measure import Spread, num_cores
-from srgan_dist.bench.process import SOCKET, Process
+from srgan_dist.bench.process import Process
 from srgan_dist.bench.scaling_child import REDUCE, Facts
 from srgan_dist.bench.step import Bench
-from srgan_dist.bench.step_child import CYCLE, OURS, PARTS
+from srgan_dist.bench.step_child import OURS
 from srgan_dist.bench.step_ways import Options as StepOptions
 from srgan_dist.bench.step_ways import Way
 from srgan_dist.bench.timeline import COMMUNICATION
@@ -275,23 +276,13 @@ class _Scaling:
             "facts": str(folder / "facts"),
             "config": config.model_dump(mode="json", by_alias=True),
         }
-        return self._start("main", folder, spec, ranks=ranks, scale=1 / self.steps)
+        return Process(scaling_child.main, folder, spec, ranks=ranks, crops=share * ranks, scale=1 / self.steps)
 
     def _link(self, ranks: int) -> Link:
-        folder = self._folder()
-        with closing(self._start("reduce", folder, {"sizes": SIZES}, ranks=ranks, scale=1)) as process:
+        spec = {"sizes": SIZES}
+        with closing(Process(scaling_child.reduce, self._folder(), spec, ranks=ranks, crops=0)) as process:
             taken = [process.ask(REDUCE) for _ in range(self.options.rounds)]
         return fit(list(zip(SIZES, map(median, zip(*taken, strict=True)), strict=True)), ranks=ranks)
-
-    def _start(self, function: str, folder: Path, spec: dict[str, Any], *, ranks: int, scale: float) -> Process:
-        file = folder / "spec.json"
-        file.write_text(json.dumps({"address": str(folder / SOCKET), **spec}), encoding="utf-8")
-        code = f"from srgan_dist.bench.scaling_child import {function}; {function}({str(file)!r})"
-        command = [sys.executable, "-c", code]
-        if ranks > 1:
-            several = ["--standalone", f"--nproc-per-node={ranks}", "--no-python"]
-            command = [sys.executable, "-m", "torch.distributed.run", *several, *command]
-        return Process(command, folder, crops=self.options.config.data.batch_size, scale=scale)
 
     def _folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))

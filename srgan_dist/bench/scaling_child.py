@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from srgan_dist.bench.child import Ended, Orders, connected, read_spec, runtime_options, serve_trainer, synchronize
 from srgan_dist.bench.interconnect import Arrival
-from srgan_dist.bench.step_child import Ended, Orders, serve_trainer
 from srgan_dist.bench.timeline import Timeline
-from srgan_dist.config import Config
-from srgan_dist.errors import Failure, UserError
 from srgan_dist.runtime import Runtime
 
 REDUCE = "reduce"
@@ -90,8 +86,7 @@ class ObservedRuntime(Runtime):
 
     def facts(self) -> Facts:
         """What was seen, for one step."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self)
         arrivals = [[Arrival(size, self._seconds(then, end)) for size, then in stamps] for stamps, end in self._last]
         orders = self.num_steps + 1  # each began with a vote of this measurement's own, and so did the end
         return Facts(arrivals, (self.num_votes - orders) / self.num_steps, self.num_norms / self.num_steps)
@@ -121,31 +116,17 @@ def main(file: str) -> None:
     Args:
         file: JSON of ``address``, ``steps`` (of a cycle), ``config``, and ``facts``, a file to write at the end.
     """
-    spec = json.loads(Path(file).read_text(encoding="utf-8"))
-    config = Config(**spec["config"])
-    logging.getLogger("srgan_dist").setLevel(logging.ERROR)  # each process would warn of untrained weights
+    spec, config = read_spec(file)
 
     def train(runtime: ObservedRuntime, connection: Connection | None) -> None:
-        orders = _CountedOrders(connection, runtime, Timeline(lambda: _synchronize(runtime)), steps=spec["steps"])
+        orders = _CountedOrders(connection, runtime, Timeline(lambda: synchronize(runtime)), steps=spec["steps"])
         try:
             serve_trainer(config, runtime, orders)
         except Ended:
             if runtime.is_main:
                 Path(spec["facts"]).write_text(json.dumps(runtime.facts()), encoding="utf-8")
-        except (UserError, Failure) as error:
-            if connection:
-                connection.send(str(error))
 
-    train_options = config.train
-    _connected(
-        train,
-        spec["address"],
-        precision=train_options.precision,
-        channels_last=train_options.channels_last,
-        compile=train_options.compile,
-        threads=train_options.threads,
-        shares_memory_errors=config.data.micro_batch == "auto",
-    )
+    connected(train, spec["address"], ObservedRuntime, **runtime_options(config))
 
 
 def reduce(file: str) -> None:
@@ -156,13 +137,13 @@ def reduce(file: str) -> None:
     """
     spec = json.loads(Path(file).read_text(encoding="utf-8"))
 
-    def measure(runtime: ObservedRuntime, connection: Connection | None) -> None:
+    def measure(runtime: Runtime, connection: Connection | None) -> None:
         while runtime.anyone(connection is not None and _wants_more(connection)):
             seconds = [_all_reduce_seconds(runtime, size) for size in spec["sizes"]]
             if connection:
                 connection.send(seconds)
 
-    _connected(measure, spec["address"], threads=1)
+    connected(measure, spec["address"], Runtime, threads=1)
 
 
 def _wants_more(connection: Connection) -> bool:
@@ -177,25 +158,9 @@ def _all_reduce_seconds(runtime: Runtime, size: int) -> float:
     runtime.reduce_sum(data)
     total, rounds = 0.0, 0
     while runtime.all_agree(total < _REDUCE_SECONDS):  # the vote lets all begin at the same time
-        _synchronize(runtime)
+        synchronize(runtime)
         started = time.perf_counter()
         runtime.reduce_sum(data)
-        _synchronize(runtime)
+        synchronize(runtime)
         total, rounds = total + time.perf_counter() - started, rounds + 1
     return total / rounds
-
-
-def _connected(work: Callable[[ObservedRuntime, Connection | None], None], address: str, **options: Any) -> None:
-    try:
-        runtime = ObservedRuntime(**options)
-    except UserError as error:
-        with Client(address, family="AF_UNIX") as refusal:
-            refusal.send(str(error))
-        return
-    work(runtime, Client(address, family="AF_UNIX") if runtime.is_main else None)
-    runtime.close()
-
-
-def _synchronize(runtime: Runtime) -> None:
-    if runtime.device.type == "cuda":
-        torch.cuda.synchronize(runtime.device)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from srgan_dist.bench import step_child
+from srgan_dist.bench.child import CYCLE, PARTS, PEAK
 from srgan_dist.bench.images import make_images
 from srgan_dist.bench.measure import Spread
-from srgan_dist.bench.process import SOCKET, Process
-from srgan_dist.bench.step_child import BASICSR, CYCLE, OURS, PARTS, PEAK, peer_networks, peer_step
+from srgan_dist.bench.process import Process
+from srgan_dist.bench.step_child import BASICSR, OURS, peer_networks, peer_step
 from srgan_dist.bench.step_ways import Options, Row, StepReport, Way, ways
 from srgan_dist.config import Config
 from srgan_dist.data.pack import pack
@@ -110,20 +110,14 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         config = self.config(way, folder / "run")
         crops = self.crops(way, config)
-        file = folder / "spec.json"
         spec = {
-            "address": str(folder / SOCKET),
             "way": way.kind,
             "crops": crops,
             "steps": self.g_per_d,
             "config": config.model_dump(mode="json", by_alias=True),
         }
-        file.write_text(json.dumps(spec), encoding="utf-8")
-        command = [sys.executable, "-c", f"from srgan_dist.bench.step_child import main; main({str(file)!r})"]
-        if way.ranks > 1:
-            several = ["--standalone", f"--nproc-per-node={way.ranks}", "--no-python"]
-            command = [sys.executable, "-m", "torch.distributed.run", *several, *command]
-        with closing(Process(command, folder, crops=crops, scale=self.scale(way, crops))) as process:
+        scale = self.scale(way, crops)
+        with closing(Process(step_child.main, folder, spec, ranks=way.ranks, crops=crops, scale=scale)) as process:
             yield process
 
     def config(self, way: Way, run: Path) -> Config:

@@ -27,16 +27,7 @@ def main(dtype: str, out: str, *overrides: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [f"--run.dir={folder}", *overrides])
     runtime = Runtime(threads=1, compile=config.train.compile, shares_memory_errors=config.data.micro_batch == "auto")
-    journal = Journal(
-        folder=folder,
-        accelerator=runtime.accelerator,
-        tracker="none",
-        project="test",
-        group=None,
-        tags=(),
-        config={},
-        num_steps=config.train.steps,
-    )
+    journal = Journal(folder=folder, accelerator=runtime.accelerator, num_steps=config.train.steps)
     trainer = build_trainer(
         config,
         runtime=runtime,
