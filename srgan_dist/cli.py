@@ -8,11 +8,9 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from srgan_dist import cli_bench, cli_data
-from srgan_dist.config import Config
-from srgan_dist.configfile import load_config
+from srgan_dist.configfile import config_from, load_config
 from srgan_dist.errors import Failure, Stopped, UserError
 
 log = logging.getLogger("srgan_dist")
@@ -26,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return train(arguments[1:], prog="srgan-dist train")
     options, overrides = _parser().parse_known_args(arguments)
-    if overrides and options.command not in (_doctor, _plan, _bench_step, _bench_scaling):
+    if overrides and not options.takes_config:
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
@@ -37,7 +35,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
     """``srgan-dist train`` and ``train.py``. Returns the exit code."""
 
     def run() -> None:
-        config = _config(arguments, prog=prog)
+        config = config_from(arguments, prog=prog)
         from srgan_dist import tracking
         from srgan_dist.run import train as train_run
         from srgan_dist.runtime import process_rank
@@ -50,17 +48,6 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
             tracking.console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
 
     return told(run)
-
-
-def _config(arguments: Sequence[str], *, prog: str) -> Config:
-    """Read ``--config FILE`` and the overrides; ``--help`` among them prints and exits."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--config")
-    try:
-        known, overrides = finder.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"{error}; --help lists every option") from None
-    return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
 
 
 def told(action: Callable[[], None]) -> int:
@@ -92,9 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *, takes_config: bool = False
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.set_defaults(command=run)
+        command.set_defaults(command=run, takes_config=takes_config)
         return command
 
     commands.add_parser("train", help="train a network (train --help lists every option)")
@@ -118,43 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
 
-    plan = add("plan", _plan, "Which micro-batch fits into some memory, and what it costs. Takes train's options, too.")
+    text = "Which micro-batch fits into some memory, and what it costs. Takes train's options, too."
+    plan = add("plan", _plan, text, takes_config=True)
     plan.add_argument("--memory", required=True, metavar="SIZE", help="memory of a rank, such as 16GiB")
     plan.add_argument("--ranks", type=int, default=1, metavar="N", help="processes in all (default: 1)")
     plan.add_argument("--device", choices=("cpu", "cuda"), help="whose memory it is (default: cuda, if there is one)")
 
-    doctor = add("doctor", _doctor, "Ask what would fail before the GPUs are paid for. Takes train's options, too.")
+    text = "Ask what would fail before the GPUs are paid for. Takes train's options, too."
+    doctor = add("doctor", _doctor, text, takes_config=True)
     doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
 
-    _add_bench(commands)
+    cli_bench.add_bench(commands)
     return parser
-
-
-def _add_bench(commands: Any) -> None:
-    text = "Measure this machine, beside the ways of other trainers."
-    what = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
-    benches = what.add_subparsers(metavar="WHAT", required=True)
-    text = "Patches a second by encoding and workers; how long a training step waits for them."
-    loader = benches.add_parser("loader", help=text, description=text, allow_abbrev=False)
-    loader.set_defaults(command=_bench_loader)
-    loader.add_argument("--images", type=Path, metavar="DIR", help="folder of images; default: some are made")
-    loader.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
-    loader.add_argument("--patch-size", type=int, default=96, metavar="N", help="HR pixels a side (default: 96)")
-    loader.add_argument("--batch-size", type=int, default=16, metavar="N", help="patches in a batch (default: 16)")
-    loader.add_argument("--workers", type=int, metavar="N", help="most worker processes (default: one a core)")
-    loader.add_argument("--seconds", type=float, default=3.0, help="for each way and number of workers (default: 3)")
-    loader.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
-    text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
-    step = benches.add_parser("step", help=text, description=text, allow_abbrev=False)
-    step.set_defaults(command=_bench_step)
-    step.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each way (default: 5)")
-    step.add_argument("--ranks", type=int, default=1, metavar="N", help="also measure N processes (default: 1)")
-    step.add_argument("--only", action="append", default=[], metavar="WAY", help="a way of the table (repeatable)")
-    step.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
-    text = "Several ranks here, measured; many GPUs on an interconnect, foreseen. Takes train's options, too."
-    scaling = benches.add_parser("scaling", help=text, description=text, allow_abbrev=False)
-    scaling.set_defaults(command=_bench_scaling)
-    cli_bench.add_scaling(scaling)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -219,7 +183,7 @@ def _plan(options: argparse.Namespace) -> None:
         raise UserError(f"--memory is {memory} bytes: give its unit, such as {memory}GiB")
     if options.ranks < 1:
         raise UserError(f"--ranks is {options.ranks}, allowed are whole numbers from 1")
-    config = _config(options.overrides, prog="srgan-dist plan")
+    config = config_from(options.overrides, prog="srgan-dist plan")
     device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("plan"):
         plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
@@ -235,7 +199,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
     if options.json:
         refuse_unwritable(options.json)
-    config = _config(options.overrides, prog="srgan-dist doctor") if options.overrides else None
+    config = config_from(options.overrides, prog="srgan-dist doctor") if options.overrides else None
     runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
     answers = examine(config, runtime)
     runtime.close()
@@ -247,55 +211,3 @@ def _doctor(options: argparse.Namespace) -> None:
     failed = [answer.name for answer in answers if answer.verdict == "fail"]
     if failed:
         raise Failure(f"doctor: this run would fail ({', '.join(failed)})")
-
-
-def _bench_loader(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from srgan_dist.bench.loader import Options, bench_loader, worker_counts
-    from srgan_dist.bench.measure import refuse_unwritable, write_json
-    from srgan_dist.bench.peers import Patches
-    from srgan_dist.bench.report import to_json, to_tables
-    from srgan_dist.tracking import console
-
-    if options.json:
-        refuse_unwritable(options.json)
-    with console.status("bench") as status:
-        report = bench_loader(
-            Options(
-                images=options.images,
-                patches=Patches(options.patch_size, options.scale, options.batch_size),
-                workers=worker_counts(options.workers),
-                seconds=options.seconds,
-            ),
-            on_progress=status.update,
-        )
-    Console().print(to_tables(report))
-    if options.json:
-        write_json(options.json, to_json(report))
-
-
-def _bench_step(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from srgan_dist.bench.measure import refuse_unwritable, write_json
-    from srgan_dist.bench.step import bench_step
-    from srgan_dist.bench.step_report import to_json, to_table
-    from srgan_dist.bench.step_ways import BASICSR_SHAPE, Options
-    from srgan_dist.tracking import console
-
-    if options.json:
-        refuse_unwritable(options.json)
-    given = options.overrides
-    config = _config(given, prog="srgan-dist bench step") if given else Config(**BASICSR_SHAPE)
-    with console.status("bench") as status:
-        chosen = Options(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
-        report = bench_step(chosen, on_progress=status.update)
-    Console().print(to_table(report))
-    if options.json:
-        write_json(options.json, to_json(report))
-
-
-def _bench_scaling(options: argparse.Namespace) -> None:
-    config = _config(options.overrides, prog="srgan-dist bench scaling") if options.overrides else None
-    cli_bench.scaling(options, config)

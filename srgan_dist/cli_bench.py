@@ -1,16 +1,61 @@
-"""The command ``bench scaling``: its options, and what it prints."""
+"""The commands ``bench ...``, as `cli.py` has them: options, and the call of what does the work."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from srgan_dist.config import Config
+from srgan_dist.configfile import config_from
 from srgan_dist.errors import UserError
 
 
-def add_scaling(parser: argparse.ArgumentParser) -> None:
-    """The options of ``srgan-dist bench scaling``."""
+def add_bench(commands: Any) -> None:
+    """``bench`` and what can be measured.
+
+    Args:
+        commands: the subparsers to add it to.
+    """
+    text = "Measure this machine, beside the ways of other trainers."
+    what = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
+    benches = what.add_subparsers(metavar="WHAT", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *, takes_config: bool
+    ) -> argparse.ArgumentParser:
+        bench: argparse.ArgumentParser = benches.add_parser(name, help=text, description=text, allow_abbrev=False)
+        bench.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
+        bench.set_defaults(command=run, takes_config=takes_config)
+        return bench
+
+    text = "Patches a second by encoding and workers; how long a training step waits for them."
+    _add_loader(add("loader", _loader, text, takes_config=False))
+    text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
+    _add_step(add("step", _step, text, takes_config=True))
+    text = "Several ranks here, measured; many GPUs on an interconnect, foreseen. Takes train's options, too."
+    _add_scaling(add("scaling", _scaling, text, takes_config=True))
+
+
+def _add_loader(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--images", type=Path, metavar="DIR", help="folder of images; default: some are made")
+    add("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
+    add("--patch-size", type=int, default=96, metavar="N", help="HR pixels a side (default: 96)")
+    add("--batch-size", type=int, default=16, metavar="N", help="patches in a batch (default: 16)")
+    add("--workers", type=int, metavar="N", help="most worker processes (default: one a core)")
+    add("--seconds", type=float, default=3.0, help="for each way and number of workers (default: 3)")
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, metavar="N", help="measurements of each way (default: 5)")
+    add("--ranks", type=int, default=1, metavar="N", help="also measure N processes (default: 1)")
+    add("--only", action="append", default=[], metavar="WAY", help="a way of the table (repeatable)")
+
+
+def _add_scaling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--ranks", default="2,4", metavar="N,N", help="processes to measure beside one; 1: none (default: 2,4)")
     add("--rounds", type=int, default=5, metavar="N", help="measurements of each (default: 5)")
@@ -21,16 +66,56 @@ def add_scaling(parser: argparse.ArgumentParser) -> None:
     add("--gpus-per-node", type=int, default=1, metavar="N", help="which share a wire (default: 1)")
     add("--node-bandwidth", default="2400Gb/s", metavar="RATE", help="from GPU to GPU in a node (default: 2400Gb/s)")
     add("--step-time", metavar="TIME", help="of one GPU, measured elsewhere (default: as measured here)")
-    add("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 
-def scaling(options: argparse.Namespace, config: Config | None) -> None:
-    """``srgan-dist bench scaling``.
+def _loader(options: argparse.Namespace) -> None:
+    from rich.console import Console
 
-    Args:
-        options: those of `add_scaling`.
-        config: of one rank; None takes a small one.
-    """
+    from srgan_dist.bench.loader import Options, bench_loader, worker_counts
+    from srgan_dist.bench.measure import refuse_unwritable, write_json
+    from srgan_dist.bench.peers import Patches
+    from srgan_dist.bench.report import to_json, to_tables
+    from srgan_dist.tracking import console
+
+    if options.json:
+        refuse_unwritable(options.json)
+    with console.status("bench") as status:
+        report = bench_loader(
+            Options(
+                images=options.images,
+                patches=Patches(options.patch_size, options.scale, options.batch_size),
+                workers=worker_counts(options.workers),
+                seconds=options.seconds,
+            ),
+            on_progress=status.update,
+        )
+    Console().print(to_tables(report))
+    if options.json:
+        write_json(options.json, to_json(report))
+
+
+def _step(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.measure import refuse_unwritable, write_json
+    from srgan_dist.bench.step import bench_step
+    from srgan_dist.bench.step_report import to_json, to_table
+    from srgan_dist.bench.step_ways import BASICSR_SHAPE, Options
+    from srgan_dist.tracking import console
+
+    if options.json:
+        refuse_unwritable(options.json)
+    given = options.overrides
+    config = config_from(given, prog="srgan-dist bench step") if given else Config(**BASICSR_SHAPE)
+    with console.status("bench") as status:
+        chosen = Options(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
+        report = bench_step(chosen, on_progress=status.update)
+    Console().print(to_table(report))
+    if options.json:
+        write_json(options.json, to_json(report))
+
+
+def _scaling(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.bench.interconnect import Interconnect, Link, parse_bandwidth, parse_seconds
@@ -41,10 +126,11 @@ def scaling(options: argparse.Namespace, config: Config | None) -> None:
 
     if options.json:
         refuse_unwritable(options.json)
+    given = options.overrides
     latency = parse_seconds(options.latency, name="--latency")
     within = Link(latency, parse_bandwidth(options.node_bandwidth, name="--node-bandwidth"))
     chosen = Options(
-        config=config or Config(**SHAPE),
+        config=config_from(given, prog="srgan-dist bench scaling") if given else Config(**SHAPE),
         ranks=[number for number in _numbers(options.ranks, name="--ranks") if number != 1],
         rounds=options.rounds,
         strong=options.strong,

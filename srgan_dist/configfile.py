@@ -53,6 +53,25 @@ def load_config(file: Path | None, overrides: Sequence[str], *, prog: str = "tra
     return config
 
 
+def config_from(arguments: Sequence[str], *, prog: str) -> Config:
+    """Read ``--config FILE`` and the overrides.
+
+    Args:
+        arguments: Those of the command; ``--help`` among them prints every field and exits.
+        prog: Name of the program in the help.
+
+    Raises:
+        UserError: As `load_config`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
+    try:
+        known, overrides = finder.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; --help lists every option") from None
+    return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
