@@ -11,6 +11,8 @@ from srgan_dist.config import Config
 from srgan_dist.configfile import config_from
 from srgan_dist.errors import UserError
 
+OnProgress = Callable[[str], None]
+
 
 def add_bench(commands: Any) -> None:
     """``bench`` and what can be measured.
@@ -69,84 +71,81 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
 
 
 def _loader(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from srgan_dist.bench.loader import Options, bench_loader, worker_counts
-    from srgan_dist.bench.measure import refuse_unwritable, write_json
     from srgan_dist.bench.peers import Patches
     from srgan_dist.bench.report import to_json, to_tables
-    from srgan_dist.tracking import console
 
-    if options.json:
-        refuse_unwritable(options.json)
-    with console.status("bench") as status:
-        report = bench_loader(
-            Options(
-                images=options.images,
-                patches=Patches(options.patch_size, options.scale, options.batch_size),
-                workers=worker_counts(options.workers),
-                seconds=options.seconds,
-            ),
-            on_progress=status.update,
+    def measure(on_progress: OnProgress) -> Any:
+        chosen = Options(
+            images=options.images,
+            patches=Patches(options.patch_size, options.scale, options.batch_size),
+            workers=worker_counts(options.workers),
+            seconds=options.seconds,
         )
-    Console().print(to_tables(report))
-    if options.json:
-        write_json(options.json, to_json(report))
+        return bench_loader(chosen, on_progress=on_progress)
+
+    _report(options, measure, to_tables, to_json)
 
 
 def _step(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from srgan_dist.bench.measure import refuse_unwritable, write_json
     from srgan_dist.bench.step import bench_step
     from srgan_dist.bench.step_report import to_json, to_table
     from srgan_dist.bench.step_ways import BASICSR_SHAPE, Options
-    from srgan_dist.tracking import console
 
-    if options.json:
-        refuse_unwritable(options.json)
-    given = options.overrides
-    config = config_from(given, prog="srgan-dist bench step") if given else Config(**BASICSR_SHAPE)
-    with console.status("bench") as status:
+    def measure(on_progress: OnProgress) -> Any:
+        config = _config(options, prog="srgan-dist bench step", default=BASICSR_SHAPE)
         chosen = Options(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
-        report = bench_step(chosen, on_progress=status.update)
-    Console().print(to_table(report))
-    if options.json:
-        write_json(options.json, to_json(report))
+        return bench_step(chosen, on_progress=on_progress)
+
+    _report(options, measure, to_table, to_json)
 
 
 def _scaling(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from srgan_dist.bench.interconnect import Interconnect, Link, parse_bandwidth, parse_seconds
-    from srgan_dist.bench.measure import refuse_unwritable, write_json
     from srgan_dist.bench.scaling import SHAPE, Options, bench_scaling
     from srgan_dist.bench.scaling_report import to_json, to_table
+
+    def measure(on_progress: OnProgress) -> Any:
+        latency = parse_seconds(options.latency, name="--latency")
+        between = Link(latency, parse_bandwidth(options.bandwidth, name="--bandwidth"))
+        within = Link(latency, parse_bandwidth(options.node_bandwidth, name="--node-bandwidth"))
+        per_node = options.gpus_per_node
+        chosen = Options(
+            config=_config(options, prog="srgan-dist bench scaling", default=SHAPE),
+            ranks=[number for number in _numbers(options.ranks, name="--ranks") if number != 1],
+            rounds=options.rounds,
+            strong=options.strong,
+            gpus=_numbers(options.gpus, name="--gpus"),
+            interconnect=Interconnect(between, within if per_node > 1 else None, per_node),
+            step_seconds=parse_seconds(options.step_time, name="--step-time") if options.step_time else None,
+        )
+        return bench_scaling(chosen, on_progress=on_progress)
+
+    _report(options, measure, to_table, to_json)
+
+
+def _report(
+    options: argparse.Namespace,
+    measure: Callable[[OnProgress], Any],
+    to_table: Callable[[Any], Any],
+    to_json: Callable[[Any], dict[str, Any]],
+) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.measure import refuse_unwritable, write_json
     from srgan_dist.tracking import console
 
     if options.json:
         refuse_unwritable(options.json)
-    given = options.overrides
-    latency = parse_seconds(options.latency, name="--latency")
-    within = Link(latency, parse_bandwidth(options.node_bandwidth, name="--node-bandwidth"))
-    chosen = Options(
-        config=config_from(given, prog="srgan-dist bench scaling") if given else Config(**SHAPE),
-        ranks=[number for number in _numbers(options.ranks, name="--ranks") if number != 1],
-        rounds=options.rounds,
-        strong=options.strong,
-        gpus=_numbers(options.gpus, name="--gpus"),
-        interconnect=Interconnect(
-            Link(latency, parse_bandwidth(options.bandwidth, name="--bandwidth")),
-            within if options.gpus_per_node > 1 else None,
-            options.gpus_per_node,
-        ),
-        step_seconds=parse_seconds(options.step_time, name="--step-time") if options.step_time else None,
-    )
     with console.status("bench") as status:
-        report = bench_scaling(chosen, on_progress=status.update)
+        report = measure(status.update)
     Console().print(to_table(report))
     if options.json:
         write_json(options.json, to_json(report))
+
+
+def _config(options: argparse.Namespace, *, prog: str, default: dict[str, Any]) -> Config:
+    return config_from(options.overrides, prog=prog) if options.overrides else Config(**default)
 
 
 def _numbers(text: str, *, name: str) -> list[int]:
