@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from skimage.metrics import structural_similarity
 from srgan_dist.data.benchmark import read_pairs
 from srgan_dist.data.resize import upscale_bicubic_tensor
 from srgan_dist.metrics import luma, psnr_ssim_y, to_uint8
-from tests.conftest import SHARED, photo
+from tests.conftest import ROOT, SHARED, photo, run
 
 
 def tensor(image: np.ndarray) -> torch.Tensor:
@@ -23,8 +25,9 @@ def test_luma_is_matlabs() -> None:
     np.testing.assert_allclose(luma(tensor(image))[0, 0].numpy(), rgb2ycbcr(image)[..., 0], atol=1e-9)
 
 
-def test_psnr_and_ssim_against_scikit_image() -> None:
-    hr = photo(60, 72)
+@pytest.mark.parametrize("size", [(60, 72), (82, 40), (83, 40), (211, 40)])  # one strip of windows, a full one, more
+def test_psnr_and_ssim_against_scikit_image(size: tuple[int, int]) -> None:
+    hr = photo(*size)
     sr = np.clip(hr.astype(int) + np.random.default_rng(0).integers(-9, 10, hr.shape), 0, 255).astype(np.uint8)
     psnr, ssim = psnr_ssim_y(tensor(sr), tensor(hr), border=4)
     y_sr, y_hr = (rgb2ycbcr(image)[4:-4, 4:-4, 0] for image in (sr, hr))
@@ -34,6 +37,22 @@ def test_psnr_and_ssim_against_scikit_image() -> None:
         y_sr, y_hr, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, full=True
     )
     assert ssim == pytest.approx(ssim_map[5:-5, 5:-5].mean(), abs=1e-6)
+
+
+def test_a_large_image_takes_little_memory() -> None:
+    script = (
+        "import resource, torch\n"
+        "from srgan_dist.metrics import psnr_ssim_y\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "image = torch.zeros(1, 3, 768, 1024, dtype=torch.uint8)\n"
+        "psnr_ssim_y(image[..., :32, :32], image[..., :32, :32], border=4)\n"
+        "before = peak()\n"
+        "psnr_ssim_y(image, image, border=4)\n"
+        "print(peak() - before)\n"
+    )
+    done = run(sys.executable, "-c", script, PYTHONPATH=str(ROOT))
+    assert done.code == 0, done.err
+    assert int(done.out) < 1000  # MiB; the whole map at once takes 3700
 
 
 def test_the_border_does_not_count() -> None:
