@@ -80,7 +80,7 @@ def _measured(report: ScalingReport) -> Table:
         f"{report.options.config.train.planned_g_per_d}:1",
         title_justify="left",
     )
-    for column in ("ranks", "ms", "+-", "efficiency", "no waiting ms", "communication", "foreseen ms", "error"):
+    for column in ("ranks", "ms", "+-", "effic.", "alone ms", "comm.", "foreseen ms", "error"):
         table.add_column(column, justify="right")
     for index, row in enumerate(report.measured):
         seconds = row.seconds
@@ -108,7 +108,7 @@ def _notes(report: ScalingReport) -> list[str]:
     lines = []
     if len(report.measured) > 1 and not machine["gpu"]:
         lines.append(
-            "no waiting: as many ranks that train each on its own, at the same time on the same cores; foreseen: that, "
+            "alone: as many ranks that do not wait for each other, at the same time on the same cores; foreseen: that, "
             "and all-reduces as fast as without training. Nothing is hidden: the same cores carry the bytes."
         )
     for row in report.measured:
@@ -138,7 +138,7 @@ def _foreseen(report: ScalingReport) -> Table:
     table = Table(
         title=f"foreseen: {1000 * seconds:,.1f} ms a step of one, {mib} MiB of gradients, {link}", title_justify="left"
     )
-    for column in ("GPUs", "batch", "ms", "images/s", "efficiency", "communication", "of it BatchNorm", "hidden"):
+    for column in ("GPUs", "batch", "ms", "images/s", "effic.", "comm.", "BatchNorm", "hidden"):
         table.add_column(column, justify="right")
     for row in report.foreseen:
         table.add_row(
@@ -159,5 +159,6 @@ def _verdicts(report: ScalingReport) -> list[str]:
     told = f"up to {max(good):,} of these GPUs" if good else "on none of these numbers of GPUs"
     return [
         f"at least {100 * EFFICIENT:.0f} % efficient: {told}. hidden: share of the gradients' averaging that goes on "
-        "behind the backward pass. Not foreseen: ranks that are slower than others, reading data."
+        "behind the backward pass. BatchNorm: its part of the communication. Not foreseen: ranks "
+        "that are slower than others, reading data."
     ]
