@@ -71,6 +71,9 @@ class Runtime:
     ) -> None:
         if precision == "fp16" and not torch.cuda.is_available():
             raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
+        # Its search for the fastest convolution tries ones that want gigabytes of workspace, several times what the
+        # networks take; read when cuDNN is loaded. MiB.
+        os.environ.setdefault("CUDNN_CONV_WSCAP_DBG", "256")
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="no" if precision == "fp32" else precision,
