@@ -2,6 +2,6 @@
 
 import sys
 
-from srgan_dist.cli import main
+from srgan_dist.cli.main import main
 
 sys.exit(main())

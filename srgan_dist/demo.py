@@ -12,15 +12,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from srgan_dist.cli import told
-from srgan_dist.configfile import load_config
-from srgan_dist.data.images import read_rgb
-from srgan_dist.data.pack import pack
-from srgan_dist.data.resize import downscale, modcrop
+from srgan_dist.cli.main import told
+from srgan_dist.config.load import load_config
+from srgan_dist.data.packing.pack import pack
 from srgan_dist.errors import UserError
-from srgan_dist.inference import SRGenerator, upscale_file
-from srgan_dist.run import train
-from srgan_dist.tracking import console, result_table, setup_logging
+from srgan_dist.imaging.read import read_rgb
+from srgan_dist.imaging.resize import downscale, modcrop
+from srgan_dist.inference.generator import SRGenerator, upscale_file
+from srgan_dist.tracking.run_logger import console, result_table, setup_logging
+from srgan_dist.training.run import train
 
 log = logging.getLogger("srgan_dist")
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,7 +101,7 @@ def cli(*arguments: str | Path, **options: Any) -> Finished:
 
 def call(*arguments: str | Path) -> Finished:
     """Run ``srgan-dist`` in this process: for the commands that start no ranks, and much faster."""
-    from srgan_dist.cli import main
+    from srgan_dist.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -150,7 +151,7 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images, packed."""
-    from srgan_dist.data.pack import pack
+    from srgan_dist.data.packing.pack import pack
 
     out = tmp_path_factory.mktemp("shards") / "tiny"
     pack(images, out, scale=4, tile=96)
@@ -160,8 +161,8 @@ def shards(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def large_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiles of 480 pixels."""
-    from srgan_dist.bench.images import make_images
-    from srgan_dist.data.pack import pack
+    from srgan_dist.bench.common.images import make_images
+    from srgan_dist.data.packing.pack import pack
 
     images, out = tmp_path_factory.mktemp("large"), tmp_path_factory.mktemp("shards") / "large"
     make_images(images, count=1)
@@ -182,3 +183,44 @@ def train(shards: Path, validation: Path) -> Train:
         return cli("train", *arguments, **extra) if ranks == 1 else launch(ranks, "train.py", *arguments, **extra)
 
     return start
+
+
+Pixels = NDArray[np.uint8]
+
+
+def smooth_noise(height: int, width: int, seed: int = 0) -> Pixels:
+    """Waves of several lengths under fine noise: gradients, edges and detail."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = np.full((height, width, 3), 128.0)
+    for period in (7, 19, 53):
+        phase = random.uniform(0, 2 * np.pi, 6)
+        for channel in range(3):
+            image[..., channel] += 30 * np.sin(2 * np.pi * x / period + phase[channel])
+            image[..., channel] += 20 * np.sin(2 * np.pi * y / period + phase[channel + 3])
+    return np.clip(image + random.normal(0, 6, image.shape), 0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_image() -> Callable[..., Pixels]:
+    return smooth_noise
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of different sizes, one of them in a subfolder, none a multiple of 4 in both sides."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for seed, (name, height, width) in enumerate([("a.png", 121, 163), ("b.b.png", 64, 130), ("more/c.png", 90, 50)]):
+        Image.fromarray(smooth_noise(height, width, seed)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos in tiles of at most 64, in several shards."""
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    from srgan_dist.data.packing.pack import pack
+
+    pack(photos, out, scale=4, tile=64, shard_bytes=60_000)
+    return out

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_dist.bench.images import choose_images, make_images
-from srgan_dist.bench.loader import PNG, RAW, STREAM, Options, Row, bench_loader, ways_to_read, worker_counts
-from srgan_dist.bench.measure import Rate, Spread, measure
-from srgan_dist.bench.peers import Patches
-from srgan_dist.bench.report import ratios
-from srgan_dist.bench.startup import start_up
-from srgan_dist.bench.wait import data_wait, read_wait
-from srgan_dist.data.codec import ENCODINGS
+from srgan_dist.bench.common.images import choose_images, make_images
+from srgan_dist.bench.common.measure import Rate, Spread, measure
+from srgan_dist.bench.loader.loader import PNG, RAW, STREAM, Options, Row, bench_loader, ways_to_read, worker_counts
+from srgan_dist.bench.loader.peers import Patches
+from srgan_dist.bench.loader.report import ratios
+from srgan_dist.bench.loader.startup import start_up
+from srgan_dist.bench.loader.wait import data_wait, read_wait
+from srgan_dist.data.shard_format.encodings import ENCODINGS
 from srgan_dist.errors import UserError
 from tests.conftest import call, photo
 
@@ -177,8 +177,8 @@ def test_the_command_measures_everything_and_says_what_it_left_out(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")  # no name is broken into two lines
-    monkeypatch.setattr("srgan_dist.bench.loader.SIZES", (2500,))
-    monkeypatch.setattr("srgan_dist.bench.loader.data_wait", partial(data_wait, steps=20))
+    monkeypatch.setattr("srgan_dist.bench.loader.loader.SIZES", (2500,))
+    monkeypatch.setattr("srgan_dist.bench.loader.loader.data_wait", partial(data_wait, steps=20))
     file = tmp_path / "loader.json"
     done = call("bench", "loader", "--images", images, *SMALL, "--json", file)
     assert done.code == 0, done.err

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
-from srgan_dist.bench.interconnect import (
+from srgan_dist.bench.common.measure import Spread
+from srgan_dist.bench.scaling.child import Facts, ObservedRuntime
+from srgan_dist.bench.scaling.interconnect import (
     Arrival,
     Cost,
     Interconnect,
@@ -26,11 +28,9 @@ from srgan_dist.bench.interconnect import (
     ring,
     tree,
 )
-from srgan_dist.bench.measure import Spread
-from srgan_dist.bench.scaling import Measured, Options, ScalingReport, foresee
-from srgan_dist.bench.scaling_child import Facts, ObservedRuntime
-from srgan_dist.bench.scaling_report import to_table
-from srgan_dist.config import Config
+from srgan_dist.bench.scaling.report import to_table
+from srgan_dist.bench.scaling.scaling import Measured, Options, ScalingReport, foresee
+from srgan_dist.config.root import Config
 from tests.conftest import call
 
 LINK = Link(latency=1e-3, bandwidth=1e9)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.bench import step as bench
-from srgan_dist.bench.measure import Spread
-from srgan_dist.bench.step_child import BASICSR, NOTEBOOK, OURS, peer_networks
-from srgan_dist.bench.step_peers import BasicSRStep, Networks, NotebookStep
-from srgan_dist.bench.step_report import targets
-from srgan_dist.bench.step_ways import BASICSR_SHAPE, Options, Row, StepReport, Way, ways
-from srgan_dist.bench.timeline import PARTS, Timeline
-from srgan_dist.config import Config
-from srgan_dist.footprint import peak_bytes
+from srgan_dist.bench.common.measure import Spread
+from srgan_dist.bench.common.timeline import PARTS, Timeline
+from srgan_dist.bench.step import step as bench
+from srgan_dist.bench.step.child import BASICSR, NOTEBOOK, OURS, peer_networks
+from srgan_dist.bench.step.peers import BasicSRStep, Networks, NotebookStep
+from srgan_dist.bench.step.report import targets
+from srgan_dist.bench.step.ways import BASICSR_SHAPE, Options, Row, StepReport, Way, ways
+from srgan_dist.config.root import Config
+from srgan_dist.training.memory_estimate import peak_bytes
 from tests.conftest import call
 
 SMALL: dict[str, Any] = {
@@ -134,7 +134,7 @@ class FakeTime:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     clock = FakeTime()
-    monkeypatch.setattr("srgan_dist.bench.timeline.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("srgan_dist.bench.common.timeline.time.perf_counter", lambda: clock.now)
     return clock
 
 
@@ -210,7 +210,7 @@ def test_the_command_measures_in_turns_and_says_what_it_left_out(
         Way("fp16", OURS, {"train.precision": "fp16"}),
         Way("2 ranks", OURS, ranks=2),
     ]
-    monkeypatch.setattr("srgan_dist.bench.step.ways", lambda *_, **__: chosen)
+    monkeypatch.setattr("srgan_dist.bench.step.step.ways", lambda *_, **__: chosen)
     options = [f"--data.{key}={value}" for key, value in SMALL["data"].items()]
     options += ["--generator.channels=8", "--generator.blocks=1", "--discriminator.channels=4", "--train.threads=1"]
     options += ["--loss.perceptual.layer=conv2_2", "--train.g_per_d=2"]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from srgan_dist.configfile import load_config
-from srgan_dist.footprint import Recompute, predict_bytes
-from srgan_dist.learner import LossScale
+from srgan_dist.config.load import load_config
+from srgan_dist.training.memory_estimate import Recompute, predict_bytes
+from srgan_dist.training.trainable_network import LossScale
 from tests.conftest import ROOT, Finished, Train, cli, metrics, options, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -78,7 +78,7 @@ def test_a_full_gpu_halves_the_micro_batch(shards: Path, tmp_path: Path) -> None
     script = tmp_path / "little_memory.py"
     script.write_text(
         "import sys, torch\n"
-        "from srgan_dist.cli import train\n"
+        "from srgan_dist.cli.main import train\n"
         "total = torch.cuda.get_device_properties(0).total_memory\n"
         "torch.cuda.set_per_process_memory_fraction(400 * 2**20 / total)\n"
         "sys.exit(train(sys.argv[1:], prog='test'))\n"

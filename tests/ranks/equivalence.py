@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch._dynamo.utils import counters
 
-from srgan_dist.build import build_trainer
-from srgan_dist.checkpoint import Checkpoints
-from srgan_dist.configfile import load_config
-from srgan_dist.runtime import Runtime
-from srgan_dist.signals import StopSignals
-from srgan_dist.tracking import Journal
+from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.config.load import load_config
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.signals import StopSignals
+from srgan_dist.tracking.run_logger import Journal
+from srgan_dist.training.build import build_trainer
 
 
 def main(dtype: str, out: str, *overrides: str) -> None:

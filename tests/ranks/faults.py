@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from srgan_dist import snapshot, weights
+from srgan_dist.checkpointing import format as snapshot
+from srgan_dist.checkpointing import weights
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Ended:
 def on_ranks(function: Callable[..., None], *arguments: Any, ranks: int = 1) -> list[Ended]:
     """Run a function on new ranks. A server that has loaded torch forks them, so that they begin in a moment."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["srgan_dist.run", "tests.ranks.faults"])
+    context.set_forkserver_preload(["srgan_dist.training.run", "tests.ranks.faults"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,7 +120,7 @@ def _rank(
 
 def train_and_die(arguments: list[str], kill: Kill | None) -> None:
     """Train as ``train.py`` does, but for the kill."""
-    from srgan_dist.cli import train
+    from srgan_dist.cli.main import train
 
     watch(kill, rank=int(os.environ.get("RANK", "0")))
     sys.exit(train(arguments, prog="train.py"))

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from srgan_dist.cli import train
+from srgan_dist.cli.main import train
+from srgan_dist.distributed.runtime import process_rank
 from srgan_dist.models.srresnet import SRResNet
-from srgan_dist.runtime import process_rank
 
 
 def main(rank: str, how: str, *arguments: str) -> int:

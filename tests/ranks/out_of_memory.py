@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srgan_dist.distributed.runtime import process_rank
 from srgan_dist.models.srresnet import SRResNet
-from srgan_dist.runtime import process_rank
 from tests.ranks.equivalence import main
 
 forward = SRResNet.forward

@@ -1,0 +1,184 @@
+"""A process that is measured, as it sees itself: it trains step by step, as it is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from srgan_dist.bench.common.timeline import Timeline, observe
+from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.config.root import Config
+from srgan_dist.data.loading.loader import Windows
+from srgan_dist.data.loading.pairs import Batch
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.signals import StopSignals
+from srgan_dist.errors import Failure, UserError
+from srgan_dist.tracking import run_logger as tracking
+from srgan_dist.training.build import build_trainer
+
+CYCLE, PARTS, PEAK, END = "cycle", "parts", "peak", "end"
+AnyRuntime = TypeVar("AnyRuntime", bound=Runtime)
+
+
+class Ended(Exception):
+    """Enough is measured."""
+
+
+class Orders:
+    """What the parent asks for, and the answers.
+
+    Args:
+        connection: to the parent; None on other ranks than the first, which follow it.
+        runtime: of this process.
+        timeline: the stopwatches.
+        steps: steps of a cycle.
+    """
+
+    def __init__(self, connection: Connection | None, runtime: Runtime, timeline: Timeline, *, steps: int) -> None:
+        self.connection, self.runtime, self.timeline, self.steps = connection, runtime, timeline, steps
+        self._order = ""
+        self._left = 0
+        self._started = 0.0
+
+    def wait(self) -> None:
+        """Called between steps: answer what was asked for, if it is done, and wait for the next order.
+
+        Raises:
+            Ended: there is none; on all ranks.
+        """
+        if self.runtime.anyone(self.connection is not None and self._is_last(self.connection)):
+            raise Ended
+
+    def _is_last(self, connection: Connection) -> bool:
+        if self._left:
+            self._left -= 1
+            if not self._left:
+                synchronize(self.runtime)
+                seconds = time.perf_counter() - self._started
+                connection.send(self.timeline.stop() if self._order == PARTS else seconds)
+        while not self._left:
+            try:
+                self._order = connection.recv()
+            except EOFError:  # the parent is gone
+                return True
+            if self._order == END:
+                return True
+            if self._order == PEAK:
+                connection.send(self.runtime.peak_memory_gib())
+                continue
+            self._left = self.steps
+            if self._order == PARTS:
+                self.timeline.start()
+            synchronize(self.runtime)
+            self._started = time.perf_counter()
+        return False
+
+
+class Gate(Iterator[Batch]):
+    """Hands on windows one by one, each when the parent wants the next step.
+
+    Args:
+        windows: the trainer's.
+        orders: the parent's.
+    """
+
+    def __init__(self, windows: Windows, orders: Orders) -> None:
+        self._windows, self._orders = windows, orders
+        self.wait_seconds = 0.0
+
+    def __next__(self) -> Batch:
+        self._orders.wait()
+        with self._orders.timeline.within("data"):
+            window = next(self._windows)
+        self.wait_seconds = self._windows.wait_seconds
+        return window
+
+
+def read_spec(file: str) -> tuple[dict[str, Any], Config]:
+    """What the parent wants: all of it, and the configuration in it."""
+    spec = json.loads(Path(file).read_text(encoding="utf-8"))
+    logging.getLogger("srgan_dist").setLevel(logging.ERROR)  # each process would warn of untrained weights
+    return spec, Config(**spec["config"])
+
+
+def runtime_options(config: Config) -> dict[str, Any]:
+    """Those of a runtime that a step depends on."""
+    return {
+        "precision": config.train.precision,
+        "channels_last": config.train.channels_last,
+        "compile": config.train.compile,
+        "threads": config.train.threads,
+        "shares_memory_errors": config.data.micro_batch == "auto",
+    }
+
+
+def connected(
+    work: Callable[[AnyRuntime, Connection | None], None], address: str, kind: type[AnyRuntime], **options: Any
+) -> None:
+    """Make a runtime and work for the parent; a mistake or a failure is told to it.
+
+    Args:
+        work: gets the runtime and, on the first rank, the connection to the parent.
+        address: the parent's.
+        kind: of runtime.
+        options: the runtime's.
+    """
+    try:
+        runtime = kind(**options)
+    except UserError as error:
+        with Client(address, family="AF_UNIX") as refusal:
+            refusal.send(str(error))
+        return
+    connection = Client(address, family="AF_UNIX") if runtime.is_main else None
+    try:
+        work(runtime, connection)
+    except Ended:
+        pass
+    except (UserError, Failure) as error:
+        if connection:
+            connection.send(str(error))
+    runtime.close()
+
+
+def synchronize(runtime: Runtime) -> None:
+    """Wait for the device."""
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+
+
+def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
+    """Train as ordered, until there are no more orders.
+
+    Args:
+        config: the configuration.
+        runtime: of this process.
+        orders: the parent's.
+
+    Raises:
+        Ended: always, in the end.
+    """
+    tracking.console.quiet = True  # its progress bar would stand in the middle of the measurement's
+    journal = tracking.Journal(folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps)
+    trainer = build_trainer(
+        config,
+        runtime=runtime,
+        journal=journal,
+        checkpoints=Checkpoints(config.run.dir / "checkpoints", keep=1, runtime=runtime),
+        signals=StopSignals(),
+        position=None,
+    )
+    journal.start(step=0, tracker_id=None)
+    observe(trainer, runtime, orders.timeline)
+    trainer.windows, windows = Gate(trainer.windows, orders), trainer.windows  # type: ignore[assignment]
+    try:
+        trainer.run()
+    finally:
+        windows.close()
+        journal.close(failed=False)

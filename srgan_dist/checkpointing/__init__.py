@@ -1,0 +1,1 @@
+"""Saving and loading: checkpoints that are complete or absent, and weights for use."""

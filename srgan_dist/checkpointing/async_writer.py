@@ -1,0 +1,105 @@
+"""Work of all ranks that goes on beside training, and on whose outcome they agree at step boundaries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from threading import Event, get_native_id
+
+from safetensors import SafetensorError
+
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.errors import Failure
+
+log = logging.getLogger("srgan_dist")
+
+# Of a file that cannot be written; torch.save tells a full disk by a RuntimeError.
+NOT_WRITTEN = (OSError, RuntimeError, SafetensorError)
+
+
+class Background:
+    """Parts of one job, each done by a thread of every rank; no rank begins a part before all have done the last.
+
+    The threads speak to no other rank. All votes are taken in the main thread, by calls that every rank makes at the
+    same step boundary, so that none can meet a collective of training.
+
+    Args:
+        runtime: The ranks.
+
+    Attributes:
+        seconds: How long the last job took, till all ranks knew that it was done.
+        given_up: Set when nobody will ask for the job's outcome any more; long parts look at it now and then.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.seconds = 0.0
+        self.given_up = Event()
+        self._thread = futures.ThreadPoolExecutor(max_workers=1, initializer=_yield_to_training)
+        self._waiting: list[Callable[[], None]] = []
+        self._running: futures.Future[None] | None = None
+
+    def start(
+        self,
+        begin: Callable[[], None],
+        parts: Sequence[Callable[[], None]],
+        *,
+        failure: Failure,
+        clean: Callable[[], None],
+    ) -> None:
+        """Begin a job, after the end of the last one.
+
+        Args:
+            begin: What is done here and now, by all ranks before the first part.
+            parts: What is done in the background, one after the other.
+            failure: Raised on every rank at once where one of them could not do its part: here, or by `poll` or `wait`.
+            clean: Called before that.
+        """
+        self.wait()
+        self._waiting, self._failure, self._clean = list(parts), failure, clean
+        self._begun = time.monotonic()
+        error: Exception | None = None
+        try:
+            begin()
+        except NOT_WRITTEN as problem:
+            error = problem
+        self._go_on(error)
+
+    def poll(self) -> None:
+        """Go on to the next part, if every rank has done this one."""
+        while self._running and self.runtime.all_agree(self._running.done()):
+            self._go_on(self._running.exception())
+
+    def wait(self) -> None:
+        """Wait for the end of the job, if there is one."""
+        while self._running:
+            self._go_on(self._running.exception())
+
+    def give_up(self) -> None:
+        """Leave the job alone, without a word to the other ranks."""
+        self._waiting, self._running = [], None
+        self.given_up.set()
+
+    def _go_on(self, error: BaseException | None) -> None:
+        if error and not isinstance(error, NOT_WRITTEN):
+            raise error
+        if error:
+            log.error("%s", error)
+        if self.runtime.all_agree(error is None):
+            self._running = self._thread.submit(self._waiting.pop(0)) if self._waiting else None
+            if not self._running:
+                self.seconds = time.monotonic() - self._begun
+        else:
+            self._waiting, self._running = [], None
+            self._clean()
+            raise self._failure
+
+
+def _yield_to_training() -> None:
+    """Take only the processor time that training leaves: Linux has a priority for each thread."""
+    with contextlib.suppress(OSError):  # a courtesy, not a need
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)

@@ -1,0 +1,262 @@
+"""Checkpoints that are complete or absent, and that cannot run code when they are loaded.
+
+A checkpoint is a folder ``step-000500/`` of safetensors, tensor-only ``.pt`` files, ``state.json`` and
+``manifest.json`` (size and SHA-256 of every other file). Its content is copied to the host's memory; then, in the
+background, it is written under a temporary name, made durable by every rank, agreed upon, and only then renamed. Older
+ones are removed last, and under another name, so that no half of one is ever found.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from srgan_dist.checkpointing.async_writer import NOT_WRITTEN, Background
+from srgan_dist.checkpointing.format import CheckpointError, Snapshot, on_host, read, seal, verify
+from srgan_dist.checkpointing.weights import WeightsFile, save_weights, sync_file, sync_folder
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.stop_grace import Lead
+from srgan_dist.errors import Failure, UserError
+
+log = logging.getLogger("srgan_dist")
+
+Writes = dict[Path, Callable[[Path], None]]
+
+
+class NotSaved(Failure):
+    """Some rank could not write its part; what was saved earlier is untouched."""
+
+    on_every_rank = True
+
+
+class Checkpoints:
+    """The checkpoints of one run, and the weights for use that are saved with them.
+
+    Saving goes on in the background. Every rank calls each method, at the same step boundary.
+
+    Args:
+        folder: Where they lie.
+        keep: Number of newest ones to keep.
+        runtime: The ranks that write together.
+        lead: Is told how long steps and saves take.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, lead: Lead | None = None) -> None:
+        self.folder, self.keep, self.runtime, self._lead = folder, keep, runtime, lead
+        self._background = Background(runtime)
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
+        return self.folder / f"step-{step:06d}"
+
+    def save(self, step: int, snapshot: Snapshot, weights: WeightsFile | None = None) -> None:
+        """Copy everything and begin to write it, after the end of the last save.
+
+        Args:
+            step: The training step.
+            snapshot: Every rank passes its own; networks and optimizers are equal on all, and rank 0 writes them.
+            weights: Written by rank 0, too.
+
+        Raises:
+            NotSaved: Some rank could not begin, or end the last save; earlier checkpoints are untouched.
+        """
+        temporary = self.folder / f".tmp-step-{step:06d}"
+        counters = {**snapshot.counters, "world_size": self.runtime.world_size}
+        is_main = self.runtime.is_main
+        mine = replace(snapshot, counters=counters) if is_main else Snapshot({}, {}, {}, snapshot.rng)
+        writes: Writes = {}
+
+        def begin() -> None:
+            self._prepare(temporary)
+            copy, export = on_host((mine, weights if is_main else None))
+            writes.update({temporary / name: write for name, write in copy.files(rank=self.runtime.rank).items()})
+            writes.update(_export(export))
+
+        self._background.start(
+            begin,
+            [lambda: self._write(writes), lambda: self._publish(temporary, self.path(step))],
+            failure=NotSaved(f"the checkpoint of step {step} could not be written; earlier ones are untouched"),
+            clean=lambda: self._discard(temporary),
+        )
+
+    def save_weights(self, weights: WeightsFile) -> None:
+        """Copy weights and begin to write them alone, after the end of the last save.
+
+        Raises:
+            NotSaved: Some rank could not begin, or end the last save.
+        """
+        writes: Writes = {}
+        self._background.start(
+            lambda: writes.update(_export(on_host(weights if self.runtime.is_main else None))),
+            [lambda: self._write(writes)],
+            failure=NotSaved(f"{weights.path} could not be written; checkpoints are untouched"),
+            clean=lambda: None,
+        )
+
+    def poll(self) -> None:
+        """At every step boundary: publish what has been written on all ranks by now.
+
+        Raises:
+            NotSaved: It could not be written.
+        """
+        self._background.poll()
+        if self._lead:
+            self._lead.look(save=self._background.seconds)
+
+    def wait(self) -> None:
+        """Wait until what was saved is complete on disk, and too old checkpoints are gone.
+
+        Raises:
+            NotSaved: It could not be written.
+        """
+        self._background.wait()
+
+    def give_up(self) -> None:
+        """Leave a save that is under way unfinished, without the other ranks."""
+        self._background.give_up()
+
+    def _prepare(self, temporary: Path) -> None:
+        if self.runtime.is_main:
+            for pattern in (".tmp-step-*", ".old-step-*"):  # of processes that died
+                for leftover in self.folder.glob(pattern):
+                    _remove(leftover)
+            temporary.mkdir(parents=True)
+
+    def _write(self, writes: Writes) -> None:
+        for path, write in writes.items():
+            if not self._background.given_up.is_set():
+                with _naming(path):
+                    write(path)
+                    sync_file(path)
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        if not self.runtime.is_main:
+            return
+        with _naming(temporary):
+            seal(temporary)
+        if final.exists():  # damaged: otherwise the run would not have come by here again
+            self._put_away(final)
+        temporary.rename(final)
+        sync_folder(self.folder)
+        for old in self.found()[self.keep :]:
+            self._put_away(old)
+        for old in self.folder.glob(".old-step-*"):
+            _remove(old)
+
+    def _put_away(self, path: Path) -> None:
+        path.rename(path.with_name(f".old-{path.name}"))
+
+    def _discard(self, temporary: Path) -> None:
+        if self.runtime.is_main and temporary.exists():
+            _remove(temporary)
+
+    def found(self) -> list[Path]:
+        """Folders of finished checkpoints, newest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            (p for p in self.folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name)),
+            key=_step,
+            reverse=True,
+        )
+
+    def set_aside_after(self, step: int) -> list[Path]:
+        """Rename checkpoints of later steps, which a run that goes on from ``step`` does not lead to.
+
+        Returns:
+            Their new names, which no longer count as checkpoints.
+        """
+        moved = []
+        if self.runtime.is_main:
+            for path in self.found():
+                if _step(path) > step:
+                    moved.append(path.rename(path.with_name(f"abandoned-{path.name}-{int(time.time())}")))
+        self.runtime.barrier()
+        return moved
+
+    def newest(self, *, before: int | None = None) -> Path | None:
+        """The newest sound checkpoint, the same on every rank, or None; damaged ones are named in the log.
+
+        Args:
+            before: Only of an earlier step than this one.
+
+        Raises:
+            UserError: There are checkpoints, but none is sound.
+        """
+        self.wait()
+        chosen: Path | None = None
+        found = self.found() if self.runtime.is_main else []
+        found = [path for path in found if before is None or _step(path) < before]
+        for path in found:
+            try:
+                verify(path)
+            except CheckpointError as error:
+                log.warning("%s: trying an older checkpoint", error)
+            else:
+                chosen = path
+                break
+        chosen, all_lost = self.runtime.broadcast((chosen, bool(found) and chosen is None))
+        if all_lost:
+            raise UserError(
+                f"{self.folder}: none of the checkpoints there is sound; restore one, or start anew by run.resume=never"
+            )
+        return chosen
+
+    def load(self, path: Path) -> Snapshot:
+        """Read a checkpoint on every rank.
+
+        Args:
+            path: Folder of the checkpoint.
+
+        Returns:
+            The snapshot; the random state is this rank's, or rank 0's where there were fewer ranks.
+
+        Raises:
+            UserError: It is not a sound checkpoint; the file is named.
+        """
+        self.wait()
+        problem = None
+        if self.runtime.is_main:
+            try:
+                verify(path)
+            except CheckpointError as error:
+                problem = str(error)
+        problem = self.runtime.broadcast(problem)
+        if problem:
+            raise UserError(f"{problem}: choose another checkpoint by run.resume")
+        return read(path, rank=self.runtime.rank)
+
+
+def _export(weights: WeightsFile | None) -> Writes:
+    return {weights.path: partial(save_weights, weights=weights.weights, metadata=weights.metadata)} if weights else {}
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:  # such as a file that is still open on another node: not worth the run
+        log.warning("%s: cannot be removed (%s)", path, error.strerror)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error that only says what failed say of which file."""
+    try:
+        yield
+    except NOT_WRITTEN as error:
+        cause: BaseException | None = error
+        while cause and not (isinstance(cause, OSError) and cause.strerror):
+            cause = cause.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise OSError(f"{path}: cannot be written ({reason})") from error
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))

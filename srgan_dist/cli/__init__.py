@@ -1,0 +1,1 @@
+"""The commands: options, and the calls of what does the work."""

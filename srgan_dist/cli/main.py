@@ -1,0 +1,217 @@
+"""The commands. Each is a few lines here; what it does stands in the module that it imports when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from srgan_dist.cli import bench as cli_bench
+from srgan_dist.cli import shards as cli_shards
+from srgan_dist.config.load import config_from, load_config
+from srgan_dist.errors import Failure, Stopped, UserError
+
+log = logging.getLogger("srgan_dist")
+
+OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script ``srgan-dist``. Returns the exit code: 0 done, 1 failed, 2 the user's mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["train"]:
+        return train(arguments[1:], prog="srgan-dist train")
+    options, overrides = _parser().parse_known_args(arguments)
+    if overrides and not options.takes_config:
+        _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
+    options.overrides = overrides
+    command: Callable[[argparse.Namespace], None] = options.command
+    return told(lambda: command(options))
+
+
+def train(arguments: Sequence[str], *, prog: str) -> int:
+    """``srgan-dist train`` and ``train.py``. Returns the exit code."""
+
+    def run() -> None:
+        config = config_from(arguments, prog=prog)
+        from srgan_dist.distributed.runtime import process_rank
+        from srgan_dist.tracking import run_logger as tracking
+        from srgan_dist.training.run import train as train_run
+
+        tracking.setup_logging(is_main=process_rank() == 0)
+        result = train_run(config)
+        if process_rank() == 0:
+            if "final" in result:
+                tracking.console.print(tracking.result_table(result))
+            tracking.console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
+
+    return told(run)
+
+
+def told(action: Callable[[], None]) -> int:
+    """Run a command; tell a user's mistake and an expected failure in one line. Returns the exit code."""
+    try:
+        action()
+    except UserError as error:
+        return _tell(str(error), USAGE, on_every_rank=True)
+    except Stopped as error:
+        return _tell(str(error), STOPPED, on_every_rank=True)
+    except KeyboardInterrupt:
+        return _tell("interrupted", INTERRUPTED, on_every_rank=True)
+    except Failure as error:
+        return _tell(str(error), FAILED, on_every_rank=error.on_every_rank)
+    return OK
+
+
+def _tell(message: str, code: int, *, on_every_rank: bool) -> int:
+    # Not loaded: a command, or a mistake before torch was needed.
+    runtime = sys.modules.get("srgan_dist.distributed.runtime")
+    rank = runtime.process_rank() if runtime else 0
+    if rank == 0 or not on_every_rank:
+        sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{message}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="srgan-dist", description="Train, measure and use super-resolution GANs.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *, takes_config: bool = False
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=run, takes_config=takes_config)
+        return command
+
+    commands.add_parser("train", help="train a network (train --help lists every option)")
+
+    cli_shards.add_pack(
+        add("pack", cli_shards.pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles.")
+    )
+    cli_shards.add_check(add("check", cli_shards.check, "Tell every fault of shards, by shard, member and offset."))
+
+    evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
+    evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
+    evaluate.add_argument(
+        "folders", type=Path, metavar="DIR", nargs="+", help="test set: HR images, or HR/ beside LRx<scale>/"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
+
+    upscale = add("upscale", _upscale, "Upscale an image, or every image of a folder.")
+    upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
+    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder for PNG files")
+    upscale.add_argument("--weights", type=Path, required=True, help="weights/generator.safetensors of a run")
+    upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
+
+    fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
+    fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
+
+    text = "Which micro-batch fits into some memory, and what it costs. Takes train's options, too."
+    plan = add("plan", _plan, text, takes_config=True)
+    plan.add_argument("--memory", required=True, metavar="SIZE", help="memory of a rank, such as 16GiB")
+    plan.add_argument("--ranks", type=int, default=1, metavar="N", help="processes in all (default: 1)")
+    plan.add_argument("--device", choices=("cpu", "cuda"), help="whose memory it is (default: cuda, if there is one)")
+
+    text = "Ask what would fail before the GPUs are paid for. Takes train's options, too."
+    doctor = add("doctor", _doctor, text, takes_config=True)
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
+
+    cli_bench.add_bench(commands)
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.common.measure import refuse_unwritable
+    from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
+    from srgan_dist.inference.generator import SRGenerator
+    from srgan_dist.tracking.run_logger import progress_report
+
+    if options.json:
+        refuse_unwritable(options.json)
+    generator = SRGenerator.from_pretrained(options.weights)
+    with progress_report("evaluate", "images") as report:
+        done = 0
+
+        def on_image(_: str) -> None:
+            nonlocal done
+            done += 1
+            report(done, None)
+
+        results = evaluate(generator, options.folders, on_image=on_image)
+    for result in results:
+        Console().print(to_table(result))
+    if options.json:
+        write_json(options.json, options.weights, results)
+
+
+def _upscale(options: argparse.Namespace) -> None:
+    from srgan_dist.inference.generator import SRGenerator, upscale_file, upscale_jobs
+    from srgan_dist.tracking.run_logger import progress_report
+
+    if options.tile < 48:
+        raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
+    jobs = upscale_jobs(options.input, options.output)
+    generator = SRGenerator.from_pretrained(options.weights)
+    for number, (source, target) in enumerate(jobs, start=1):
+        with progress_report(f"{source.name} ({number}/{len(jobs)})", "tiles") as report:
+            upscale_file(generator, source, target, tile=options.tile, on_tile=report)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from srgan_dist.models.build import build_features
+    from srgan_dist.tracking.run_logger import console
+
+    perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
+    build_features(perceptual)
+    console.print(f"{perceptual.network}: weights are here")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from srgan_dist.data.packing.options import parse_bytes
+    from srgan_dist.planning.plan import make_plan, to_table
+    from srgan_dist.tracking.run_logger import console
+    from srgan_dist.training.memory_estimate import Device
+
+    memory = parse_bytes(options.memory, name="--memory")
+    if memory < 2**20:
+        raise UserError(f"--memory is {memory} bytes: give its unit, such as {memory}GiB")
+    if options.ranks < 1:
+        raise UserError(f"--ranks is {options.ranks}, allowed are whole numbers from 1")
+    config = config_from(options.overrides, prog="srgan-dist plan")
+    device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with console.status("plan"):
+        plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
+    Console().print(to_table(plan, memory=memory))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from srgan_dist.bench.common.measure import refuse_unwritable
+    from srgan_dist.distributed.runtime import Runtime
+    from srgan_dist.planning.doctor import examine, to_json, to_table
+
+    if options.json:
+        refuse_unwritable(options.json)
+    config = config_from(options.overrides, prog="srgan-dist doctor") if options.overrides else None
+    runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
+    answers = examine(config, runtime)
+    runtime.close()
+    if not runtime.is_main:
+        return
+    Console().print(to_table(answers))
+    if options.json:
+        options.json.write_text(json.dumps(to_json(answers), indent=2) + "\n", encoding="utf-8")
+    failed = [answer.name for answer in answers if answer.verdict == "fail"]
+    if failed:
+        raise Failure(f"doctor: this run would fail ({', '.join(failed)})")

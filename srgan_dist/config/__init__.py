@@ -1,0 +1,1 @@
+"""The configuration: every name, type, limit and default; reading it; comparing it with a checkpoint's."""

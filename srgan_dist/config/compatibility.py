@@ -1,0 +1,113 @@
+"""What may differ between a run and the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from srgan_dist.config.root import Config
+from srgan_dist.errors import UserError
+
+log = logging.getLogger("srgan_dist")
+
+# Keys, and sections of keys, that change where a run writes or how fast it goes, but not what it learns.
+HARMLESS = (
+    "run.dir",
+    "run.resume",
+    "run.allow_changes",
+    "run.ranks",
+    "run.hang_seconds",
+    "run.stop_lead",
+    "data.micro_batch",
+    "data.workers",
+    "data.cache_dir",
+    "data.cache_size",
+    "data.validation",
+    "train.steps",  # as long as they are not fewer than were done
+    "train.channels_last",
+    "train.threads",
+    "train.compile",
+    "train.recompute",
+    "log",
+    "checkpoint",
+    "validate",
+    "tracker",
+)
+_CHOICES = ("name", "kind", "network")  # the keys that say which class a section is
+
+
+def origin(config: Config, *, shards: str) -> dict[str, Any]:
+    """What a checkpoint keeps for `refuse_changes`, in JSON's types.
+
+    Args:
+        config: The resolved configuration.
+        shards: Digest of the training shards: the same ones in another place are no change.
+    """
+    return {"configuration": config.model_dump(mode="json", by_alias=True), "shards": shards}
+
+
+def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step: int) -> None:
+    """Compare a run's configuration with a checkpoint's, key by key.
+
+    Args:
+        old: `origin` of the checkpoint.
+        config: The run's configuration; it says what else may differ, in run.allow_changes.
+        shards: Digest of its training shards.
+        step: The checkpoint's step.
+
+    Raises:
+        UserError: Other keys differ: each is told with both values. Or fewer steps are asked for than were done.
+    """
+    if config.train.steps < step:
+        raise UserError(
+            f"train.steps is {config.train.steps}, but the checkpoint is of step {step}: ask for at least as many, "
+            "go on from an earlier checkpoint by run.resume, or start anew by run.resume=never"
+        )
+    allowed = (*HARMLESS, *config.run.allow_changes)
+    changes = {key: change for key, change in _changes(old, config, shards).items() if not _is_in(key, allowed)}
+    if changes:
+        told = ", ".join(f"{key}: {was} -> {now}" for key, (was, now) in changes.items())
+        raise UserError(
+            f"not the configuration of the checkpoint: {told}; set it back, start anew by run.resume=never, or go on "
+            f"all the same by --run.allow_changes={','.join(changes)}"
+        )
+    _tell_stretched_schedules(old["configuration"], config)
+
+
+def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
+    """By key, the value that it had and the one that it has."""
+    before = dict(_flat(old["configuration"]))
+    now = dict(_flat(config.model_dump(mode="json", by_alias=True)))
+    before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
+    changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
+    # A key that is new belongs to a choice that changed, which is told; or to a newer version, and its default to both.
+    chosen = [key.rpartition(".")[0] for key in changes if key.rpartition(".")[2] in _CHOICES]
+    set_now = dict(_flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    new = (key for key in set_now if key not in before and not _is_in(key, chosen))
+    return changes | {key: ("not known", set_now[key]) for key in new}
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _is_in(key: str, sections: tuple[str, ...] | list[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _tell_stretched_schedules(old: Mapping[str, Any], config: Config) -> None:
+    was, now = old["train"]["steps"], config.train.steps
+    schedules = {"generator": config.optimizer.generator, "discriminator": config.optimizer.discriminator}
+    stretched = [f"optimizer.{name}" for name, schedule in schedules.items() if schedule.schedule == "cosine"]
+    if was != now and config.adversarial_steps and stretched:
+        log.info(
+            "train.steps: %d -> %d: the cosine of %s is stretched to the new end, so the learning rate jumps here",
+            was,
+            now,
+            " and ".join(stretched),
+        )

@@ -1,1 +1,0 @@
-"""The parts that degradations are made of; `srgan_dist.data.degrade` puts them together."""

@@ -1,0 +1,1 @@
+"""From positions of the endless stream to batches on the device."""

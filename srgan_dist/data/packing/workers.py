@@ -1,0 +1,120 @@
+"""Work spread over processes, its results taken in order, with few of them waiting at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+from srgan_dist.errors import Failure
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_IN_FLIGHT_PER_WORKER = 2  # one is worked on, and the next is already there
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use: those its batch job was given, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes to spread work over, or this process alone. See `start_workers`.
+
+    Args:
+        pool: the processes; None works in this one.
+        count: how many they are.
+    """
+
+    def __init__(self, pool: Executor | None, count: int) -> None:
+        self._pool = pool
+        self._count = count
+
+    def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item], *, chunk: int = 1) -> Iterator[_Result]:
+        """Apply a function to items, in their order.
+
+        At most 2 chunks for each worker are begun and not yet taken, so that memory stays bounded.
+
+        Args:
+            function: can be pickled; its exceptions are raised here, at their item's turn.
+            items: can be pickled.
+            chunk: items handed over at a time: more than one where each is done in less than a millisecond.
+
+        Yields:
+            The results.
+
+        Raises:
+            Failure: a process was killed.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        rest = iter(items)
+        waiting: deque[Future[list[_Result]]] = deque()
+        try:
+            while True:
+                while len(waiting) < self._count * _IN_FLIGHT_PER_WORKER and (part := list(islice(rest, chunk))):
+                    waiting.append(self._pool.submit(_apply, function, part))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise Failure(
+                "a worker process was killed, perhaps for want of memory: run the same command again with fewer "
+                "--workers, it goes on where this one stopped"
+            ) from error
+
+
+def _apply(function: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    return [function(item) for item in items]
+
+
+@contextmanager
+def start_workers(count: int) -> Iterator[Workers]:
+    """Hold processes ready, and end them.
+
+    They are no forks of this process, whose threads a fork would break, so that a program that calls this from
+    its main file with more than one worker must guard it by `if __name__ == "__main__":`.
+
+    Args:
+        count: processes; 1 or less works in this one.
+
+    Yields:
+        The workers.
+    """
+    if count <= 1:
+        yield Workers(None, 1)
+        return
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    # Imports torch once instead of once a worker.
+    context.set_forkserver_preload(["srgan_dist.data.packing.shard_writer"])
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    try:
+        yield Workers(pool, count)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells it, and ends these
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A worker holds both ends of its own queue: it would wait for ever for a parent that was killed.
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""What data.train may name, and bringing what is far away to the local disk."""

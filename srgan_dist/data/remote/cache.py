@@ -1,0 +1,266 @@
+"""A bounded cache of remote files on local disk, shared by all processes of a node, filled ahead of the reader.
+
+A file is written as `NAME.part`, locked by whoever downloads it, and renamed once its length and digest are right.
+The kernel drops the lock of a process that dies; the next one begins anew in the same file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from srgan_dist.data.remote.sources import shown
+from srgan_dist.data.remote.streams import TransferError, read_pieces
+from srgan_dist.errors import Failure, UserError
+
+PART = ".part"
+_LOCK = ".lock"  # held while space is counted, freed and taken
+_WORST_PAUSE = 30.0  # seconds between two tries
+_ROOM_PATIENCE = 300.0  # seconds to wait for other downloads to end where they fill the cache
+
+
+class RemoteFile(NamedTuple):
+    """A file to fetch.
+
+    Attributes:
+        url: where from, see `remote.read_pieces`.
+        path: where it lies once fetched, in a folder of the cache.
+        bytes: its length, or None where only the fetch will tell.
+        sha256: its digest in hexadecimal, or None likewise.
+    """
+
+    url: str
+    path: Path
+    bytes: int | None
+    sha256: str | None
+
+
+class Cache:
+    """Files on local disk, shards at most so many bytes together; those used longest ago make room.
+
+    Args:
+        folder: made if it is missing; holds one folder for each remote folder.
+        max_bytes: of all shards together, those that are being downloaded included.
+        tries: for each file, >= 1.
+        pause: seconds before the second try; doubled for each further one, and drawn from half to one and a half.
+        timeout: longest silence of a server, seconds.
+    """
+
+    def __init__(
+        self, folder: Path, *, max_bytes: int, tries: int = 6, pause: float = 0.5, timeout: float = 30.0
+    ) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._tries, self._pause, self._timeout = tries, pause, timeout
+
+    def fetch(self, file: RemoteFile, *, wait: bool = True, tries: int | None = None) -> bool:
+        """Have a file in the cache, downloading it unless it is there or another process does so.
+
+        Args:
+            file: what to fetch.
+            wait: whether to wait for another process that downloads it.
+            tries: instead of the cache's.
+
+        Returns:
+            Whether it is there now; always True with `wait`.
+
+        Raises:
+            UserError: it does not exist or is not allowed, or is larger than the cache.
+            Failure: it could not be had in so many tries, or the disk is full.
+        """
+        try:
+            if self.touch(file):
+                return True
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(_part(file.path), wait=wait) as part:
+                if part is None:
+                    return False
+                if self.touch(file):  # the one before us has done it
+                    _part(file.path).unlink()
+                else:
+                    self._download(file, part, tries or self._tries)
+                return True
+        except OSError as error:
+            raise _disk_failure(file.path, error) from error
+
+    def touch(self, file: RemoteFile) -> bool:
+        """Mark a file as just used, and tell whether it is there."""
+        try:
+            there = file.bytes in (None, file.path.stat().st_size)
+            with suppress(PermissionError):  # another user's; it can be read all the same
+                _mark(file.path)
+        except FileNotFoundError:
+            return False
+        return there
+
+    def open(self, file: RemoteFile) -> int:
+        """Open a file, fetching it if need be; an open file can be read even after it has made room.
+
+        Args:
+            file: what to read.
+
+        Returns:
+            A descriptor, read-only, to be closed by the caller.
+
+        Raises:
+            UserError, Failure: as `fetch`.
+        """
+        while True:
+            self.fetch(file)
+            with suppress(FileNotFoundError):  # it has made room meanwhile
+                return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _download(self, file: RemoteFile, part: int, tries: int) -> None:
+        started = time.monotonic()
+        try:
+            for number in range(1, tries + 1):
+                try:
+                    os.ftruncate(part, 0)
+                    self._make_room(file, part)
+                    self._receive(file, part)
+                    break
+                except TransferError as error:
+                    if number == tries:
+                        tried = f"{tries} tries in {time.monotonic() - started:.0f} s" if tries > 1 else "1 try"
+                        raise Failure(f"{shown(file.url)}: {error}, {tried}") from error
+                    pause = min(self._pause * 2 ** (number - 1), _WORST_PAUSE)
+                    # Not the global generator, which is the user's to seed.
+                    time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))
+        except BaseException:
+            with suppress(FileNotFoundError):
+                _part(file.path).unlink()
+            raise
+        _mark(_part(file.path))
+        with _locked(self.folder / _LOCK, wait=True):  # whoever counts sees it under one name
+            _part(file.path).rename(file.path)
+        _sync_folder(file.path.parent)
+
+    def _receive(self, file: RemoteFile, part: int) -> None:
+        length, digest = 0, hashlib.sha256()
+        os.lseek(part, 0, os.SEEK_SET)
+        for piece in read_pieces(file.url, timeout=self._timeout):
+            length += len(piece)
+            if file.bytes is not None and length > file.bytes:
+                raise TransferError(f"sends more than the {file.bytes} bytes that the manifest says")
+            if length > self.max_bytes:
+                raise UserError(f"{shown(file.url)}: is larger than the cache ({self.max_bytes} bytes): enlarge it")
+            digest.update(piece)
+            _write_all(part, piece)
+        if file.bytes is not None and length != file.bytes:
+            raise TransferError(f"sent {length} of {file.bytes} bytes")
+        if file.sha256 is not None and digest.hexdigest() != file.sha256:
+            raise TransferError(
+                f"has sha256 {digest.hexdigest()[:12]}..., the manifest says {file.sha256[:12]}...: it was changed "
+                "or damaged at its source"
+            )
+        os.fsync(part)
+
+    def _make_room(self, file: RemoteFile, part: int) -> None:
+        needed = file.bytes or 0
+        if needed > self.max_bytes:
+            raise UserError(
+                f"{shown(file.url)}: has {needed} bytes, more than the cache in {self.folder} may hold "
+                f"({self.max_bytes}): enlarge it"
+            )
+        deadline = time.monotonic() + _ROOM_PATIENCE
+        while time.monotonic() < deadline:
+            with _locked(self.folder / _LOCK, wait=True):
+                if self._evict(self.max_bytes - needed):
+                    os.ftruncate(part, needed)  # from now on it counts
+                    return
+            time.sleep(0.2)
+        raise Failure(f"{self.folder}: other downloads fill the cache of {self.max_bytes} bytes: enlarge it")
+
+    def _evict(self, limit: int) -> bool:
+        found = []
+        for folder in self.folder.iterdir():
+            # Other processes make and remove folders and files all the time.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for path in folder.iterdir():
+                    # Indices stay: they are small, and another process may be about to map one.
+                    if path.suffix in (PART, ".tar"):
+                        with suppress(FileNotFoundError):
+                            status = path.stat()
+                            found.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= limit:
+                break
+            if _remove(path):
+                total -= size
+        return total <= limit
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + PART)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[int | None]:
+    """Hold a file that exists under this name; None where another process holds it and there is no waiting."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield None
+                return
+            if _is_still(path, descriptor):  # not renamed or removed while we waited
+                yield descriptor
+                return
+        finally:
+            # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> bool:
+    if path.suffix == PART:  # one that nobody holds was left by a process that died
+        with _locked(path, wait=False) as part:
+            if part is None:
+                return False
+            path.unlink()
+            return True
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _mark(path: Path) -> None:
+    now = time.time_ns()  # the kernel's own idea of now has steps of several milliseconds
+    os.utime(path, ns=(now, now))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_failure(path: Path, error: OSError) -> Failure:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "free some space or make the cache smaller" if full else "check the cache's folder"
+    return Failure(f"{path}: cannot be written ({error.strerror}): {what}")

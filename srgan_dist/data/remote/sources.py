@@ -1,0 +1,108 @@
+"""What `data.train` may name: packed folders by path, glob, brace pattern or URL, and commands that write a tar."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from braceexpand import braceexpand
+
+from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, manifest_path
+from srgan_dist.errors import UserError
+
+PIPE = "pipe:"
+SCHEMES = ("https", "http", "s3", "gs", "file")
+
+
+def expand_sources(entries: Sequence[str | Path]) -> list[str]:
+    """Expand globs and brace patterns, and refuse what cannot name packed data.
+
+    A path that exists is taken as it is, whatever characters it holds. Brace patterns (`shards/{a,b}`,
+    `shard-{0..3}`) work in paths and URLs, globs (`shards/div2k-*`) in paths only, and leave out folders that
+    are not packed. Commands (`pipe:COMMAND`) are not looked into.
+
+    Args:
+        entries: as `data.train` lists them.
+
+    Returns:
+        Paths of packed folders or of their manifest.json, URLs of such, and commands; in the order of the
+        entries, matches of a glob in the order of their names.
+
+    Raises:
+        UserError: an entry is malformed, has a scheme that is not read, or is a glob that matches no packed folder.
+    """
+    return [source for entry in entries for source in _expand(str(entry))]
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether a source has to be fetched before it can be read: a URL or a command."""
+    return source.startswith(PIPE) or "://" in source
+
+
+def shown(url: str) -> str:
+    """A URL as it may stand in a message: without its query, which may hold a signature."""
+    return url if url.startswith(PIPE) else url.partition("?")[0]
+
+
+def folder_url(url: str) -> str:
+    """The URL of a packed folder, given that or the one of its manifest.json; a query stays."""
+    path, mark, query = url.partition("?")
+    return path.removesuffix(MANIFEST_NAME).rstrip("/") + mark + query
+
+
+def file_url(folder: str, name: str) -> str:
+    """The URL of a file in a folder; a query stays."""
+    path, mark, query = folder.partition("?")
+    return f"{path}/{quote(name) if path.startswith('http') else name}{mark}{query}"
+
+
+def _expand(entry: str) -> Iterator[str]:
+    if entry.startswith(PIPE):
+        if not entry.removeprefix(PIPE).strip():
+            raise UserError("'pipe:' names no command, expected pipe:COMMAND that writes a tar to its standard output")
+        yield entry
+        return
+    if not is_remote(entry) and Path(entry).exists():
+        yield entry
+        return
+    try:
+        patterns = list(braceexpand(entry))
+    except ValueError as error:
+        raise UserError(f"{entry!r}: braces do not match, expected for example shards/{{a,b}}") from error
+    for pattern in patterns:
+        if is_remote(pattern):
+            yield _checked_url(pattern)
+        elif glob.has_magic(pattern) and not Path(pattern).exists():
+            yield from _matches(pattern)
+        else:
+            yield pattern
+
+
+def _matches(pattern: str) -> list[str]:
+    found = sorted(glob.glob(pattern))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    packed = [path for path in found if ".partial-" not in path and manifest_path(path).is_file()]
+    if not packed:
+        what = f"matches {len(found)} paths, none of them" if found else "matches nothing, expected"
+        raise UserError(f"'{pattern}': {what} a folder made by `srgan-dist pack`")
+    return packed
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise UserError(f"{shown(url)}: scheme {parts.scheme!r}, allowed are {', '.join(SCHEMES)}, pipe: and paths")
+    if parts.scheme == "file":  # a folder that all nodes see, to be staged to their local disks
+        if parts.netloc or not parts.path.startswith("/"):
+            raise UserError(f"{url}: expected file:///ABSOLUTE/PATH")
+    elif not parts.netloc:
+        raise UserError(f"{shown(url)}: names no host or bucket, expected {parts.scheme}://PLACE/FOLDER")
+    if "@" in parts.netloc:
+        raise UserError(
+            f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}{parts.path}: holds a password, which ends up in "
+            "logs and is not sent: use a signed URL, s3:// with credentials, or pipe:COMMAND"
+        )
+    if glob.has_magic(parts.path):
+        raise UserError(f"{shown(url)}: globs work in local paths only, list the folders or use braces: {{a,b}}")
+    return url

@@ -1,0 +1,1 @@
+"""Opened shards, and reading patches out of them."""

@@ -1,0 +1,212 @@
+"""Packed folders wherever they are: manifest and index on local disk, shards here or still to be fetched."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from srgan_dist.data.remote.cache import Cache, RemoteFile
+from srgan_dist.data.remote.sources import PIPE, file_url, folder_url, shown
+from srgan_dist.data.shard_format.encodings import Encoding
+from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows
+from srgan_dist.data.shard_format.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+)
+from srgan_dist.errors import UserError
+
+_COMMAND_SHARD = "shard-000000.tar"
+_FIRST_TRIES = 3  # at the start someone waits for the message; later a pause of the network is sat out
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A packed folder.
+
+    Attributes:
+        name: path or URL, as messages call it.
+        path: holds manifest.json and index.npy, and the shards once they are fetched.
+        manifest: what it holds.
+        url: where shards come from, a folder's or a command's; None where they lie in `path`.
+    """
+
+    name: str
+    path: Path
+    manifest: Manifest
+    url: str | None = None
+
+    def remote_file(self, shard: ShardEntry) -> RemoteFile | None:
+        """What to fetch for a shard; None where it is here."""
+        if self.url is None:
+            return None
+        url = self.url if self.url.startswith(PIPE) else file_url(self.url, shard.name)
+        return RemoteFile(url, self.path / shard.name, shard.bytes, shard.sha256)
+
+
+def open_local(path: str) -> Folder:
+    """Open a folder on this machine, after comparing its shards' sizes with the manifest.
+
+    Args:
+        path: the folder or its manifest.json.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: it is not packed, or a shard is missing or has another size.
+    """
+    folder, manifest = manifest_path(path).parent, read_manifest(path)
+    for shard in manifest.shards:
+        shard_path = folder / shard.name
+        try:
+            size = shard_path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{shard_path}: shard cannot be found ({error.strerror}): copy it again") from error
+        if size != shard.bytes:
+            raise UserError(
+                f"{shard_path}: shard has {size} bytes, the manifest says {shard.bytes}: copy it again, or pack again"
+            )
+    return Folder(path, folder, manifest)
+
+
+def open_url(source: str, cache: Cache) -> Folder:
+    """Fetch the manifest and the index of a remote folder.
+
+    Both lie in a folder of the cache that is named by the hash of the URL and the index's digest, so that data
+    which was packed anew under its old name is never mixed with the old.
+
+    Args:
+        source: URL of the folder or its manifest.json.
+        cache: where to put them.
+
+    Returns:
+        The folder; its shards are not looked at.
+
+    Raises:
+        UserError: it is missing, not allowed, or not packed.
+        Failure: it cannot be reached.
+    """
+    url = folder_url(source)
+    manifest_url = file_url(url, MANIFEST_NAME)
+    with _scratch(cache) as scratch:
+        fetched = scratch / MANIFEST_NAME
+        cache.fetch(RemoteFile(manifest_url, fetched, None, None), tries=_FIRST_TRIES)
+        try:
+            manifest = read_manifest(fetched)
+        except UserError as error:
+            raise UserError(str(error).replace(str(fetched), shown(manifest_url))) from error
+        folder = _folder(cache, url, manifest.index_sha256)
+        fetched.replace(folder / MANIFEST_NAME)
+    index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256)
+    cache.fetch(index, tries=_FIRST_TRIES)
+    return Folder(shown(url), folder, manifest, url)
+
+
+def open_command(
+    source: str, cache: Cache, index_tar: Callable[[Path], tuple[Rows, Encoding]], *, scale: int
+) -> Folder:
+    """Open the tar that a command writes: run it once to index it, and again whenever the tar has left the cache.
+
+    Args:
+        source: `pipe:COMMAND`.
+        cache: where to put the tar.
+        index_tar: makes the index of a tar, and tells the encoding of its members.
+        scale: HR pixels per LR pixel.
+
+    Returns:
+        The folder, of one shard.
+
+    Raises:
+        UserError: the command failed, or wrote something that is no such tar.
+        Failure: the command fell silent.
+    """
+    folder = _folder(cache, source)
+    shard = folder / _COMMAND_SHARD
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process runs and indexes, the others find it done
+        if not (folder / MANIFEST_NAME).exists():
+            cache.fetch(RemoteFile(source, shard, None, None), tries=1)
+            try:
+                _describe(folder, shard, *index_tar(shard), scale=scale)
+            except UserError:
+                shard.unlink(missing_ok=True)
+                raise
+    return Folder(source, folder, read_manifest(folder), source)
+
+
+def refuse_small_cache(folders: Sequence[Folder], cache: Cache, window_shards: int | None) -> None:
+    """Refuse a cache that cannot hold two windows of shards, which are what is read and what is fetched meanwhile.
+
+    Args:
+        folders: all folders of the training set.
+        cache: the cache.
+        window_shards: shards in a window; None for all.
+
+    Raises:
+        UserError: the cache is too small; the message has numbers that fit.
+    """
+    sizes = sorted((s.bytes for folder in folders if folder.url for s in folder.manifest.shards), reverse=True)
+    needed = sum(sizes[: 2 * window_shards] if window_shards else sizes)
+    if needed <= cache.max_bytes:
+        return
+    fitting = int(np.searchsorted(np.cumsum(sizes), cache.max_bytes, side="right")) // 2
+    smaller = f", or set data.window_shards to at most {fitting}" if fitting else ""
+    what = f"two windows of {window_shards} shards take" if window_shards else "all remote shards together take"
+    raise UserError(f"data.cache_size is {cache.max_bytes} bytes, but {what} up to {needed}: raise it to that{smaller}")
+
+
+def _describe(folder: Path, shard: Path, index: Rows, encoding: Encoding, *, scale: int) -> None:
+    with _written(folder / INDEX_NAME) as path, open(path, "wb") as file:
+        np.save(file, index)
+    entry = ShardEntry(shard.name, shard.stat().st_size, file_sha256(shard), len(index))
+    manifest = Manifest(
+        scale=scale,
+        tile=int(max(index["height"].max(), index["width"].max())),
+        encoding=encoding,
+        kernel="unknown",
+        num_samples=len(index),
+        num_images=len(index),
+        index_sha256=file_sha256(folder / INDEX_NAME),
+        shards=(entry,),
+        created_by=f"srgan-dist {version('srgan-dist')}, from a command",
+    )
+    with _written(folder / MANIFEST_NAME) as path:
+        path.write_text(manifest.to_json(), encoding="utf-8")
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    partial = path.with_name(path.name + ".new")
+    yield partial
+    partial.replace(path)
+
+
+def _folder(cache: Cache, *identity: str) -> Path:
+    folder = cache.folder / hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _scratch(cache: Cache) -> Iterator[Path]:
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=cache.folder, prefix=".fetching-")
+    except OSError as error:
+        raise UserError(
+            f"{cache.folder}: the cache for remote shards cannot be made ({error.strerror}): set data.cache_dir"
+        ) from error
+    with scratch as path:
+        yield Path(path)

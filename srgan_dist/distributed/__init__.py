@@ -1,0 +1,1 @@
+"""The machine: devices, ranks and what they agree on, memory, signals, hangs."""

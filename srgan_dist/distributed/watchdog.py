@@ -1,0 +1,87 @@
+"""What hangs is told and ended: which rank, at which step, in which function."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from srgan_dist.distributed.runtime import Runtime
+
+log = logging.getLogger("srgan_dist")
+
+_PACKAGE = Path(__file__).parents[1]
+_EXIT_CODE = 1
+
+
+@contextmanager
+def watchdog(runtime: Runtime, *, seconds: float, step: Callable[[], int]) -> Iterator[None]:
+    """End the process when its step does not change for long, and say where every rank was.
+
+    A rank that hangs makes all others wait for it in a collective, where no exception reaches them. So a thread of each
+    rank looks at the main thread's stack: nothing has to be marked in the code that is watched.
+
+    Args:
+        runtime: The ranks, which tell each other where they are.
+        seconds: Longest time of a step with all that belongs to it: validation, pictures, a checkpoint.
+        step: The step that the main thread is at.
+    """
+    end = threading.Event()
+    watcher = threading.Thread(
+        target=_watch, args=(runtime, seconds, step, threading.get_ident(), end), name="watchdog", daemon=True
+    )
+    watcher.start()
+    try:
+        yield
+    finally:
+        end.set()
+        watcher.join()
+
+
+def _watch(runtime: Runtime, seconds: float, step: Callable[[], int], watched: int, end: threading.Event) -> None:
+    interval = min(seconds / 10, 10.0)
+    at, since = step(), time.monotonic()
+    while not end.wait(interval):
+        if step() != at:
+            at, since = step(), time.monotonic()
+        runtime.publish("watchdog", json.dumps({"step": at, "where": _where(sys._current_frames().get(watched))}))
+        if time.monotonic() - since > seconds:
+            if not end.wait(2 * interval):  # the others publish where they wait, too
+                _give_up(runtime, seconds)
+            return
+
+
+def _give_up(runtime: Runtime, seconds: float) -> None:
+    places: dict[str, list[int]] = {}
+    for rank, report in enumerate(runtime.published("watchdog")):
+        place = "has not been heard of"
+        if report:
+            place = "at step {step}: {where}".format(**json.loads(report))
+        places.setdefault(place, []).append(rank)
+    # The fewest are the likeliest cause; the others wait for them.
+    for place, ranks in sorted(places.items(), key=lambda entry: len(entry[1])):
+        log.error("no step ended within %g s: rank %s %s", seconds, ", ".join(map(str, ranks)), place)
+    sys.stderr.flush()
+    os._exit(_EXIT_CODE)  # the main thread would not hear of an exception
+
+
+def _where(frame: FrameType | None) -> str:
+    """The part of the step that a stack is in, and the innermost of our lines on it."""
+    ours: list[FrameType] = []
+    while frame:
+        if Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
+            ours.append(frame)
+        frame = frame.f_back
+    if not ours:
+        return "outside of srgan_dist"
+    parts = [one.f_code.co_name for one in ours if Path(one.f_code.co_filename).name == "trainer.py"]
+    innermost = f"{Path(ours[0].f_code.co_filename).name}:{ours[0].f_lineno} ({ours[0].f_code.co_name})"
+    # The outermost is Trainer.run; below it stands what the step is doing.
+    return " ".join([*parts[:-1][-1:], innermost])

@@ -1,0 +1,113 @@
+"""How good a generator is on images that it was not trained on, in numbers and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.evaluation.metrics import psnr_ssim_y
+from srgan_dist.evaluation.test_sets import ImagePair
+from srgan_dist.imaging.contact_sheet import busiest_crop, contact_sheet
+from srgan_dist.imaging.pixels import image_array, to_uint8
+from srgan_dist.imaging.resize import upscale_bicubic_tensor
+from srgan_dist.imaging.tiling import upscale_tiled
+from srgan_dist.losses.content import Features
+from srgan_dist.losses.functional import perceptual_distance
+
+Upscaler = Callable[[Tensor], Tensor]
+
+TILE = 512  # LR pixels: the images of the test sets are measured whole, larger photographs in bounded memory
+_SAMPLES = 4
+_CROP = 192  # HR pixels a side in the sample pictures
+
+
+class Validator:
+    """The validation images, shared out among the ranks.
+
+    Args:
+        images: The images; every rank has them all.
+        scale: Factor between LR and HR.
+        runtime: The ranks.
+        features: Frozen network for the perceptual distance, or None to leave that out.
+    """
+
+    def __init__(self, images: Sequence[ImagePair], *, scale: int, runtime: Runtime, features: Features | None) -> None:
+        self.images, self.scale, self.runtime, self.features = images, scale, runtime, features
+
+    def measure(self, network: nn.Module | Upscaler) -> dict[str, float | None]:
+        """Mean quality over the images.
+
+        Args:
+            network: Maps [1, 3, h, w] in [0, 1] to [1, 3, h * scale, w * scale]; the same on all ranks.
+
+        Returns:
+            ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a network for it).
+        """
+        total = torch.zeros(3, dtype=torch.float64)
+        for image in self.images[self.runtime.rank :: self.runtime.world_size]:
+            sr = self.upscale(network, image)
+            total += torch.tensor(quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features))
+        psnr, ssim, perceptual = (self.runtime.reduce_sum(total) / len(self.images)).tolist()
+        return {"psnr_y": psnr, "ssim_y": ssim, "perceptual": perceptual if self.features else None}
+
+    def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:
+        """SR of one image, as uint8 on the device."""
+        lr = image.lr.to(self.runtime.device, memory_format=self.runtime.memory_format).float() / 255
+        with torch.no_grad():
+            return to_uint8(upscale_tiled(network, lr, scale=self.scale, tile=TILE))
+
+    def bicubic(self, lr: Tensor) -> Tensor:
+        """The baseline: MATLAB-like bicubic upscaling of [1, 3, h, w]."""
+        return upscale_bicubic_tensor(lr, self.scale)
+
+    def contact_sheet(self, networks: Mapping[str, nn.Module]) -> Image.Image:
+        """A picture of the most detailed crops: LR | bicubic | one column for each network | HR."""
+        labels = ["LR", "bicubic", *networks, "HR"]
+        smallest = min(min(image.hr.shape[-2:]) for image in self.images)
+        side = min(_CROP, smallest) // self.scale * self.scale
+        rows = []
+        for image in self.images[:_SAMPLES]:
+            top, left = busiest_crop(image_array(image.hr), side=side, multiple=self.scale)
+            window = (..., slice(top, top + side), slice(left, left + side))
+            upscalers: list[nn.Module | Upscaler] = [self.nearest, self.bicubic, *networks.values()]
+            big = [self.upscale(upscaler, image) for upscaler in upscalers]
+            rows.append([image_array(picture[window]) for picture in (*big, image.hr)])
+        return contact_sheet(labels, rows)
+
+    def nearest(self, lr: Tensor) -> Tensor:
+        """The LR pixels themselves, as squares."""
+        return lr.repeat_interleave(self.scale, dim=-2).repeat_interleave(self.scale, dim=-1)
+
+
+def quality(sr: Tensor, hr: Tensor, *, scale: int, features: Features | None) -> tuple[float, float, float]:
+    """Quality of one image.
+
+    Args:
+        sr: uint8 [1, 3, H, W].
+        hr: Like ``sr``.
+        scale: Pixels that PSNR and SSIM leave out at the border.
+        features: Frozen network for the perceptual distance, or None.
+
+    Returns:
+        PSNR-Y in dB, SSIM-Y, perceptual distance (0 without a network for it).
+    """
+    psnr, ssim = psnr_ssim_y(sr, hr, border=scale)
+    if features is None:
+        return psnr, ssim, 0.0
+    with torch.no_grad():
+        distance = perceptual_distance(features(sr.float() / 255), features(hr.float() / 255))
+    return psnr, ssim, distance.item()
+
+
+def check_sizes(images: Iterable[ImagePair], *, scale: int) -> str | None:
+    """The first image that is too small to be measured, in one line, or None."""
+    smallest = 11 + 2 * scale
+    for image in images:
+        height, width = image.hr.shape[-2:]
+        if min(height, width) < smallest:
+            return f"{image.name} is {width}x{height}; images to measure on need at least {smallest} pixels a side"
+    return None

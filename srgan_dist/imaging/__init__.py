@@ -1,0 +1,1 @@
+"""Images as arrays and tensors: reading, resizing, tiling, drawing side by side."""

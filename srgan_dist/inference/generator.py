@@ -1,0 +1,176 @@
+"""Using trained weights: rebuild the generator from its file, upscale images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from srgan_dist.checkpointing.weights import load_weights
+from srgan_dist.config.root import GeneratorConfig
+from srgan_dist.errors import UserError
+from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
+from srgan_dist.imaging.read import list_images, read_image
+from srgan_dist.imaging.resize import upscale_bicubic
+from srgan_dist.imaging.tiling import upscale_tiled
+from srgan_dist.models.build import build_generator
+
+DEFAULT_TILE = 256
+
+
+class SRGenerator(nn.Module):
+    """A trained generator.
+
+    Example:
+        >>> generator = SRGenerator.from_pretrained("runs/demo/weights/generator.safetensors")
+        >>> generator.upscale(Image.open("small.png")).save("large.png")
+
+    Attributes:
+        network: The generator itself, [N, 3, h, w] in [0, 1] to [N, 3, h * scale, w * scale].
+        scale: Factor between LR and SR.
+        metadata: What the weights file says of itself.
+    """
+
+    def __init__(self, network: nn.Module, *, scale: int, metadata: Mapping[str, str]) -> None:
+        super().__init__()
+        self.network, self.scale, self.metadata = network, scale, dict(metadata)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str | torch.device | None = None) -> SRGenerator:
+        """Rebuild a generator from its weights alone.
+
+        Args:
+            path: A safetensors file that srgan-dist wrote.
+            device: Where to put it; None: the GPU if there is one.
+
+        Returns:
+            The generator, in eval mode.
+
+        Raises:
+            UserError: The file is missing, is not safetensors, or does not say which network it belongs to.
+        """
+        path = Path(path)
+        weights, metadata = load_weights(path)
+        try:
+            config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(json.loads(metadata["generator"]))
+            scale = int(metadata["scale"])
+            network = build_generator(config, scale=scale)
+            network.load_state_dict(weights)
+        except KeyError:
+            raise UserError(
+                f"{path}: weights without srgan-dist's metadata; build the network and use load_state_dict instead"
+            ) from None
+        except (ValueError, ValidationError, RuntimeError) as error:
+            raise UserError(f"{path}: weights and metadata do not fit ({' '.join(str(error).split())})") from None
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        network = network.to(memory_format=torch.channels_last)
+        return cls(network, scale=scale, metadata=metadata).to(device).eval()
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale a batch [N, 3, h, w] in [0, 1]; the result is not clamped."""
+        sr: Tensor = self.network(lr)
+        return sr
+
+    def upscale_tensor(
+        self, lr: Tensor, *, tile: int = DEFAULT_TILE, on_tile: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Upscale one image with bounded memory.
+
+        Args:
+            lr: uint8 [1, 3, h, w].
+            tile: Largest side of what the network sees at once, in LR pixels.
+            on_tile: Called with (tiles done, tiles in all).
+
+        Returns:
+            uint8 [1, 3, h * scale, w * scale], on the generator's device.
+        """
+        device = next(self.parameters()).device
+        image = lr.to(device, memory_format=torch.channels_last).float() / 255
+        with torch.inference_mode():
+            return to_uint8(upscale_tiled(self, image, scale=self.scale, tile=tile, on_tile=on_tile))
+
+    def upscale(
+        self,
+        image: Image.Image,
+        *,
+        tile: int = DEFAULT_TILE,
+        on_tile: Callable[[int, int], None] | None = None,
+    ) -> Image.Image:
+        """Upscale an image; grey stays grey, and an alpha channel is enlarged bicubically.
+
+        Args:
+            image: 8 bits a channel.
+            tile: Largest side of what the network sees at once, in LR pixels.
+            on_tile: Called with (tiles done, tiles in all).
+
+        Returns:
+            The image, ``scale`` times as large; modes L, RGB and RGBA.
+        """
+        lr = image_tensor(np.array(image.convert("RGB")))
+        sr = Image.fromarray(image_array(self.upscale_tensor(lr, tile=tile, on_tile=on_tile)))
+        if image.mode in ("1", "L"):
+            return sr.convert("L")
+        if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+            alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
+            sr.putalpha(Image.fromarray(upscale_bicubic(alpha, self.scale)[..., 0]))
+        return sr
+
+
+def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Decide what is upscaled into what, before any of it is.
+
+    Args:
+        source: An image, or a folder of them.
+        target: An image, or a folder for PNG files of the same relative names.
+
+    Returns:
+        (image, result) for each image.
+
+    Raises:
+        UserError: No such source, a target of an unknown format or one that would overwrite an image.
+    """
+    if source.is_dir():
+        images = list_images(source)
+        jobs = [(image, target / image.relative_to(source).with_suffix(".png")) for image in images]
+    elif source.is_file():
+        jobs = [(source, target)]
+    else:
+        raise UserError(f"{source}: there is no such image or folder")
+    claimed: dict[Path, Path] = {}
+    originals = {image.resolve() for image, _ in jobs}
+    for image, result in jobs:
+        if result.suffix.lower() not in Image.registered_extensions():
+            raise UserError(f"{result}: cannot be written as an image; end its name in .png, .jpg or .webp")
+        if result.resolve() in originals:
+            raise UserError(f"{result}: would overwrite an image that is to be upscaled; choose another output")
+        other = claimed.setdefault(result, image)
+        if other is not image:
+            raise UserError(f"{result}: would be the result of both {other} and {image}; rename one")
+    return jobs
+
+
+def upscale_file(
+    generator: SRGenerator, source: Path, target: Path, *, tile: int, on_tile: Callable[[int, int], None] | None = None
+) -> None:
+    """Upscale an image file; the target appears when it is complete.
+
+    Raises:
+        UserError: The source is unreadable or not 8-bit, or the target cannot be written.
+    """
+    sr = generator.upscale(read_image(source), tile=tile, on_tile=on_tile)
+    temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            sr.save(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{target}: cannot be written ({error})") from None

@@ -1,0 +1,1 @@
+"""What is minimised: pure functions of tensors, each with its equation."""

@@ -1,0 +1,68 @@
+"""What the generator's images are compared with: pixels and features, weighted and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srgan_dist.losses import functional as losses
+
+Features = Callable[[Tensor], Sequence[Tensor]]
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The losses of one run that compare an image with its target.
+
+    Attributes:
+        pixel: Kind of the pixel loss.
+        pixel_weight: Its weight in the adversarial phase.
+        features: Frozen feature network, or None for no perceptual loss.
+        perceptual: Distance between features.
+        perceptual_weight: Its weight in the adversarial phase.
+    """
+
+    pixel: losses.PixelKind
+    pixel_weight: float
+    features: Features | None
+    perceptual: losses.Criterion
+    perceptual_weight: float
+
+    def pretraining(self, sr: Tensor, hr: Tensor) -> Terms:
+        """Loss of the generator before the adversarial phase.
+
+        Args:
+            sr: [N, 3, H, W], generated.
+            hr: Like ``sr``, in [0, 1].
+
+        Returns:
+            The pixel loss, with weight 1.
+        """
+        return {"g/pixel": losses.pixel_loss(self.pixel, sr, hr)}
+
+    def content(self, sr: Tensor, hr: Tensor) -> Terms:
+        """Loss of the generator in the adversarial phase, without the adversarial term.
+
+        Args:
+            sr: [N, 3, H, W], generated.
+            hr: Like ``sr``, in [0, 1].
+
+        Returns:
+            Weighted scalar terms by logged name.
+
+        Source:
+            Ledig et al. 2017, eq. 3; Wang et al. 2018, eq. 3.
+        """
+        terms: Terms = {}
+        if self.pixel_weight:
+            terms["g/pixel"] = self.pixel_weight * losses.pixel_loss(self.pixel, sr, hr)
+        if self.features and self.perceptual_weight:
+            with torch.no_grad():  # the target needs no graph
+                target = self.features(hr)
+            distance = losses.perceptual_loss(self.perceptual, self.features(sr), target)
+            terms["g/perceptual"] = self.perceptual_weight * distance
+        return terms

@@ -1,0 +1,93 @@
+"""From the configuration to the networks, with fresh weights."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+from torch import nn
+from typing_extensions import assert_never
+
+from srgan_dist.config.root import (
+    DiscriminatorConfig,
+    EfficientNetLite0Config,
+    GeneratorConfig,
+    MSRResNetConfig,
+    PerceptualLossConfig,
+    RRDBConfig,
+    SRResNetConfig,
+    UNetDiscriminatorConfig,
+    VGG19Config,
+    VGGDiscriminatorConfig,
+)
+from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
+from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
+from srgan_dist.models.msrresnet import MSRResNet
+from srgan_dist.models.rrdb import RRDBNet
+from srgan_dist.models.srresnet import SRResNet
+
+
+def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False) -> nn.Module:
+    """The generator, with fresh weights; ``recompute`` trades time for memory."""
+    match config:
+        case SRResNetConfig():
+            return SRResNet(
+                scale=scale,
+                channels=config.channels,
+                blocks=config.blocks,
+                norm=config.norm,
+                skip=config.skip,
+                upsampler=config.upsampler,
+                end_kernel=config.end_kernel,
+                recompute=recompute,
+            )
+        case RRDBConfig():
+            return RRDBNet(
+                scale=scale,
+                channels=config.channels,
+                blocks=config.blocks,
+                growth=config.growth,
+                recompute=recompute,
+            )
+        case MSRResNetConfig():
+            return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks, recompute=recompute)
+        case _:
+            assert_never(config)
+
+
+def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
+    """The discriminator, with fresh weights."""
+    match config:
+        case VGGDiscriminatorConfig():
+            return VGGDiscriminator(channels=config.channels, norm=config.norm, layout=config.layout)
+        case UNetDiscriminatorConfig():
+            return UNetDiscriminator(channels=config.channels)
+        case _:
+            assert_never(config)
+
+
+def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> FeatureNetwork:
+    """The frozen feature network, with its weights; ``recompute`` trades time for memory."""
+    match config:
+        case VGG19Config():
+            return VGG19Features(
+                layer=config.layer,
+                activation=config.activation,
+                feature_scale=config.feature_scale,
+                weights=config.weights,
+                recompute=recompute,
+            )
+        case EfficientNetLite0Config():
+            return EfficientNetLite0Features(weights=config.weights, recompute=recompute)
+        case _:
+            assert_never(config)
+
+
+def generator_metadata(config: GeneratorConfig, *, scale: int) -> dict[str, str]:
+    """What a weights file must say for the network to be rebuilt from it."""
+    return {
+        "format": "srgan-dist generator 1",
+        "scale": str(scale),
+        "generator": json.dumps(config.model_dump(mode="json")),
+        "srgan_dist": version("srgan-dist"),
+    }

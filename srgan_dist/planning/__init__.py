@@ -1,0 +1,1 @@
+"""Before a run: what fits, what it costs, what would fail."""

@@ -1,0 +1,275 @@
+"""What would fail before the GPUs are paid for: one line a question, each ok, a warning, or a failure."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any, Literal, NamedTuple
+
+import torch
+from packaging.requirements import Requirement
+from rich.table import Table
+
+from srgan_dist.config.root import Config
+from srgan_dist.data.build import build_shards, micro_batch_size
+from srgan_dist.data.checking.check import check_shards
+from srgan_dist.data.checking.report import Finding
+from srgan_dist.distributed.memory import used_ram
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.errors import Failure, UserError
+from srgan_dist.models.build import build_discriminator, build_features, build_generator
+from srgan_dist.models.pretrained import vgg19_file
+from srgan_dist.tracking.run_logger import wandb_mode
+from srgan_dist.training.memory_estimate import Device, predict_bytes
+
+Verdict = Literal["ok", "warn", "fail"]
+
+_SAMPLES = 4  # of each shard, whose pixels are looked at
+_SKEW = 2.0  # seconds between two nodes' clocks: logs and W&B's time axis are wrong by that much
+_SPARE_FILES = 256  # beside the shards: libraries, sockets, workers' pipes
+_INEXACT = 0.15  # a prediction of memory may be off by as much
+_REDUCE_SECONDS = 2.0
+_REDUCE_BYTES = 16 << 20  # about the generator's gradient
+
+
+class Answer(NamedTuple):
+    """The answer to one question.
+
+    Attributes:
+        name: What was asked.
+        verdict: ``ok``, ``warn``: it may go well, ``fail``: it will not.
+        text: What was found, and what to do.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
+    """Ask everything. Every rank must call it.
+
+    Args:
+        config: Of the run to come; None leaves out what only a run decides.
+        runtime: The ranks.
+
+    Returns:
+        Rank 0's answers, and of the other ranks those that are worse.
+    """
+    questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
+    questions["devices"] = lambda: _devices(config, runtime)
+    if config:
+        questions |= {
+            "window": lambda: _window(config, runtime),
+            "memory": lambda: _memory(config, runtime),
+            "shards": lambda: _shards(config, runtime),
+            "disk": lambda: _disk(config),
+            "perceptual": lambda: _perceptual(config),
+            "tracker": lambda: _tracker(config),
+        }
+    questions |= {"clocks": lambda: _clocks(runtime), "ranks": lambda: _ranks(runtime)}
+    answers: list[Answer] = []
+    for name, question in questions.items():
+        try:
+            answers += question()
+        except (UserError, Failure) as error:
+            answers.append(Answer(name, "fail", str(error)))
+    first, *others = runtime.collect(answers)
+    return first + [
+        answer._replace(name=f"{answer.name} (rank {rank})")
+        for rank, theirs in enumerate(others, start=1)
+        for answer in theirs
+        if answer.verdict != "ok" and answer not in first
+    ]
+
+
+def _versions() -> Iterator[Answer]:
+    found, wrong = [], []
+    for line in metadata.requires("srgan-dist") or []:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} is {version}, allowed is {requirement.specifier}")
+        if requirement.name in ("torch", "accelerate", "wandb"):
+            found.append(f"{requirement.name} {version}")
+    if wrong:
+        yield Answer("versions", "fail", "; ".join(wrong) + ": pip install -e .")
+        return
+    yield Answer("versions", "ok", ", ".join(found))
+
+
+def _devices(config: Config | None, runtime: Runtime) -> Iterator[Answer]:
+    if runtime.device.type == "cpu":
+        text = f"{runtime.describe()}: no GPU is seen" + (
+            "" if torch.version.cuda else ", and this torch is built without CUDA"
+        )
+        yield Answer("devices", "warn", text)
+        return
+    free, total = torch.cuda.mem_get_info(runtime.device)
+    text = f"{runtime.describe()}; {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    if free < 0.9 * total:
+        yield Answer("devices", "warn", f"{text}: another process holds the rest")
+        return
+    if config and config.train.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        yield Answer("devices", "fail", f"{text}, without bf16: set train.precision=fp32")
+        return
+    yield Answer("devices", "ok", text)
+
+
+def _window(config: Config, runtime: Runtime) -> Iterator[Answer]:
+    size = micro_batch_size(config.data, world_size=runtime.world_size)
+    share = config.data.batch_size // runtime.world_size
+    text = f"{config.data.batch_size} crops = {size} x {share // size} micro-batches x {runtime.world_size} ranks"
+    yield Answer("window", "ok", text)
+
+
+def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
+    # auto may go down to one.
+    size = 1 if config.data.micro_batch == "auto" else micro_batch_size(config.data, world_size=runtime.world_size)
+    device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
+    share = config.data.batch_size // runtime.world_size
+    need = predict_bytes(config, micro_batch=size, share=share, recompute=config.train.recompute, device=device)
+    room = runtime.free_memory() + (used_ram() if device == "cpu" else 0)
+    ratio, crops = need / room, "1 crop" if size == 1 else f"{size} crops"
+    text = f"{need / 2**30:.1f} GiB for {crops} at a time, as predicted, {room / 2**30:.1f} GiB free"
+    verdict: Verdict = "ok" if ratio < 1 - _INEXACT else "warn" if ratio < 1 + _INEXACT else "fail"
+    yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan tells what fits")
+
+
+def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
+    shards = build_shards(config.data)
+    text = f"{len(shards.shard_paths)} shards, {len(shards)} samples, x{shards.scale}"
+    yield Answer("shards", "ok", f"{text}, their sizes as their manifest says")
+    yield _files(len(shards.shard_paths))
+    if shards.is_remote:
+        shards.fetch(0)
+        yield Answer("pixels", "ok", f"the first of the remote shards is in {config.data.cache_dir}")
+        return
+    if not runtime.is_main:
+        return
+    faults: list[Finding] = []
+    degraded = config.data.degradation.kind != "stored"
+    summary = check_shards(
+        list(config.data.train),
+        on_finding=lambda finding: faults.append(finding) if finding.is_fault else None,
+        sample=_SAMPLES,
+        any_kernel=degraded,
+    )
+    if faults:
+        more = f" (and {len(faults) - 1} more; srgan-dist check tells all)" if len(faults) > 1 else ""
+        yield Answer("pixels", "fail", f"{faults[0]}{more}")
+    else:
+        yield Answer("pixels", "ok", f"{summary.num_looked} samples looked at are sound")
+
+
+def _files(num_shards: int) -> Answer:
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = num_shards + _SPARE_FILES
+    text = f"{limit} open files allowed, {needed} are enough"
+    if limit >= needed:
+        return Answer("files", "ok", text)
+    remedy = f"ulimit -n {needed}" if hard >= needed else "pack larger shards, or ask for a higher limit"
+    return Answer("files", "warn", f"{text}: {remedy}")
+
+
+def _disk(config: Config) -> Iterator[Answer]:
+    folder = next(path for path in (config.run.dir, *config.run.dir.absolute().parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        yield Answer("run.dir", "fail", f"{config.run.dir} cannot be written: no permission in {folder}")
+        return
+    yield Answer("run.dir", "ok", f"{config.run.dir} can be written")
+    with torch.device("meta"):
+        generator = _num_parameters(build_generator(config.generator, scale=config.data.scale))
+        discriminator = _num_parameters(build_discriminator(config.discriminator)) if config.adversarial_steps else 0
+    one = 4 * (4 * generator + 3 * discriminator)  # weights and two moments, and the generator's average
+    needed = one * (config.checkpoint.keep + 1)  # the new one is complete before the oldest goes
+    free = shutil.disk_usage(folder).free
+    text = f"{needed / 2**30:.2f} GiB for {config.checkpoint.keep} checkpoints, {free / 2**30:.1f} GiB free"
+    verdict: Verdict = "ok" if free > 2 * needed else "warn" if free > needed else "fail"
+    yield Answer("space", verdict, text if verdict == "ok" else f"{text}: make room, or lower checkpoint.keep")
+
+
+def _num_parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _perceptual(config: Config) -> Iterator[Answer]:
+    perceptual = config.loss.perceptual
+    if not perceptual.weight or not config.adversarial_steps:
+        yield Answer("perceptual", "ok", "not used")
+        return
+    if perceptual.network == "vgg19" and perceptual.weights == "auto" and not vgg19_file().exists():
+        text = f"{vgg19_file()} is not there: srgan-dist fetch --config FILE, on a machine with network"
+        yield Answer("perceptual", "fail", text)
+        return
+    build_features(perceptual)
+    if perceptual.weights == "random":
+        yield Answer("perceptual", "warn", f"{perceptual.network} is untrained: loss.perceptual.weights=random")
+        return
+    yield Answer("perceptual", "ok", f"{perceptual.network}: weights are here")
+
+
+def _tracker(config: Config) -> Iterator[Answer]:
+    if config.tracker.name != "wandb":
+        yield Answer("tracker", "ok", config.tracker.name)
+        return
+    mode, why = wandb_mode()
+    if mode == "online":
+        yield Answer("tracker", "ok", "W&B answers")
+        return
+    yield Answer("tracker", "warn", f"W&B will be {mode}" + (f": {why}" if why else ""))
+
+
+def _clocks(runtime: Runtime) -> Iterator[Answer]:
+    runtime.barrier()
+    times = [row[0] for row in runtime.gather(torch.tensor([time.time()], dtype=torch.float64))]
+    skew = max(times) - min(times)
+    verdict: Verdict = "ok" if skew < _SKEW else "warn"
+    yield Answer("clocks", verdict, f"{skew:.2f} s apart" + ("" if verdict == "ok" else ": start NTP on every node"))
+
+
+def _ranks(runtime: Runtime) -> Iterator[Answer]:
+    if runtime.world_size == 1:
+        yield Answer("ranks", "ok", "1: nothing to reduce")
+        return
+    total = runtime.reduce_sum(torch.ones((), device=runtime.device)).item()  # the first one connects
+    if total != runtime.world_size:
+        yield Answer("ranks", "fail", f"the sum of {runtime.world_size} ones over the ranks is {total:g}")
+        return
+    data = torch.zeros(_REDUCE_BYTES // 4, device=runtime.device)
+    started, rounds = time.perf_counter(), 0
+    while runtime.all_agree(time.perf_counter() - started < _REDUCE_SECONDS):
+        runtime.reduce_sum(data)
+        rounds += 1
+    data[0].item()  # waits for the device
+    seconds = time.perf_counter() - started
+    # In a ring, each rank sends 2 (n - 1) / n of the data.
+    sent = rounds * _REDUCE_BYTES * 2 * (runtime.world_size - 1) / runtime.world_size
+    yield Answer("ranks", "ok", f"{runtime.world_size}: all-reduce at {8 * sent / seconds / 1e9:.2f} Gb/s a rank")
+
+
+def to_table(answers: list[Answer]) -> Table:
+    """One screen for people."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for name, verdict, text in answers:
+        table.add_row(name, f"[{colours[verdict]}]{verdict}[/]", text)
+    return table
+
+
+def to_json(answers: list[Answer]) -> list[dict[str, Any]]:
+    """The answers, for machines."""
+    return [answer._asdict() for answer in answers]

@@ -1,0 +1,219 @@
+"""One run from its configuration to its result: the folder, resuming, training, the last numbers."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from srgan_dist.checkpointing.format import Snapshot
+from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.config.root import Config
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.signals import StopSignals, stop_signals
+from srgan_dist.distributed.stop_grace import Lead
+from srgan_dist.distributed.watchdog import watchdog
+from srgan_dist.errors import Failure, Stopped, UserError
+from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.tracking.run_logger import Journal
+from srgan_dist.training.build import build_trainer
+from srgan_dist.training.trainer import Trainer
+
+log = logging.getLogger("srgan_dist")
+
+
+STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train, or go on training, to the end.
+
+    Args:
+        config: The resolved configuration.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: The configuration does not fit the machine, the data or the checkpoint.
+        Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
+        Stopped: A signal came; everything is saved, and the marker is written.
+    """
+    with stop_signals() as signals:
+        return _train(config, signals)
+
+
+def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
+    runtime = Runtime(
+        precision=config.train.precision,
+        channels_last=config.train.channels_last,
+        compile=config.train.compile,
+        threads=config.train.threads,
+        tracker=None if config.tracker.name == "none" else config.tracker.name,
+        folder=str(config.run.dir),
+        shares_memory_errors=config.data.micro_batch == "auto",
+        num_ranks=config.run.ranks,
+        timeout=config.run.hang_seconds + 60.0,  # the watchdog tells more than a collective does
+    )
+    log.info("%s", runtime.describe())
+    set_aside = _prepare_folder(config, runtime)
+    journal = Journal(
+        folder=config.run.dir,
+        accelerator=runtime.accelerator,
+        tracker=config.tracker.name,
+        project=config.tracker.project,
+        group=config.tracker.group,
+        tags=config.tracker.tags,
+        config=config.model_dump(mode="json", by_alias=True),
+        num_steps=config.train.steps,
+    )
+    checkpoints = Checkpoints(
+        config.run.dir / "checkpoints",
+        keep=config.checkpoint.keep,
+        runtime=runtime,
+        lead=Lead(config.run.stop_lead) if runtime.is_main else None,
+    )
+    failed = True
+    try:
+        trainer = _start(config, runtime, journal, checkpoints, set_aside, signals)
+        with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
+            trainer.run()
+        result = _finish(config, trainer, runtime)
+        trainer.windows.close()
+        failed = False
+    except Stopped:
+        if runtime.is_main:
+            marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
+            _write_whole(config.run.dir / STOPPED, json.dumps(marker))
+        raise
+    except Failure as error:
+        if error.on_every_rank:
+            checkpoints.wait()  # what was saved before is sound
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or config.run.dir
+        raise Failure(f"{where}: {error.strerror}; make room and start again: the run goes on") from None
+    finally:
+        checkpoints.give_up()
+        journal.close(failed=failed)
+        runtime.close()
+    return result
+
+
+def _start(
+    config: Config,
+    runtime: Runtime,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    set_aside: Path | None,
+    signals: StopSignals,
+) -> Trainer:
+    """Build the trainer, go on from a checkpoint or begin, and say which."""
+    folder = config.run.dir
+    source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
+    snapshot = checkpoints.load(source) if source else None
+    trainer = build_trainer(
+        config,
+        runtime=runtime,
+        journal=journal,
+        checkpoints=checkpoints,
+        signals=signals,
+        position=snapshot.counters if snapshot else None,
+    )
+    tracker_id = None
+    if snapshot and source:
+        _restore(trainer, snapshot, source)
+        if source.resolve().parent == checkpoints.folder.resolve():
+            tracker_id = snapshot.counters["tracker_id"]
+        for abandoned in checkpoints.set_aside_after(trainer.step):
+            log.info("%s: of a later step, no longer counts", abandoned)
+        log.info("%s: goes on after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
+    else:
+        old = f"; the run that was there is now {set_aside}" if set_aside else ""
+        log.info("%s: starts anew%s", folder, old)
+    if runtime.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STOPPED).unlink(missing_ok=True)
+        # Started again with this file, the run goes on.
+        resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
+        _write_whole(folder / "config.yaml", resolved.to_yaml())
+    journal.start(step=trainer.step, tracker_id=tracker_id)
+    log.info("%s", trainer.describe())
+    return trainer
+
+
+def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
+    """Make sure that the folder can be written, without a trace; with run.resume=never, move what is there aside."""
+    folder, moved, problem = config.run.dir, None, None
+    if runtime.is_main:
+        try:
+            if config.run.resume == "never" and folder.is_dir() and any(folder.iterdir()):
+                moved = _free_name(folder)
+                folder.rename(moved)
+            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            if not nearest.is_dir():
+                problem = f"{nearest} is a file"
+            elif not os.access(nearest, os.W_OK):
+                problem = f"no permission in {nearest}"
+        except OSError as error:
+            problem = error.strerror
+    problem, moved = runtime.broadcast((problem, moved))
+    if problem:
+        raise UserError(f"run.dir is {folder}, which cannot be written ({problem})")
+    return moved
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Never leave half of a file behind, whenever the process dies."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _free_name(folder: Path) -> Path:
+    candidates = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    return next(name for name in candidates if not name.exists())
+
+
+def _restore(trainer: Trainer, snapshot: Snapshot, source: Path) -> None:
+    try:
+        trainer.restore(snapshot)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
+        ) from None
+
+
+def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:
+    """Write result.json and the last picture."""
+    qualities: dict[str, Any] = {}
+    if trainer.validator:
+        qualities["bicubic"] = trainer.validator.measure(trainer.validator.bicubic)
+        qualities |= {name: trainer.results[name] for name in ("pretrained", "final") if name in trainer.results}
+    result = {
+        **qualities,
+        "steps": trainer.step,
+        "images": trainer.consumed,
+        "seconds": round(trainer.clock.seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in trainer.generator.network.parameters()),
+    }
+    if runtime.is_main:
+        _write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
+        if trainer.validator:
+            networks = {"SR": trainer.average.network}
+            pretrained = config.run.dir / "weights" / "pretrained.safetensors"
+            if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
+                networks = {
+                    "pretrained": SRGenerator.from_pretrained(pretrained, device=runtime.device),
+                    "GAN": trainer.average.network,
+                }
+            (config.run.dir / "samples").mkdir(exist_ok=True)
+            trainer.validator.contact_sheet(networks).save(config.run.dir / "samples" / "final.png")
+    return result

@@ -1,0 +1,305 @@
+"""A network and what trains it, and the guard that keeps it from learning from a loss that is not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.errors import Failure
+
+
+class NonFiniteLoss(Failure):
+    """A loss was infinite or not a number; the optimizers have not moved since."""
+
+    on_every_rank = True
+
+
+class FiniteGuard:
+    """Remembers on the device which loss first was not finite, and from then on keeps every optimizer still.
+
+    Nothing here waits for the device until `first_fault` is asked. A rank whose loss is not finite makes its
+    gradient NaN (see `Learner.backward`), DDP's own average carries that to every rank, and so all ranks decide
+    alike without a collective of their own.
+
+    Args:
+        runtime: The ranks and the device.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.tripped = torch.zeros((), dtype=torch.float32, device=runtime.device)
+        self._first: dict[tuple[str, ...], Tensor] = {}
+
+    def watch(self, step: int, values: Mapping[str, Tensor], *, broken: Tensor) -> None:
+        """Look at one update's values before its optimizer moves.
+
+        Args:
+            step: The training step.
+            values: Scalars by logged name.
+            broken: Whether the run must end, equal on all ranks; a boolean scalar on the device.
+        """
+        names = tuple(values)
+        bad = ~torch.stack([value.detach().float() for value in values.values()]).isfinite()
+        first = self._first.setdefault(names, torch.zeros(len(names), dtype=torch.int64, device=bad.device))
+        first.add_((bad & broken & (first == 0) & (self.tripped == 0)) * step)
+        torch.maximum(self.tripped, broken.float(), out=self.tripped)
+
+    def first_fault(self) -> tuple[int, list[str]] | None:
+        """The step and the names of the values that first were not finite on any rank, or None.
+
+        A host synchronisation; only where there was a fault, also a collective.
+        """
+        if not self.tripped.item():
+            return None
+        found: dict[int, list[str]] = {}
+        for names, first in self._first.items():
+            per_rank = self.runtime.gather(first)
+            for column, name in enumerate(names):
+                steps = [int(row[column]) for row in per_rank if row[column] > 0]
+                if steps:
+                    found.setdefault(min(steps), []).append(name)
+        step = min(found)
+        # The most telling of what broke at that step: a term, else the sum, else the gradient.
+        sums = [name for name in found[step] if not name.startswith("grad_norm")]
+        return step, [name for name in sums if name != "g/total"] or sums or found[step]
+
+    def stop_if_tripped(self) -> None:
+        """Stop the run if a value was not finite: on all ranks together, since all know the same.
+
+        Raises:
+            NonFiniteLoss: Names the step and the term.
+        """
+        fault = self.first_fault()
+        if fault:
+            step, terms = fault
+            raise NonFiniteLoss(
+                f"step {step}: {', '.join(terms)} is not finite; no optimizer has moved since. "
+                "Lower the learning rate, set train.clip_grad_norm, or use train.precision=fp32"
+            )
+
+
+class LossScale:
+    """The loss scale of one network in fp16, kept on the device.
+
+    Halved when a gradient overflows, doubled after 2,000 updates without. Each network has its own, so that an
+    overflow of one never holds the other back.
+
+    Args:
+        device: Where the network is.
+
+    Source:
+        Micikevicius et al. 2018, section 3.2.
+    """
+
+    START, PATIENCE = 2.0**16, 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((), self.START, device=device)
+        self.good = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def is_exhausted(self) -> Tensor:
+        """Whether even a scale below 1 overflows: then it is not the scale's fault."""
+        return self.scale < 1
+
+    def unscale(self, gradients: list[Tensor]) -> None:
+        """Divide gradients by the scale, in place."""
+        torch._foreach_mul_(gradients, self.scale.reciprocal())
+
+    def update(self, overflow: Tensor) -> None:
+        """Adapt to one update's gradients.
+
+        Args:
+            overflow: Whether they were not finite, equal on all ranks; a boolean scalar on the device.
+        """
+        good = torch.where(overflow, 0, self.good + 1)
+        grows = good == self.PATIENCE
+        self.scale.mul_(torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0)))
+        self.good.copy_(torch.where(grows, 0, good))
+
+    def state(self) -> dict[str, Tensor]:
+        """What it goes on from."""
+        return {"scale": self.scale, "good": self.good}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self.scale.copy_(state["scale"])
+        self.good.copy_(state["good"])
+
+
+class Learner:
+    """A network, its distributed form, and its AdamW.
+
+    Args:
+        network: The plain network; it is moved to the device.
+        runtime: Prepares network and optimizer.
+        guard: Keeps the optimizer still after a fault.
+        name: ``g`` or ``d``, in logged names.
+        betas: AdamW's decays.
+        weight_decay: AdamW's decoupled weight decay.
+        clip: Largest L2 norm of the gradient, or None.
+        loss_scale: Of fp16, or None.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        runtime: Runtime,
+        guard: FiniteGuard,
+        name: str,
+        betas: tuple[float, float],
+        weight_decay: float,
+        clip: float | None,
+        loss_scale: LossScale | None = None,
+    ) -> None:
+        self.network = runtime.place(network)
+        self.runtime, self.guard, self.name, self.clip, self.loss_scale = runtime, guard, name, clip, loss_scale
+        # Fused: one kernel, and one that obeys `found_inf` without the host having to read it.
+        optimizer = AdamW(self.network.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+        self._held = torch.zeros((), device=runtime.device, dtype=torch.float32)
+        optimizer.found_inf = self._held  # type: ignore[attr-defined]
+        self._adamw = optimizer
+        self.wrapped: nn.Module
+        self.optimizer: Optimizer
+        self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
+
+    def settle(self, example: Tensor) -> None:
+        """Let DDP arrange its buckets of gradients now, by a backward that changes nothing.
+
+        It would do so after the first update of every start. But where a gradient lies in its bucket decides in
+        which order more than two ranks add it up, and a run that goes on must round as if it had never stopped.
+
+        Args:
+            example: An input of the network.
+        """
+        if self.runtime.world_size == 1:
+            return
+        self.network.eval()  # no buffer moves
+        (self.wrapped(example).sum() * 0).backward()
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def begin(self, *, rate: float) -> None:
+        """Begin an update: forget the gradients of the last one, and set the learning rate."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+
+    @contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """The plain network, through which gradients flow but into which none do."""
+        self.network.requires_grad_(False)
+        try:
+            yield self.network
+        finally:
+            self.network.requires_grad_(True)
+
+    def backward(self, loss: Tensor, *, share: float, last: bool) -> None:
+        """Add the gradient of one micro-batch.
+
+        Args:
+            loss: Scalar, the mean over the micro-batch.
+            share: The micro-batch's share of the window.
+            last: Whether the ranks' gradients are averaged in this one.
+
+        Raises:
+            OutOfMemory: Another rank will not come to the average.
+        """
+        if last:
+            self.runtime.check_room()
+        # Times 1 where the loss is finite and NaN where it is not, since an infinite loss can have a finite gradient.
+        loss = loss * (1 + 0 * loss.detach()) * share
+        self.runtime.backward(loss * self.loss_scale.scale if self.loss_scale else loss)
+
+    def step(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Move the weights by the gradient; not at all once a value was not finite, nor by one that overflowed.
+
+        Args:
+            step: The training step.
+            terms: The window's losses by logged name.
+
+        Returns:
+            ``terms`` and the norm of the gradient before clipping.
+        """
+        parameters = list(self.network.parameters())
+        if self.loss_scale:
+            self.loss_scale.unscale([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = grad_norm(parameters, clip=self.clip)
+        broken = overflow = ~norm.isfinite()
+        stats = {**terms, f"grad_norm/{self.name}": norm}
+        if self.loss_scale:
+            broken = overflow & self.loss_scale.is_exhausted
+            self.loss_scale.update(overflow)
+            stats[f"loss_scale/{self.name}"] = self.loss_scale.scale.clone()
+        self.guard.watch(step, stats, broken=broken)
+        # In place, since the fused optimizer holds this very tensor.
+        torch.maximum(self.guard.tripped, overflow.float(), out=self._held)
+        self.optimizer.step()
+        return stats
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """AdamW's state, and the loss scale's."""
+        state: dict[str, Any] = self._adamw.state_dict()
+        return state | {"loss_scale": self.loss_scale.state()} if self.loss_scale else state
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `optimizer_state`."""
+        configured = [{key: group[key] for key in ("betas", "weight_decay")} for group in self._adamw.param_groups]
+        state = dict(state)
+        scale = state.pop("loss_scale", None)  # only where the run was in fp16
+        if self.loss_scale and scale:
+            self.loss_scale.load(scale)
+        self._adamw.load_state_dict(state)
+        for group, options in zip(self._adamw.param_groups, configured, strict=True):
+            group.update(options)  # the configuration decides, not what it was when the checkpoint was made
+        for parameter, values in self._adamw.state.items():
+            for key, value in values.items():
+                if value.shape == parameter.shape:
+                    # The fused kernels walk weights and moments in the order of memory, so it must be the same.
+                    values[key] = torch.empty_like(parameter).copy_(value)
+
+
+def with_last(window: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item, and whether it is the last one."""
+    for index, item in enumerate(window, start=1):
+        yield item, index == len(window)
+
+
+class WindowMean:
+    """Mean of each loss over the micro-batches of a window, on the device."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.terms: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            part = value.detach() * self.share
+            self.terms[name] = self.terms[name] + part if name in self.terms else part
+
+
+def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:
+    """The global L2 norm of the gradients; clips them to ``clip`` where it is given. No host synchronisation.
+
+    Args:
+        parameters: Parameters whose gradients are summed up; those without one are skipped.
+        clip: Largest norm, or None.
+
+    Returns:
+        The norm before clipping, a scalar on the device.
+
+    Source:
+        Pascanu et al. 2013, algorithm 1.
+    """
+    parameters = list(parameters)
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(grads, foreach=True)

@@ -1,0 +1,194 @@
+"""The configuration: what is read, what wins, and how mistakes are told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from srgan_dist.config.load import known_keys, load_config
+from srgan_dist.config.root import Config
+from srgan_dist.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(*overrides: str, text: str | None = None, folder: Path | None = None) -> Config:
+    file = None
+    if text is not None:
+        assert folder
+        file = folder / "config.yaml"
+        file.write_text(text)
+    return load_config(file, overrides)
+
+
+def test_command_line_wins_over_yaml_wins_over_defaults(tmp_path: Path) -> None:
+    config = load("--train.steps=7", text="train: {steps: 5, g_per_d: 3}", folder=tmp_path)
+    assert (config.train.steps, config.train.g_per_d, config.train.pretrain_steps) == (7, 3, 0)
+
+
+def test_the_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN", '{"seed": 5}')
+    monkeypatch.setenv("TRAIN__STEPS", "5")
+    assert load() == Config()
+
+
+def test_values_as_people_write_them(tmp_path: Path) -> None:
+    config = load(
+        "--optimizer.generator.learning_rate=1e-05",
+        "--optimizer.generator.milestones=[10,20]",
+        "--data.train=a",
+        "--data.train=b",
+        text="optimizer: {discriminator: {learning_rate: 2e-4}}\ndata: {validation: one}\ntrain: {steps: 1_000}",
+        folder=tmp_path,
+    )
+    assert config.optimizer.generator.learning_rate == 1e-5
+    assert config.optimizer.generator.milestones == (10, 20)
+    assert config.optimizer.discriminator.learning_rate == 2e-4
+    assert config.data.train == ("a", "b")
+    assert config.data.validation == ("one",)
+    assert config.train.steps == 1000
+
+
+def test_one_key_of_a_section_leaves_the_others_at_their_defaults() -> None:
+    assert load("--optimizer.pretrain.warmup_steps=5").optimizer.pretrain.learning_rate == (
+        Config().optimizer.pretrain.learning_rate
+    )
+
+
+def test_a_choice_keeps_its_class(tmp_path: Path) -> None:
+    config = load("--generator.blocks=3", text="generator: {name: rrdb}", folder=tmp_path)
+    assert (config.generator.name, config.generator.blocks) == ("rrdb", 3)
+    assert load("--generator.blocks=3").generator.name == "srresnet"
+
+
+def test_the_resolved_configuration_gives_itself_back(tmp_path: Path) -> None:
+    config = load("--generator.name=rrdb", "--loss.perceptual.network=efficientnet_lite0", "--train.steps=12")
+    assert load(text=config.to_yaml(), folder=tmp_path) == config
+    assert set(yaml.safe_load(config.to_yaml())) >= {"run", "data", "validate", "tracker"}
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_shipped_files_are_sound(file: Path) -> None:
+    config = load_config(file, [])
+    assert str(config.run.dir) == f"runs/{file.stem}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--train.stpes=5"], "unknown option --train.stpes; did you mean train.steps?"),
+        (["--trian.steps=5"], "unknown option --trian.steps; did you mean train.steps?"),
+        (["--learning_rate=1"], "did you mean optimizer"),
+        (["--train.step=5"], "did you mean train.steps?"),
+        (["--train.steps=0"], "train.steps is '0': input should be greater than 0"),
+        (["--train.steps=many"], "train.steps is 'many': input should be a valid integer"),
+        (["--train.precision=fp8"], "train.precision is 'fp8': input should be 'fp32', 'bf16' or 'fp16'"),
+        (["--optimizer.generator.learning_rate=nan"], "input should be a finite number"),
+        (["--generator.name=swin"], "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet"),
+        (["--generator.name=rrdb", "--generator.norm=batch"], "it belongs to another generator.name"),
+        (
+            ["--loss.perceptual.network=efficientnet_lite0", "--loss.perceptual.layer=conv5_4"],
+            "it belongs to another loss.perceptual.network",
+        ),
+        (["--data.patch_size=97"], "data.patch_size is 97, not a multiple of data.scale 4"),
+        (["--data.micro_batch=3"], "data.batch_size is 16, not a multiple of data.micro_batch 3"),
+        (
+            ["--train.steps=5", "--train.pretrain_steps=6"],
+            "train.pretrain_steps is 6, more than train.steps 5",
+        ),
+        (
+            ["--generator.name=msrresnet", "--data.scale=8"],
+            "data.scale is 8, but generator.name=msrresnet has scales 2, 3, 4",
+        ),
+        (["--discriminator.name=unet", "--data.patch_size=100"], "discriminator.name=unet needs a multiple of 8"),
+        (["--optimizer.generator.milestones=[5,3]"], "milestones must ascend, got [5, 3]"),
+        (["--optimizer.pretrain.min_learning_rate=1"], "min_learning_rate is 1, above learning_rate 0.0001"),
+        (
+            ["--loss.pixel.weight=0", "--loss.perceptual.weight=0", "--loss.adversarial.weight=0"],
+            "are all 0: nothing is learnt",
+        ),
+        (["steps=5"], "steps=5"),
+        (["--train.steps"], "train.steps"),
+        (
+            ["--train.compile=true", "--loss.adversarial.r1_weight=1"],
+            "second derivatives, which compiled networks lack",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(*overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {stepz: 4}", "unknown key train.stepz; did you mean train.steps?"),
+        ("trains: {steps: 4}", "unknown key trains; did you mean train?"),
+        ("steps: 4", "did you mean train.steps?"),
+        ("generator: {blcks: 4}", "unknown key generator.blcks; did you mean generator.blocks?"),
+        ("train: 4", "train is 4: input should be a valid dictionary"),
+        ("train: [", "not YAML"),
+        ("- 1", "expected sections"),
+        ("train: {steps: 0}\ndata: {scale: 5}", "(and 1 more)"),
+        ("generator: {name: [a]}", "name is ['a']"),
+    ],
+)
+def test_a_mistake_in_the_file_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(text=text, folder=tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path / "config.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot read"):
+        load_config(tmp_path / "nowhere.yaml", [])
+
+
+def test_help_lists_every_field_with_its_description() -> None:
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    missing = [key for key in known_keys() if f"--{key} " not in done.stdout]
+    assert not missing
+    assert "Generator updates for each discriminator update" in " ".join(done.stdout.split()).replace(
+        "n of n:1, the generator", "Generator"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--train.stpes=1"]])
+def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from srgan_dist.cli.main import main\n"
+        f"try: main(['train', *{arguments!r}])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_field_has_a_description() -> None:
+    def undescribed(model: type) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            if not field.description:
+                found.append(f"{model.__name__}.{name}")
+        return found
+
+    import srgan_dist.config.root as module
+
+    sections = [value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "model_fields")]
+    sections = [section for section in sections if section.__module__ == module.__name__ and section.model_fields]
+    assert len(sections) > 15
+    assert not [name for section in sections for name in undescribed(section)]

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from srgan_dist.data.packing.pack import pack
+from srgan_dist.data.shard_format.index_rows import ROW
+from srgan_dist.data.shard_format.manifest import file_sha256, read_manifest
+from srgan_dist.data.shards.shard_set import build_index, open_shards
+from srgan_dist.errors import UserError
+
+
+@pytest.fixture
+def folder(packed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(packed, tmp_path / "copy")
+
+
+def change_manifest(folder: Path, **fields: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def write_tar(path: Path, members: dict[str, NDArray[np.generic] | bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            buffer = io.BytesIO()
+            if isinstance(content, bytes):
+                buffer.write(content)
+            else:
+                np.save(buffer, content)
+            info = tarfile.TarInfo(name)
+            info.size = buffer.tell()
+            buffer.seek(0)
+            tar.addfile(info, buffer)
+    return path
+
+
+def image(height: int, width: int) -> NDArray[np.uint8]:
+    return np.zeros((height, width, 3), dtype=np.uint8)
+
+
+def test_index_points_at_the_members(packed: Path) -> None:
+    shards = open_shards([packed])
+    assert shards.scale == 4
+    assert shards.index.dtype == ROW
+    assert len(shards) == len(shards.index) == read_manifest(packed).num_samples
+    for row in shards.index:
+        data = shards.shard_paths[row["shard"]].read_bytes()
+        for side, shrink in (("hr", 1), ("lr", 4)):
+            start, size = int(row[f"{side}_offset"]), int(row[f"{side}_size"])
+            member = data[start : start + size]
+            assert zlib.crc32(member) == row[f"{side}_crc"]
+            shape = (row["height"] // shrink, row["width"] // shrink, 3)
+            assert np.load(io.BytesIO(member)).shape == shape
+            assert data[start - 512 :].split(b"\0")[0].endswith(f".{side}.npy".encode())
+
+
+def test_index_is_mapped_and_read_only(packed: Path) -> None:
+    index = open_shards([packed]).index
+    assert isinstance(index.base, np.memmap)
+    assert not index.flags.writeable
+
+
+def test_index_can_be_rebuilt_from_the_tars_alone(packed: Path) -> None:
+    shards = open_shards([packed])
+    np.testing.assert_array_equal(build_index(shards.shard_paths, scale=4), shards.index)
+
+
+def test_several_folders_are_one_set(packed: Path, photos: Path, tmp_path: Path) -> None:
+    pack(photos, tmp_path / "other", tile=48)
+    one, other = open_shards([packed]), open_shards([tmp_path / "other" / "manifest.json"])
+    both = open_shards([packed, tmp_path / "other"])
+    assert len(both) == len(one) + len(other)
+    assert both.shard_paths == one.shard_paths + other.shard_paths
+    assert both.shard_encodings == ("raw",) * len(both.shard_paths)
+    np.testing.assert_array_equal(both.index["hr_crc"], np.concatenate([one.index["hr_crc"], other.index["hr_crc"]]))
+    assert set(both.index["shard"][len(one) :]) == {len(one.shard_paths)}
+    digests = {s.digest for s in (one, other, both, open_shards([tmp_path / "other", packed]))}
+    assert len(digests) == 4
+    assert open_shards([str(packed)]).digest == one.digest
+
+
+def test_scales_must_agree(packed: Path, photos: Path, tmp_path: Path) -> None:
+    pack(photos, tmp_path / "x2", scale=2)
+    with pytest.raises(UserError, match=r"x2: scale 2, but .* has scale 4"):
+        open_shards([packed, tmp_path / "x2"])
+
+
+def test_no_folder_and_foreign_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no packed folder given"):
+        open_shards([])
+    with pytest.raises(UserError, match=r"manifest\.json: does not exist, expected a folder made by"):
+        open_shards([tmp_path])
+    (tmp_path / "manifest.json").write_text("[1, 2")
+    with pytest.raises(UserError, match="is not a manifest of packed shards"):
+        open_shards([tmp_path])
+    (tmp_path / "manifest.json").write_text('{"format_version": 1, "shards": [], "colour": 3}')
+    with pytest.raises(UserError, match="is not a manifest of packed shards"):
+        open_shards([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format_version": 2}, "format version 2, this program reads 1"),
+        ({"encoding": "zip"}, "encoding 'zip', this program reads raw"),
+        ({"scale": 0}, "scale is 0, expected a whole number >= 1"),
+        ({"num_samples": 3}, "expected (3,) and"),
+        ({"index_sha256": "0" * 64}, "the manifest says 000000000000..."),
+        ({"shards": [{"name": "../x.tar", "bytes": 1, "sha256": "", "samples": 1}]}, "shard name '../x.tar'"),
+        ({"shards": []}, "the manifest has 0 shards"),
+    ],
+)
+def test_bad_manifests(folder: Path, fields: dict[str, object], words: str) -> None:
+    change_manifest(folder, **fields)
+    with pytest.raises(UserError) as caught:
+        open_shards([folder])
+    assert words in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_truncated_shard_is_found_at_the_start(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    size = shard.stat().st_size
+    with shard.open("r+b") as file:
+        file.truncate(size - 512)
+    with pytest.raises(UserError, match=rf"shard-000001.tar: shard has {size - 512} bytes, the manifest says {size}"):
+        open_shards([folder])
+    shard.unlink()
+    with pytest.raises(UserError, match=r"shard-000001.tar: shard cannot be found \(No such file"):
+        open_shards([folder])
+
+
+def test_a_damaged_index_is_found_at_the_start(folder: Path) -> None:
+    path = folder / "index.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"index.npy: sha256 is [0-9a-f]{12}\.\.\., the manifest says"):
+        open_shards([folder])
+    path.write_bytes(data[:50])
+    with pytest.raises(UserError, match=r"index.npy: cannot be read"):
+        open_shards([folder])
+
+
+def test_an_index_that_points_beyond_its_shard(folder: Path) -> None:
+    size = read_manifest(folder).shards[0].bytes
+    shards = [shard._asdict() for shard in read_manifest(folder).shards]
+    shards[0]["bytes"] = 5120
+    with (folder / "shard-000000.tar").open("r+b") as file:
+        file.truncate(5120)
+    assert size > 5120
+    change_manifest(folder, shards=shards)
+    with pytest.raises(UserError, match=r"the hr of sample \d+ lies beyond the end of .*shard-000000.tar"):
+        open_shards([folder])
+
+
+def rewrite_index(folder: Path, index: NDArray[np.void]) -> None:
+    np.save(folder / "index.npy", index)
+    change_manifest(folder, index_sha256=file_sha256(folder / "index.npy"))
+
+
+def test_an_index_that_is_not_in_the_order_of_the_shards(folder: Path) -> None:
+    rewrite_index(folder, open_shards([folder]).index[::-1].copy())
+    with pytest.raises(UserError, match=r"index.npy: rows are not in the order of the shards, near row 0: pack again"):
+        open_shards([folder])
+
+
+def test_an_index_with_other_numbers_of_samples_than_the_manifest(folder: Path) -> None:
+    shards = [shard._asdict() for shard in read_manifest(folder).shards]
+    shards[1]["samples"] += 1
+    change_manifest(folder, shards=shards)
+    number = shards[1]["samples"]
+    words = rf"index.npy: has {number - 1} samples of shard-000001.tar, the manifest says {number}: pack again"
+    with pytest.raises(UserError, match=words):
+        open_shards([folder])
+
+
+def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgan_dist.data.shard_format.index_rows._CHUNK", 2)
+    shards = open_shards([folder])
+    index = shards.index.copy()
+    index["lr_offset"][3] = 10**9
+    rewrite_index(folder, index)
+    with pytest.raises(UserError, match=r"the lr of sample 3 lies beyond the end of"):
+        open_shards([folder])
+    index = shards.index.copy()
+    index[[1, 2]] = index[[2, 1]]
+    index["shard"] = np.where(np.arange(len(index)) < 2, 1, index["shard"])  # in order within the first chunk
+    rewrite_index(folder, index)
+    with pytest.raises(UserError, match=r"not in the order of the shards, near row 2"):
+        open_shards([folder])
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        (
+            {"a.hr.npy": image(96, 96), "a.lr.npy": image(25, 24)},
+            "'a.lr.npy' at offset 29184 is 25x24, expected 24x24",
+        ),
+        ({"a.hr.npy": image(98, 96), "a.lr.npy": image(24, 24)}, "(hr 98x96 / scale 4)"),
+        ({"a.hr.npy": image(8, 8)}, "ends after member 'a.hr.npy' at offset 512, expected 'a.lr.npy'"),
+        (
+            {"a.hr.npy": image(8, 8), "b.hr.npy": image(8, 8)},
+            "member 'b.hr.npy' at offset 1536, expected 'a.lr.npy'",
+        ),
+        ({"a.lr.npy": image(2, 2)}, "member 'a.lr.npy' at offset 512, expected a name ending in .hr.npy"),
+        ({"a.hr.npy": np.zeros((8, 8, 3))}, "is float64 (8, 8, 3), expected uint8 (height, width, 3)"),
+        ({"a.hr.npy": np.asfortranarray(image(8, 8))}, "expected uint8"),
+        ({"a.hr.npy": image(8, 8)[..., 0]}, "is uint8 (8, 8)"),
+        ({"a.hr.npy": b"something else"}, "not a .npy array"),
+    ],
+)
+def test_build_index_refuses_foreign_shards(
+    tmp_path: Path, members: dict[str, NDArray[np.generic] | bytes], words: str
+) -> None:
+    shard = write_tar(tmp_path / "x.tar", members)
+    with pytest.raises(UserError) as caught:
+        build_index([shard], scale=4)
+    assert words in str(caught.value)
+    assert str(shard) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_build_index_refuses_what_is_no_tar(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(UserError, match=r"x\.tar: cannot be read as a tar"):
+        build_index([tmp_path / "x.tar"], scale=4)

@@ -1,0 +1,88 @@
+"""What opening large sets costs, in time and memory: sparse shards and real indices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srgan_dist.data.shard_format.index_rows import ROW
+from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shards.shard_set import open_shards
+from srgan_dist.errors import UserError
+
+MEMBER = 736_000  # bytes of a pair in the tar
+
+
+def sparse_set(folder: Path, *, samples: int, shards: int) -> Path:
+    """A packed folder whose tars take no space."""
+    folder.mkdir()
+    per_shard = samples // shards
+    index = np.zeros(samples, dtype=ROW)
+    index["shard"], place = np.divmod(np.arange(samples), per_shard)
+    index["height"] = index["width"] = 480
+    index["hr_offset"], index["hr_size"] = place * MEMBER + 512, 691_328
+    index["lr_offset"], index["lr_size"] = place * MEMBER + 692_736, 43_200
+    np.save(folder / "index.npy", index)
+    entries = [ShardEntry(f"shard-{n:06d}.tar", per_shard * MEMBER, "0" * 64, per_shard) for n in range(shards)]
+    for entry in entries:
+        with open(folder / entry.name, "wb") as file:
+            file.truncate(entry.bytes)
+    manifest = Manifest(scale=4, tile=480, encoding="raw", kernel="", num_samples=samples, num_images=samples,
+                        index_sha256=file_sha256(folder / "index.npy"), shards=tuple(entries),
+                        created_by="test")  # fmt: skip
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return folder
+
+
+def test_ten_thousand_shards_are_checked_within_a_second(tmp_path: Path) -> None:
+    folder = sparse_set(tmp_path / "set", samples=10_000, shards=10_000)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert len(open_shards([folder]).shard_paths) == 10_000
+        times.append(time.perf_counter() - started)
+    assert min(times) < 1.0  # 0.17 s alone on a core
+    (folder / "shard-009999.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"shard-009999.tar: shard has 0 bytes, the manifest says 736000"):
+        open_shards([folder])
+
+
+PROGRAM = """
+import sys, time
+import numpy as np
+from srgan_dist.data.shards.shard_set import open_shards
+from srgan_dist.data.loading.order import Order
+
+def memory():
+    lines = dict(line.split(":") for line in open("/proc/self/status").read().splitlines())
+    return int(lines["VmRSS"].split()[0]) / 1024
+
+window = int(sys.argv[1]) or None
+best = 9.0
+before = memory()
+for _ in range(3):
+    shards = order = None
+    started = time.perf_counter()
+    shards = open_shards(sys.argv[2:], window_shards=window)
+    order = Order(heights=shards.index["height"], widths=shards.index["width"], patch_size=96, scale=4, seed=0,
+                  shard_samples=shards.shard_samples, window_shards=window)
+    order.crops(range(16))
+    best = min(best, time.perf_counter() - started)
+print(best, memory() - before)
+"""
+
+
+@pytest.mark.parametrize(("folders", "window"), [(1, 0), (1, 16), (2, 0)])
+def test_a_million_samples_cost_little_time_and_memory(tmp_path: Path, folders: int, window: int) -> None:
+    names = [str(sparse_set(tmp_path / f"set{n}", samples=1_000_000 // folders, shards=100)) for n in range(folders)]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(window), *names], capture_output=True, text=True, check=True, timeout=60
+    )
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 0.5  # 0.07 s alone on a core; the aim is 0.2 s
+    assert megabytes < 52  # 40 of them are the index: mapped, so that ranks share them, or one copy of several

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from srgan_dist.errors import UserError
+from srgan_dist.imaging.read import list_images, read_rgb, read_size
+
+Maker = Callable[..., NDArray[np.uint8]]
+
+
+def png_16_bit_rgb(height: int, width: int) -> bytes:
+    """Pillow cannot write this kind, so write its three chunks by hand."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + b"\x12\x34" * 3 * width for _ in range(height)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_list_images_is_sorted_recursive_and_knows_its_suffixes(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in [
+        "z.png",
+        "b/y.JPG",
+        "b/a.TIFF",
+        "a.webp",
+        "c.jpeg",
+        "d.bmp",
+        "e.tif",
+        "notes.txt",
+        "._z.png",
+    ]:
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert names == ["a.webp", "b/a.TIFF", "b/y.JPG", "c.jpeg", "d.bmp", "e.tif", "z.png"]
+
+
+def test_list_images_refuses_what_is_no_folder_of_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        list_images(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is not a folder"):
+        list_images(tmp_path / "file")
+    with pytest.raises(UserError, match="holds no images"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_rgb_comes_back_exactly(tmp_path: Path, make_image: Maker, suffix: str) -> None:
+    image = make_image(20, 30)
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(image).save(path, lossless=True)
+    found = read_rgb(path)
+    np.testing.assert_array_equal(found, image)
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+    assert read_size(path) == (20, 30)
+
+
+def test_grey_palette_and_opaque_alpha_become_rgb(tmp_path: Path, make_image: Maker) -> None:
+    rgb = Image.fromarray(make_image(20, 30))
+    grey = np.array(rgb.convert("L"))
+    rgb.convert("L").save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), grey[..., None].repeat(3, axis=2))
+    palette = rgb.quantize(16)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "palette.png"), np.array(palette.convert("RGB")))
+    rgb.convert("RGBA").save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "opaque.png"), np.array(rgb))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, make_image: Maker, orientation: int) -> None:
+    image = make_image(20, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    # The EXIF standard's list: which side of the scene the first row and the first column are.
+    upright = {
+        1: image,
+        2: image[:, ::-1],
+        3: image[::-1, ::-1],
+        4: image[::-1],
+        5: image.swapaxes(0, 1),
+        6: image[::-1].swapaxes(0, 1),
+        7: image[::-1, ::-1].swapaxes(0, 1),
+        8: image[:, ::-1].swapaxes(0, 1),
+    }[orientation]
+    np.testing.assert_array_equal(read_rgb(tmp_path / "turned.png"), upright)
+    assert read_size(tmp_path / "turned.png") == upright.shape[:2]
+
+
+def test_a_phones_jpeg_with_preview_is_one_photograph(tmp_path: Path, make_image: Maker) -> None:
+    image = Image.fromarray(make_image(32, 48))
+    image.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[image.resize((24, 16))])
+    assert read_rgb(tmp_path / "phone.jpg").shape == (32, 48, 3)
+
+
+def bad_files(image: NDArray[np.uint8]) -> dict[str, bytes]:
+    rgb = Image.fromarray(image)
+    see_through = rgb.convert("RGBA")
+    see_through.putpixel((3, 2), (1, 2, 3, 200))
+    palette = rgb.quantize(8)
+
+    def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+        buffer = io.BytesIO()
+        picture.save(buffer, format=kind, **options)
+        return buffer.getvalue()
+
+    png, jpeg = encoded(rgb, "PNG"), encoded(rgb, "JPEG")
+    return {
+        "alpha.png": encoded(see_through, "PNG"),
+        "palette-alpha.png": encoded(palette, "PNG", transparency=0),
+        "16-bit-grey.png": encoded(Image.fromarray(image[..., 0].astype(np.uint16) * 257), "PNG"),
+        "16-bit-rgb.png": png_16_bit_rgb(8, 6),
+        "float.tif": encoded(Image.fromarray(image[..., 0].astype(np.float32)), "TIFF"),
+        "cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG"),
+        "lab.tif": encoded(Image.new("LAB", (8, 8)), "TIFF"),
+        "animated.webp": encoded(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(180)], duration=100),
+        "pages.tif": encoded(rgb, "TIFF", save_all=True, append_images=[rgb]),
+        "empty.png": b"",
+        "truncated.png": png[: len(png) // 2],
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "header-only.png": png[:20],
+        "text.png": b"not an image at all",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("alpha.png", "transparent pixels (alpha down to 200)"),
+        ("palette-alpha.png", "transparent pixels (alpha down to 0)"),
+        ("16-bit-grey.png", "more than 8 bits a channel (mode I;16)"),
+        ("16-bit-rgb.png", "more than 8 bits a channel (mode RGB)"),
+        ("float.tif", "more than 8 bits a channel (mode F)"),
+        ("cmyk.jpg", "colour mode CMYK"),
+        ("lab.tif", "colour mode LAB"),
+        ("animated.webp", "(2 frames)"),
+        ("pages.tif", "(2 frames)"),
+        ("empty.png", "is empty (0 bytes)"),
+        ("truncated.png", "cannot be read as an image"),
+        ("truncated.jpg", "cannot be read as an image"),
+        ("header-only.png", "cannot be read as an image"),
+        ("text.png", "cannot be read as an image"),
+        ("absent.png", "cannot be read as an image"),
+    ],
+)
+def test_unsuitable_files_are_refused_by_name(tmp_path: Path, make_image: Maker, name: str, words: str) -> None:
+    for file, data in bad_files(make_image(40, 40)).items():
+        (tmp_path / file).write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        read_rgb(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_exif_behind_the_pixels_of_a_png(tmp_path: Path, make_image: Maker) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(make_image(20, 30)).save(path, exif=exif)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    assert read_rgb(path).shape == (30, 20, 3)
+    assert read_size(path) == (30, 20)
+
+
+def test_a_size_is_read_without_the_pixels(tmp_path: Path, make_image: Maker) -> None:
+    for name in ("a.png", "a.jpg", "a.bmp", "a.tif"):
+        path = tmp_path / name
+        Image.fromarray(make_image(60, 40)).save(path)
+        path.write_bytes(path.read_bytes()[: 1000 if name != "a.tif" else None])
+        assert read_size(path) == (60, 40)

@@ -1,0 +1,117 @@
+"""The doctor finds what would fail, and says ok where nothing would."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Finished, call, launch, options, run
+
+
+def ask(shards: Path, folder: Path, *extra: str, ranks: int = 1) -> Finished:
+    overrides = options({"run.dir": folder, "data.train": shards})
+    arguments = ["doctor", "--json", str(folder.with_suffix(".json")), *overrides, *extra]
+    if ranks == 1:
+        return call(*arguments)
+    script = folder.with_suffix(".py")
+    script.write_text("import sys\nfrom srgan_dist.cli.main import main\nsys.exit(main())\n")
+    return launch(ranks, script, *arguments, PYTHONPATH=str(ROOT))
+
+
+def answers(folder: Path) -> dict[str, dict[str, Any]]:
+    return {answer["name"]: answer for answer in json.loads(folder.with_suffix(".json").read_text())}
+
+
+def test_a_sound_run_is_ok(shards: Path, tmp_path: Path) -> None:
+    done = ask(shards, tmp_path / "run")
+    assert done.code == 0, done.err
+    found = answers(tmp_path / "run")
+    assert {name for name, answer in found.items() if answer["verdict"] == "fail"} == set()
+    assert {
+        "versions",
+        "devices",
+        "window",
+        "memory",
+        "shards",
+        "files",
+        "pixels",
+        "run.dir",
+        "space",
+        "perceptual",
+    } <= set(found)
+    assert found["window"]["text"] == "4 crops = 4 x 1 micro-batches x 1 ranks"
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_fails(shards: Path, tmp_path: Path) -> None:
+    done = ask(shards, tmp_path / "run", "--data.batch_size=100000", "--data.micro_batch=50000")
+    assert done.code == 1
+    told = answers(tmp_path / "run")["memory"]
+    assert told["verdict"] == "fail"
+    assert re.fullmatch(
+        r"[\d.]+ GiB for 50000 crops at a time, as predicted, [\d.]+ GiB free: srgan-dist plan tells what fits",
+        told["text"],
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_reduce(shards: Path, tmp_path: Path) -> None:
+    done = ask(shards, tmp_path / "run", ranks=2)
+    assert done.code == 0, done.err
+    assert answers(tmp_path / "run")["ranks"]["text"].startswith("2: all-reduce at ")
+    assert answers(tmp_path / "run")["window"]["text"] == "4 crops = 2 x 1 micro-batches x 2 ranks"
+
+
+def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shards, damaged)
+    tar = next(damaged.glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[5000] ^= 0xFF
+    tar.write_bytes(data)
+    done = ask(damaged, tmp_path / "run", "--data.degradation.kind=stored")
+    assert done.code == 1
+    assert "this run would fail (pixels)" in done.err
+    assert tar.name in answers(tmp_path / "run")["pixels"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "name", "text"),
+    [
+        (["--data.train=/nowhere"], "shards", "/nowhere"),
+        (["--data.micro_batch=4", "--data.batch_size=4", "--run.ranks=2"], None, "2 ranks were asked for"),
+        (["--loss.perceptual.network=vgg19"], "perceptual", "srgan-dist fetch"),
+        (["--generator.channels=4096", "--checkpoint.keep=100000"], "space", "make room"),
+        (["--tracker.name=wandb"], None, None),
+    ],
+)
+def test_what_would_fail_is_named(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str], name: str | None, text: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for key in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
+        monkeypatch.delenv(key, raising=False)
+    done = ask(shards, tmp_path / "run", *extra)
+    if name:
+        assert done.code == 1
+        assert answers(tmp_path / "run")[name]["verdict"] == "fail"
+        assert text in answers(tmp_path / "run")[name]["text"]
+    elif text:
+        assert done.code == 2
+        assert text in done.err
+    else:  # a run without a key is one that is logged offline
+        assert done.code == 0
+        assert answers(tmp_path / "run")["tracker"]["verdict"] == "warn"
+
+
+def test_without_a_configuration(tmp_path: Path) -> None:
+    assert call("evaluate", "a", "b", "--nonsense").code == 2
+    done = run(sys.executable, "-m", "srgan_dist", "doctor", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.code == 0, done.err
+    assert "versions" in done.out

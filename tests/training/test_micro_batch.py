@@ -1,0 +1,58 @@
+"""A rank that runs out of memory takes the others along to smaller micro-batches, and the result stays what it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, Finished, launch, run
+from tests.training.test_equivalence import BASE, distance
+
+PLAIN, LITTLE = ROOT / "tests/ranks/equivalence.py", ROOT / "tests/ranks/out_of_memory.py"
+
+
+def start(ranks: int, script: Path, out: Path, shards: Path, *fault: object, **changes: Any) -> Finished:
+    config = BASE | {"data.train": shards} | {key.replace("__", "."): value for key, value in changes.items()}
+    arguments = [*map(str, fault), "float64", str(out), *(f"--{key}={value}" for key, value in config.items())]
+    extra = {"PYTHONPATH": str(ROOT)}
+    return (
+        run(sys.executable, script, *arguments, **extra) if ranks == 1 else launch(ranks, script, *arguments, **extra)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks", "kind", "start_at", "limit", "micro_batches"),
+    [(1, "vanilla", 3, 2, 4), (2, "vanilla", 3, 2, 2), (2, "relativistic", 4, 1, 4)],
+)
+def test_the_window_survives_an_out_of_memory(
+    shards: Path, tmp_path: Path, ranks: int, kind: str, start_at: int, limit: int, micro_batches: int
+) -> None:
+    changes = {"loss__adversarial__kind": kind, "data__micro_batch": "auto"}
+    done = start(1, PLAIN, tmp_path / "plain", shards, **changes)
+    assert done.code == 0, done.err
+    fault = (ranks - 1, start_at, limit)
+    done = start(ranks, LITTLE, tmp_path / "little", shards, *fault, **changes)
+    assert done.code == 0, done.err
+    one = load_file(tmp_path / "plain/rank0.safetensors")
+    for rank in range(ranks):
+        facts = json.loads((tmp_path / f"little/rank{rank}.json").read_text())
+        assert facts == {"world_size": ranks, "micro_batches": micro_batches}
+        assert distance(load_file(tmp_path / f"little/rank{rank}.safetensors"), one) < 1e-10
+
+
+def test_a_size_that_was_given_is_not_changed(shards: Path, tmp_path: Path) -> None:
+    done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 2, data__micro_batch=8)
+    assert done.code == 1
+    assert "out of memory with 8 crops at a time: set data.micro_batch below 8, or to auto" in done.err
+
+
+def test_not_even_one_crop(shards: Path, tmp_path: Path) -> None:
+    done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 0, data__micro_batch="auto")
+    assert done.code == 1
+    assert "out of memory with one crop at a time" in done.err
