@@ -2,7 +2,7 @@
 
 import sys
 
-from srgan_dist.cli.main import train
+from srgan_dist.cli import train
 
 if __name__ == "__main__":
     sys.exit(train(sys.argv[1:], prog="train.py"))

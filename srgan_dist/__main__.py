@@ -2,6 +2,6 @@
 
 import sys
 
-from srgan_dist.cli.main import main
+from srgan_dist.cli.commands import main
 
 sys.exit(main())

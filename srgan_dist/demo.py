@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from srgan_dist.cli.main import told
+from srgan_dist.cli.commands import told
 from srgan_dist.config.load import load_config
 from srgan_dist.data.packing.pack import pack
 from srgan_dist.errors import UserError

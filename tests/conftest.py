@@ -101,7 +101,7 @@ def cli(*arguments: str | Path, **options: Any) -> Finished:
 
 def call(*arguments: str | Path) -> Finished:
     """Run ``srgan-dist`` in this process: for the commands that start no ranks, and much faster."""
-    from srgan_dist.cli.main import main
+    from srgan_dist.cli.commands import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

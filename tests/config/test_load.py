@@ -170,7 +170,7 @@ def test_help_lists_every_field_with_its_description() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--train.stpes=1"]])
 def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
-        "import sys; from srgan_dist.cli.main import main\n"
+        "import sys; from srgan_dist.cli.commands import main\n"
         f"try: main(['train', *{arguments!r}])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules"

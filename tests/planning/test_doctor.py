@@ -20,7 +20,7 @@ def ask(shards: Path, folder: Path, *extra: str, ranks: int = 1) -> Finished:
     if ranks == 1:
         return call(*arguments)
     script = folder.with_suffix(".py")
-    script.write_text("import sys\nfrom srgan_dist.cli.main import main\nsys.exit(main())\n")
+    script.write_text("import sys\nfrom srgan_dist.cli.commands import main\nsys.exit(main())\n")
     return launch(ranks, script, *arguments, PYTHONPATH=str(ROOT))
 
 

@@ -120,7 +120,7 @@ def _rank(
 
 def train_and_die(arguments: list[str], kill: Kill | None) -> None:
     """Train as ``train.py`` does, but for the kill."""
-    from srgan_dist.cli.main import train
+    from srgan_dist.cli import train
 
     watch(kill, rank=int(os.environ.get("RANK", "0")))
     sys.exit(train(arguments, prog="train.py"))
