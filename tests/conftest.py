@@ -130,12 +130,18 @@ def options(changes: dict[str, Any]) -> list[str]:
     return [f"--{key}={value}" for key, value in (TINY | changes).items()]
 
 
+def write_images(folder: Path) -> None:
+    """Make a folder of six small images, the same on every machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(6):
+        Image.fromarray(photo(96, 80 + 8 * number, number)).save(folder / f"{number}.png")
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of six small images."""
     folder = tmp_path_factory.mktemp("images")
-    for number in range(6):
-        Image.fromarray(photo(96, 80 + 8 * number, number)).save(folder / f"{number}.png")
+    write_images(folder)
     return folder
 
 
