@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from srgan_dist.data.loading.loader import to_device
 from srgan_dist.data.loading.pairs import PairDataset
-from srgan_dist.data.shards.shard_set import ShardSet
+from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.degradations.degradation import Bicubic, Degradation, Noise
 from srgan_dist.degradations.jpeg import jpeg, jpeg_constants
 from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges
@@ -86,8 +87,8 @@ def test_another_key_gives_another_image(make: Make, hr: Tensor) -> None:
     assert len(distinct) == (1 if isinstance(degrade, Bicubic) else 8)
 
 
-def test_samples_of_one_batch_are_degraded_independently(shards: ShardSet) -> None:
-    dataset = PairDataset(shards, patch_size=32, seed=1)
+def test_samples_of_one_batch_are_degraded_independently(packed: Path) -> None:
+    dataset = PairDataset(open_shards([packed]), patch_size=32, seed=1)
     batch = dataset.at(range(64))
     ranges = {"first": StageRanges(), "second": SECOND_STAGE, "ringing_probability": 0.8}
     plan = draw_plan(batch.key.numpy(), height=256, width=256, scale=4, **ranges)
@@ -145,8 +146,8 @@ def test_autocast_and_double_precision_change_nothing(make: Make, hr: Tensor) ->
     assert torch.equal(degrade(hr.double(), KEYS)[0], lr)
 
 
-def test_bicubic_is_the_stored_lr_inside(shards: ShardSet) -> None:
-    batch = PairDataset(shards, patch_size=32, seed=1).at(range(64))
+def test_bicubic_is_the_stored_lr_inside(packed: Path) -> None:
+    batch = PairDataset(open_shards([packed]), patch_size=32, seed=1).at(range(64))
     pair = to_device(batch, "cpu")
     lr, target = Bicubic(scale=4)(pair.hr, KEYS.repeat(8))
     assert torch.equal(target, pair.hr)

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from srgan_dist.data.index import open_shards
-from srgan_dist.data.pack import pack
+from srgan_dist.data.packing.pack import pack
+from srgan_dist.data.shards.shard_set import open_shards
 from tests.conftest import TINY, write_images
 from tests.ranks import equivalence
 
