@@ -21,7 +21,7 @@ log = logging.getLogger("srgan_dist")
 NOT_WRITTEN = (OSError, RuntimeError, SafetensorError)
 
 
-class Background:
+class AsyncWriter:
     """Parts of one job, each done by a thread of every rank; no rank begins a part before all have done the last.
 
     The threads speak to no other rank. All votes are taken in the main thread, by calls that every rank makes at the

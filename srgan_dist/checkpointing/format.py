@@ -31,7 +31,7 @@ class CheckpointError(Exception):
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TrainingState:
     """Everything that the rest of a run depends on.
 
     Attributes:
@@ -80,7 +80,7 @@ def _copied(tree: Any) -> Any:
             return {key: _copied(value) for key, value in tree.items()}
         case list() | tuple():
             return type(tree)(_copied(value) for value in tree)
-        case Snapshot() | WeightsFile():
+        case TrainingState() | WeightsFile():
             return replace(tree, **{field.name: _copied(getattr(tree, field.name)) for field in fields(tree)})
         case _:
             return tree
@@ -99,7 +99,7 @@ def _write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def read(path: Path, *, rank: int) -> Snapshot:
+def read(path: Path, *, rank: int) -> TrainingState:
     """Read a sound checkpoint.
 
     Args:
@@ -111,7 +111,7 @@ def read(path: Path, *, rank: int) -> Snapshot:
     """
     rng = path / f"rng-{rank:05d}.pt"
     try:
-        return Snapshot(
+        return TrainingState(
             counters=json.loads((path / _STATE).read_text(encoding="utf-8")),
             weights={file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))},
             optimizers={

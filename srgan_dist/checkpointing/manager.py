@@ -18,11 +18,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from srgan_dist.checkpointing.async_writer import NOT_WRITTEN, Background
-from srgan_dist.checkpointing.format import CheckpointError, Snapshot, on_host, read, seal, verify
+from srgan_dist.checkpointing.async_writer import NOT_WRITTEN, AsyncWriter
+from srgan_dist.checkpointing.format import CheckpointError, TrainingState, on_host, read, seal, verify
 from srgan_dist.checkpointing.weights import WeightsFile, save_weights, sync_file, sync_folder
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.distributed.stop_grace import Lead
+from srgan_dist.distributed.stop_grace import StopGracePeriod
 from srgan_dist.errors import Failure, UserError
 
 log = logging.getLogger("srgan_dist")
@@ -48,29 +48,29 @@ class Checkpoints:
         lead: Is told how long steps and saves take.
     """
 
-    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, lead: Lead | None = None) -> None:
+    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, lead: StopGracePeriod | None = None) -> None:
         self.folder, self.keep, self.runtime, self._lead = folder, keep, runtime, lead
-        self._background = Background(runtime)
+        self._background = AsyncWriter(runtime)
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of a step."""
         return self.folder / f"step-{step:06d}"
 
-    def save(self, step: int, snapshot: Snapshot, weights: WeightsFile | None = None) -> None:
+    def save(self, step: int, state: TrainingState, weights: WeightsFile | None = None) -> None:
         """Copy everything and begin to write it, after the end of the last save.
 
         Args:
             step: The training step.
-            snapshot: Every rank passes its own; networks and optimizers are equal on all, and rank 0 writes them.
+            state: Every rank passes its own; networks and optimizers are equal on all, and rank 0 writes them.
             weights: Written by rank 0, too.
 
         Raises:
             NotSaved: Some rank could not begin, or end the last save; earlier checkpoints are untouched.
         """
         temporary = self.folder / f".tmp-step-{step:06d}"
-        counters = {**snapshot.counters, "world_size": self.runtime.world_size}
+        counters = {**state.counters, "world_size": self.runtime.world_size}
         is_main = self.runtime.is_main
-        mine = replace(snapshot, counters=counters) if is_main else Snapshot({}, {}, {}, snapshot.rng)
+        mine = replace(state, counters=counters) if is_main else TrainingState({}, {}, {}, state.rng)
         writes: Writes = {}
 
         def begin() -> None:
@@ -209,14 +209,14 @@ class Checkpoints:
             )
         return chosen
 
-    def load(self, path: Path) -> Snapshot:
+    def load(self, path: Path) -> TrainingState:
         """Read a checkpoint on every rank.
 
         Args:
             path: Folder of the checkpoint.
 
         Returns:
-            The snapshot; the random state is this rank's, or rank 0's where there were fewer ranks.
+            The state; the random state is this rank's, or rank 0's where there were fewer ranks.
 
         Raises:
             UserError: It is not a sound checkpoint; the file is named.

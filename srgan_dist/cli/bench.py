@@ -32,7 +32,7 @@ def add_bench(commands: Any) -> None:
         bench.set_defaults(command=run, takes_config=takes_config)
         return bench
 
-    text = "Patches a second by encoding and workers; how long a training step waits for them."
+    text = "PatchShape a second by encoding and workers; how long a training step waits for them."
     _add_loader(add("loader", _loader, text, takes_config=False))
     text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
     _add_step(add("step", _step, text, takes_config=True))
@@ -72,13 +72,13 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
 
 def _loader(options: argparse.Namespace) -> None:
     from srgan_dist.bench.loader.loader import Options, bench_loader, worker_counts
-    from srgan_dist.bench.loader.peers import Patches
+    from srgan_dist.bench.loader.peers import PatchShape
     from srgan_dist.bench.loader.report import to_json, to_tables
 
     def measure(on_progress: OnProgress) -> Any:
         chosen = Options(
             images=options.images,
-            patches=Patches(options.patch_size, options.scale, options.batch_size),
+            patches=PatchShape(options.patch_size, options.scale, options.batch_size),
             workers=worker_counts(options.workers),
             seconds=options.seconds,
         )

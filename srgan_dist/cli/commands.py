@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
-    return told(lambda: command(options))
+    return reporting_errors(lambda: command(options))
 
 
 def train(arguments: Sequence[str], *, prog: str) -> int:
@@ -48,10 +48,10 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
                 tracking.console.print(tracking.result_table(result))
             tracking.console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
 
-    return told(run)
+    return reporting_errors(run)
 
 
-def told(action: Callable[[], None]) -> int:
+def reporting_errors(action: Callable[[], None]) -> int:
     """Run a command; tell a user's mistake and an expected failure in one line. Returns the exit code."""
     try:
         action()

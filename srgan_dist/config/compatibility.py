@@ -37,7 +37,7 @@ HARMLESS = (
 _CHOICES = ("name", "kind", "network")  # the keys that say which class a section is
 
 
-def origin(config: Config, *, shards: str) -> dict[str, Any]:
+def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
     """What a checkpoint keeps for `refuse_changes`, in JSON's types.
 
     Args:
@@ -51,7 +51,7 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
     """Compare a run's configuration with a checkpoint's, key by key.
 
     Args:
-        old: `origin` of the checkpoint.
+        old: `config_fingerprint` of the checkpoint.
         config: The run's configuration; it says what else may differ, in run.allow_changes.
         shards: Digest of its training shards.
         step: The checkpoint's step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from srgan_dist.config.root import DataConfig
-from srgan_dist.data.loading.loader import Windows, make_loader, micro_batches, rank_share
+from srgan_dist.data.loading.loader import BatchStream, make_loader, micro_batches, per_rank_batch_size
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.distributed.runtime import Runtime
@@ -32,15 +32,15 @@ def micro_batch_size(config: DataConfig, *, world_size: int) -> int:
     Raises:
         UserError: The window cannot be divided so.
     """
-    share = rank_share(batch_size=config.batch_size, world_size=world_size)
-    micro_batch = config.micro_batch if isinstance(config.micro_batch, int) else share
+    per_rank_batch = per_rank_batch_size(batch_size=config.batch_size, world_size=world_size)
+    micro_batch = config.micro_batch if isinstance(config.micro_batch, int) else per_rank_batch
     micro_batches(batch_size=config.batch_size, micro_batch=micro_batch, world_size=world_size)
     return micro_batch
 
 
-def build_windows(
+def build_stream(
     config: DataConfig, shards: ShardSet, *, seed: int, consumed: int, margin: int = 0, runtime: Runtime
-) -> tuple[Windows, PairDataset]:
+) -> tuple[BatchStream, PairDataset]:
     """The stream of training windows from a position on, and the data set behind it.
 
     Args:
@@ -63,4 +63,4 @@ def build_windows(
         # On a CPU, handing a batch over from another process costs more than reading it.
         workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
     )
-    return Windows(loader, pin_memory=on_gpu), dataset
+    return BatchStream(loader, pin_memory=on_gpu), dataset

@@ -159,7 +159,7 @@ class Runtime:
         if self.compiles:
             network.compile(dynamic=False)
 
-    def hold_buffers(self, network: nn.Module) -> None:
+    def freeze_batchnorm_stats(self, network: nn.Module) -> None:
         """Put a network into a mode in which no forward changes its buffers."""
         network.eval()
         for module in network.modules():
@@ -226,7 +226,7 @@ class Runtime:
         gathered = cast("Tensor", self.accelerator.gather(value.to(self.device)[None]))
         return cast("list[list[float]]", gathered.tolist())
 
-    def collect(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Every rank's object, by rank."""
         if self._hosts is None:
             return [value]
@@ -240,9 +240,9 @@ class Runtime:
 
     def all_agree(self, ok: bool) -> bool:
         """True where every rank says so: the only ground for a decision that changes control flow."""
-        return not self.anyone(not ok)
+        return not self.any_rank(not ok)
 
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """True on every rank where it is true on one. Asked over the CPU: the device need not catch up."""
         if self._hosts is None:
             return wish
@@ -263,7 +263,7 @@ class Runtime:
             if not should_reduce_batch_size(error):
                 raise
             if self.shares_memory_errors:
-                self.anyone(True)
+                self.any_rank(True)
             raise OutOfMemory(str(error).splitlines()[0]) from error
 
     def check_room(self) -> None:
@@ -272,7 +272,7 @@ class Runtime:
         Raises:
             OutOfMemory: It did.
         """
-        if self.shares_memory_errors and self.anyone(False):
+        if self.shares_memory_errors and self.any_rank(False):
             raise OutOfMemory("another rank ran out of memory")
 
     def recover(self) -> None:

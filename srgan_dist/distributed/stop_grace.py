@@ -8,7 +8,7 @@ import time
 log = logging.getLogger("srgan_dist")
 
 
-class Lead:
+class StopGracePeriod:
     """Measures how long a run may need to stop, and warns once where that is longer than it would be given.
 
     Args:

@@ -81,7 +81,13 @@ def _where(frame: FrameType | None) -> str:
         frame = frame.f_back
     if not ours:
         return "outside of srgan_dist"
-    parts = [one.f_code.co_name for one in ours if Path(one.f_code.co_filename).name == "trainer.py"]
+    # Of the loop and the step: `__call__` only leads on, and `losses` is what every update computes.
+    parts = [
+        one.f_code.co_name
+        for one in ours
+        if Path(one.f_code.co_filename).name in ("trainer.py", "gan_step.py")
+        and one.f_code.co_name not in ("__call__", "losses")
+    ]
     innermost = f"{Path(ours[0].f_code.co_filename).name}:{ours[0].f_lineno} ({ours[0].f_code.co_name})"
     # The outermost is Trainer.run; below it stands what the step is doing.
     return " ".join([*parts[:-1][-1:], innermost])

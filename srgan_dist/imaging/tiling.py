@@ -83,7 +83,7 @@ def upscale_tiled(
 def _with_core(
     spans: list[tuple[int, int]], size: int, overlap: int
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Pair each span with the part of the output that it alone fills."""
+    """Patches each span with the part of the output that it alone fills."""
     begin = 0
     for start, stop in spans:
         end = size if stop == size else stop - overlap

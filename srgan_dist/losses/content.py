@@ -15,7 +15,7 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Objective:
+class ContentLoss:
     """The losses of one run that compare an image with its target.
 
     Attributes:
@@ -44,7 +44,7 @@ class Objective:
         """
         return {"g/pixel": losses.pixel_loss(self.pixel, sr, hr)}
 
-    def content(self, sr: Tensor, hr: Tensor) -> Terms:
+    def __call__(self, sr: Tensor, hr: Tensor) -> Terms:
         """Loss of the generator in the adversarial phase, without the adversarial term.
 
         Args:

@@ -78,7 +78,7 @@ def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
             answers += question()
         except (UserError, Failure) as error:
             answers.append(Answer(name, "fail", str(error)))
-    first, *others = runtime.collect(answers)
+    first, *others = runtime.all_gather_object(answers)
     return first + [
         answer._replace(name=f"{answer.name} (rank {rank})")
         for rank, theirs in enumerate(others, start=1)
@@ -128,8 +128,10 @@ def _devices(config: Config | None, runtime: Runtime) -> Iterator[Answer]:
 
 def _window(config: Config, runtime: Runtime) -> Iterator[Answer]:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
-    share = config.data.batch_size // runtime.world_size
-    text = f"{config.data.batch_size} crops = {size} x {share // size} micro-batches x {runtime.world_size} ranks"
+    per_rank_batch = config.data.batch_size // runtime.world_size
+    text = (
+        f"{config.data.batch_size} crops = {size} x {per_rank_batch // size} micro-batches x {runtime.world_size} ranks"
+    )
     yield Answer("window", "ok", text)
 
 
@@ -137,11 +139,13 @@ def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
     # auto may go down to one.
     size = 1 if config.data.micro_batch == "auto" else micro_batch_size(config.data, world_size=runtime.world_size)
     device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
-    share = config.data.batch_size // runtime.world_size
-    need = predict_bytes(config, micro_batch=size, share=share, recompute=config.train.recompute, device=device)
+    per_rank_batch = config.data.batch_size // runtime.world_size
+    need = predict_bytes(
+        config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=config.train.recompute, device=device
+    )
     room = runtime.free_memory() + (used_ram() if device == "cpu" else 0)
-    ratio, crops = need / room, "1 crop" if size == 1 else f"{size} crops"
-    text = f"{need / 2**30:.1f} GiB for {crops} at a time, as predicted, {room / 2**30:.1f} GiB free"
+    ratio, patches = need / room, "1 patch" if size == 1 else f"{size} patches"
+    text = f"{need / 2**30:.1f} GiB for {patches} at a time, as predicted, {room / 2**30:.1f} GiB free"
     verdict: Verdict = "ok" if ratio < 1 - _INEXACT else "warn" if ratio < 1 + _INEXACT else "fail"
     yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan tells what fits")
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from srgan_dist.config.root import Config
-from srgan_dist.data.loading.loader import rank_share
+from srgan_dist.data.loading.loader import per_rank_batch_size
 from srgan_dist.errors import Failure
 from srgan_dist.training.memory_estimate import (
     RECOMPUTE,
@@ -45,13 +45,13 @@ class Plan:
 
     Attributes:
         choices: one for each way to compute activations twice, the cheapest first.
-        unconstrained: bytes of a rank that takes its share of the window at once and keeps everything.
-        share: crops of a rank in a window.
+        unconstrained: bytes of a rank that takes all its patches at once and keeps everything.
+        per_rank_batch: patches of a rank in a global batch.
     """
 
     choices: list[Choice]
     unconstrained: int
-    share: int
+    per_rank_batch: int
 
     @property
     def best(self) -> Choice | None:
@@ -76,16 +76,20 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Pla
     """
     import srgan_dist.training.run  # noqa: F401 - what a training has loaded before it takes memory of its own
 
-    share = rank_share(batch_size=config.data.batch_size, world_size=ranks)
+    per_rank_batch = per_rank_batch_size(batch_size=config.data.batch_size, world_size=ranks)
     arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
 
     def choose(recompute: Recompute) -> Choice:
-        size, need = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device=device)
-        return Choice(recompute, size, share // max(size, 1), need, arithmetic[recompute] / arithmetic["none"])
+        size, need = largest_micro_batch(
+            config, per_rank_batch=per_rank_batch, recompute=recompute, memory=memory, device=device
+        )
+        return Choice(recompute, size, per_rank_batch // max(size, 1), need, arithmetic[recompute] / arithmetic["none"])
 
     choices = [choose(recompute) for recompute in sorted(RECOMPUTE, key=arithmetic.__getitem__)]
-    whole = predict_bytes(config, micro_batch=share, share=share, recompute="none", device=device)
-    return Plan(choices, whole, share)
+    whole = predict_bytes(
+        config, micro_batch=per_rank_batch, per_rank_batch=per_rank_batch, recompute="none", device=device
+    )
+    return Plan(choices, whole, per_rank_batch)
 
 
 def to_table(plan: Plan, *, memory: int) -> Group:
@@ -94,7 +98,9 @@ def to_table(plan: Plan, *, memory: int) -> Group:
     Raises:
         Failure: nothing does.
     """
-    table = Table(title=f"{plan.share} crops of a rank in one window, within {_gib(memory)}", title_justify="left")
+    table = Table(
+        title=f"{plan.per_rank_batch} crops of a rank in one window, within {_gib(memory)}", title_justify="left"
+    )
     table.add_column("train.recompute")
     for column in ("data.micro_batch", "accumulated", "memory", "arithmetic"):
         table.add_column(column, justify="right")
@@ -106,12 +112,12 @@ def to_table(plan: Plan, *, memory: int) -> Group:
     if best is None:
         least = min(choice.bytes for choice in plan.choices)
         raise Failure(
-            f"not even one crop at a time fits into {_gib(memory)}: {_gib(least)} are needed; lower data.patch_size "
+            f"not even one patch at a time fits into {_gib(memory)}: {_gib(least)} are needed; lower data.patch_size "
             "or the networks' channels"
         )
     return Group(
         table,
-        f"the whole share at once, with nothing computed twice: {_gib(plan.unconstrained)}",
+        f"all of them at once, with nothing computed twice: {_gib(plan.unconstrained)}",
         f"best: --data.micro_batch={best.micro_batch} --train.recompute={best.recompute}",
     )
 

@@ -59,7 +59,7 @@ def setup_logging(*, is_main: bool) -> None:
     log.propagate = False
 
 
-class Journal:
+class RunLogger:
     """Records of a run; every call is for rank 0 alone and does nothing elsewhere.
 
     Args:

@@ -1,4 +1,4 @@
-"""One window between the two networks: how the discriminator judges it, and what each side learns from that."""
+"""The adversarial loss of one global batch: the generator's, the discriminator's, and exact in micro-batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from srgan_dist.data.loading.loader import Pair
+from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses import functional as losses
 from srgan_dist.losses.content import Terms
@@ -20,8 +20,8 @@ Noise = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What does not change from window to window.
+class AdversarialSettings:
+    """What does not change from batch to batch.
 
     Attributes:
         kind: Kind of the adversarial loss.
@@ -40,43 +40,43 @@ class Rules:
     r1_every: int = 1
 
 
-class Half(NamedTuple):
+class RealOrFakeBatch(NamedTuple):
     """Images of one kind, of one micro-batch: a discriminator's update is the sum over all of them.
 
     Attributes:
         images: [N, 3, H, W].
         keys: int64 [N], of the noise.
         is_real: Whether they are photographs or generated.
-        pull: The gradient of the window's loss by their logits, where the loss compares images; else None.
+        logit_grad: The gradient of the batch's loss by their logits, where the loss compares images; else None.
         value: That loss, or None.
     """
 
     images: Tensor
     keys: Tensor
     is_real: bool
-    pull: Tensor | None = None
+    logit_grad: Tensor | None = None
     value: Tensor | None = None
 
 
-class Game:
-    """What the discriminator thinks of one window's images.
+class AdversarialObjective:
+    """The adversarial terms of one global batch, of which this rank holds a part in micro-batches.
 
-    A loss that compares each image with the mean of all others (relativistic average) cannot be cut into
-    micro-batches. Its logits can: they are gathered first, the loss of the whole window over all ranks is
-    differentiated by them, and each micro-batch then follows its part of that gradient. The sum is the gradient of the
-    big batch.
+    A loss that compares each image with the mean of all others (relativistic average) cannot be split into
+    micro-batches. Its logits can: they are computed first, the loss of the whole batch over all ranks is
+    differentiated with respect to them, and each micro-batch then backpropagates its part of that gradient. The sum is
+    the gradient of the big batch.
 
     Args:
-        rules: The adversarial loss.
+        settings: The adversarial loss.
         discriminator: The plain network.
-        window: The micro-batches, of one size.
+        batch: The micro-batches, of one size.
         runtime: The ranks.
         factor: On the generator's adversarial loss at this step.
         noise: Standard deviation of the noise on all that the discriminator sees, in units of the image range.
 
     Attributes:
-        window: The micro-batches.
-        fakes: The generated images of each, detached; complete after the generator's turn.
+        batch: The micro-batches.
+        generated: The generated images of each, detached; complete after the generator's update.
 
     Source:
         Jolicoeur-Martineau 2018, section 4.2; Gao et al. 2021 (GradCache), section 3, for the order of passes.
@@ -84,25 +84,25 @@ class Game:
 
     def __init__(
         self,
-        rules: Rules,
+        settings: AdversarialSettings,
         discriminator: nn.Module,
-        window: Sequence[Pair],
+        batch: Sequence[Patches],
         *,
         runtime: Runtime,
         factor: float = 1.0,
         noise: float = 0.0,
     ) -> None:
-        self.rules, self.window, self.runtime = rules, list(window), runtime
-        self.weight, self._noise = rules.weight * factor, noise
+        self.settings, self.batch, self.runtime = settings, list(batch), runtime
+        self.weight, self._noise = settings.weight * factor, noise
         self._discriminator = discriminator
-        self._compares = losses.compares_images(rules.kind)
-        self.fakes: list[Tensor] = []
+        self._compares = losses.compares_images(settings.kind)
+        self.generated: list[Tensor] = []
         self._real: list[Tensor] = []
         self._fake: list[Tensor] = []
-        self._foreseen: tuple[Tensor, list[Tensor]] | None = None
+        self._precomputed: tuple[Tensor, list[Tensor]] | None = None
 
-    def foresee(self, generator: nn.Module) -> None:
-        """Before the generator's turn: judge the whole window, if the loss needs that.
+    def precompute_logits(self, generator: nn.Module) -> None:
+        """Before the generator's update: the logits of the whole batch, if the loss needs them.
 
         Args:
             generator: The plain network; its buffers stay as they are.
@@ -110,71 +110,74 @@ class Game:
         if not self._compares:
             return
         with torch.no_grad():
-            self._real = [self._judge(self._discriminator, pair.hr, pair.key) for pair in self.window]
-            if len(self.window) == 1:  # its own graph holds all logits
+            self._real = [self._logits(self._discriminator, patches.hr, patches.key) for patches in self.batch]
+            if len(self.batch) == 1:  # its own graph holds all logits
                 return
             fake = []
-            for pair in self.window:
+            for patches in self.batch:
                 buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
-                sr = functional_call(generator, buffers, (pair.lr,))
-                fake.append(self._judge(self._discriminator, sr, ~pair.key))
+                sr = functional_call(generator, buffers, (patches.lr,))
+                fake.append(self._logits(self._discriminator, sr, ~patches.key))
         real = torch.cat(self._real)
-        value, (pull,) = self._pull(lambda logits: self._generator_loss(logits, real), fake)
-        self._foreseen = (value, pull)
+        value, (logit_grad,) = self._gradients(lambda logits: self._generator_loss(logits, real), fake)
+        self._precomputed = (value, logit_grad)
 
     def generator_loss(self, sr: Tensor, index: int) -> Tensor:
         """The adversarial loss of one micro-batch; gradients flow through the discriminator, not into it.
 
         Args:
             sr: [N, 3, H, W], generated from the micro-batch.
-            index: The micro-batch's place in the window, 0 first; all are asked for in order.
+            index: The micro-batch's place in the batch, 0 first; all are asked for in order.
 
         Returns:
-            Scalar, weighted; the mean over the micro-batches is the window's loss.
+            Scalar, weighted; the mean over the micro-batches is the batch's loss.
         """
-        logits = self._judge(self._discriminator, sr, ~self.window[index].key)
-        self.fakes.append(sr.detach())
+        logits = self._logits(self._discriminator, sr, ~self.batch[index].key)
+        self.generated.append(sr.detach())
         self._fake.append(logits.detach())
-        if self._foreseen:
-            value, pulls = self._foreseen
-            return self.weight * _following(losses.full(logits), pulls[index], value)
+        if self._precomputed:
+            value, logit_grads = self._precomputed
+            return self.weight * _with_gradient(losses.full(logits), logit_grads[index], value)
         return self.weight * self._generator_loss(logits, self._real[index] if self._compares else None)
 
-    def halves(self) -> list[Half]:
-        """What the discriminator learns from: every micro-batch's real images, then its generated ones."""
-        real = [Half(pair.hr, pair.key, is_real=True) for pair in self.window]
-        fake = [Half(sr, ~pair.key, is_real=False) for pair, sr in zip(self.window, self.fakes, strict=True)]
+    def real_and_fake_batches(self) -> list[RealOrFakeBatch]:
+        """What the discriminator is updated on: every micro-batch's real images, then its generated ones."""
+        real = [RealOrFakeBatch(patches.hr, patches.key, is_real=True) for patches in self.batch]
+        fake = [
+            RealOrFakeBatch(sr, ~patches.key, is_real=False)
+            for patches, sr in zip(self.batch, self.generated, strict=True)
+        ]
         if self._compares:
-            # The discriminator has not changed since it judged them for the generator.
-            values, pulls = self._discriminator_pulls()
-            real = [half._replace(pull=pull, value=values[0]) for half, pull in zip(real, pulls[0], strict=True)]
-            fake = [half._replace(pull=pull, value=values[1]) for half, pull in zip(fake, pulls[1], strict=True)]
+            # The discriminator has not changed since it scored them for the generator.
+            values, logit_grads = self._discriminator_logit_grads()
+            real = [b._replace(logit_grad=grad, value=values[0]) for b, grad in zip(real, logit_grads[0], strict=True)]
+            fake = [b._replace(logit_grad=grad, value=values[1]) for b, grad in zip(fake, logit_grads[1], strict=True)]
         return [half for pair in zip(real, fake, strict=True) for half in pair]
 
-    def discriminator_terms(self, half: Half, discriminator: nn.Module, *, r1_is_due: bool) -> Terms:
+    def discriminator_terms(self, half: RealOrFakeBatch, discriminator: nn.Module, *, r1_is_due: bool) -> Terms:
         """The discriminator's loss on one half of a micro-batch.
 
         Args:
-            half: One of `halves`.
+            half: One of `real_and_fake_batches`.
             discriminator: The network in its distributed form.
             r1_is_due: Whether this update has the R1 penalty, if any has.
 
         Returns:
-            ``d/loss`` and, without a gradient, the mean score, the share judged rightly, and the penalty.
+            ``d/loss`` and, without a gradient, the mean score, the share classified rightly, and the penalty.
 
         Source:
             Mescheder et al. 2018, eq. 9 (R1), on real images; its factor makes up for the updates without it, as in
             Karras et al. 2020 (StyleGAN2), section 3.1.
         """
-        penalised = r1_is_due and half.is_real and self.rules.r1_weight > 0
+        penalised = r1_is_due and half.is_real and self.settings.r1_weight > 0
         images = half.images.detach().requires_grad_(penalised)
-        logits = self._judge(discriminator, images, half.keys)
-        if half.pull is not None and half.value is not None:
-            loss = _following(losses.full(logits), half.pull, half.value)
+        logits = self._logits(discriminator, images, half.keys)
+        if half.logit_grad is not None and half.value is not None:
+            loss = _with_gradient(losses.full(logits), half.logit_grad, half.value)
         else:
-            smoothing = self.rules.label_smoothing
+            smoothing = self.settings.label_smoothing
             loss = losses.discriminator_half_loss(
-                self.rules.kind, logits, is_real=half.is_real, label_smoothing=smoothing
+                self.settings.kind, logits, is_real=half.is_real, label_smoothing=smoothing
             )
         name = "real" if half.is_real else "fake"
         terms = {
@@ -185,58 +188,59 @@ class Game:
         if penalised:
             (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
             penalty = gradient.square().flatten(1).sum(1).mean()
-            terms["d/loss"] = loss + 0.5 * self.rules.r1_weight * self.rules.r1_every * penalty
+            terms["d/loss"] = loss + 0.5 * self.settings.r1_weight * self.settings.r1_every * penalty
             terms["d/r1"] = penalty.detach()
         return terms
 
-    def fooled(self) -> Tensor:
+    def fooling_rate(self) -> Tensor:
         """Share of the generated images' logits that the discriminator got wrong, a scalar without a gradient."""
         return 1 - self._accuracy(torch.cat(self._fake), is_real=False)
 
-    def cut(self, size: int) -> None:
-        """Go on in smaller micro-batches.
+    def split(self, size: int) -> None:
+        """Continue in smaller micro-batches.
 
         Args:
             size: Largest number of images in one.
         """
-        self.window = cut(self.window, size)
-        self.fakes, self._real, self._fake = (
-            [piece for part in parts for piece in _split(part, size)] for parts in (self.fakes, self._real, self._fake)
+        self.batch = split_micro_batches(self.batch, size)
+        self.generated, self._real, self._fake = (
+            [piece for part in parts for piece in _split(part, size)]
+            for parts in (self.generated, self._real, self._fake)
         )
 
-    def _judge(self, discriminator: nn.Module, images: Tensor, keys: Tensor) -> Tensor:
-        if self.rules.noise and self._noise:
-            images = self.rules.noise(images, keys, self._noise)
+    def _logits(self, discriminator: nn.Module, images: Tensor, keys: Tensor) -> Tensor:
+        if self.settings.noise and self._noise:
+            images = self.settings.noise(images, keys, self._noise)
         logits: Tensor = discriminator(images)
         return logits
 
     def _generator_loss(self, fake: Tensor, real: Tensor | None) -> Tensor:
-        return losses.adversarial_generator_loss(self.rules.kind, fake, real, average=self._average)
+        return losses.adversarial_generator_loss(self.settings.kind, fake, real, average=self._average)
 
     def _average(self, logits: Tensor) -> Tensor:
         return self.runtime.mean_over_ranks(logits.mean())
 
-    def _pull(self, loss: Callable[..., Tensor], *parts: list[Tensor]) -> tuple[Tensor, list[list[Tensor]]]:
-        """A loss of all logits and its gradient by them, cut as they are: each part is the mean's, so times k."""
+    def _gradients(self, loss: Callable[..., Tensor], *parts: list[Tensor]) -> tuple[Tensor, list[list[Tensor]]]:
+        """A loss of all logits and its gradient, split as they are: each part is that of a mean, so times k."""
         leaves = [losses.full(torch.cat(logits)).requires_grad_() for logits in parts]
         value = loss(*leaves)
         gradients = torch.autograd.grad(value, leaves)
-        k = len(self.window)
+        k = len(self.batch)
         sizes = [len(logits) for logits in parts[0]]
         return value.detach(), [list(_split(gradient * k, sizes)) for gradient in gradients]
 
-    def _discriminator_pulls(self) -> tuple[list[Tensor], list[list[Tensor]]]:
+    def _discriminator_logit_grads(self) -> tuple[list[Tensor], list[list[Tensor]]]:
         values: list[Tensor] = []
 
         def loss(real: Tensor, fake: Tensor) -> Tensor:
             halves = losses.adversarial_discriminator_loss(
-                self.rules.kind, real, fake, label_smoothing=self.rules.label_smoothing, average=self._average
+                self.settings.kind, real, fake, label_smoothing=self.settings.label_smoothing, average=self._average
             )
             values.extend(half.detach() for half in halves)
             return sum(halves, start=real.new_zeros(()))
 
-        _, pulls = self._pull(loss, self._real, self._fake)
-        return values, pulls
+        _, logit_grads = self._gradients(loss, self._real, self._fake)
+        return values, logit_grads
 
     def _accuracy(self, logits: Tensor, *, is_real: bool) -> Tensor:
         above, below = self._middles
@@ -248,25 +252,25 @@ class Game:
         """What logits of real images should be above, and those of generated ones below."""
         if self._compares:
             return self._average(torch.cat(self._fake)), self._average(torch.cat(self._real))
-        middle = 0.5 if self.rules.kind == "lsgan" else 0.0  # its labels are 0 and 1
+        middle = 0.5 if self.settings.kind == "lsgan" else 0.0  # its labels are 0 and 1
         return middle, middle
 
 
-def cut(window: Sequence[Pair], size: int) -> list[Pair]:
-    """Cut micro-batches into smaller ones; views, in the same order.
+def split_micro_batches(batch: Sequence[Patches], size: int) -> list[Patches]:
+    """Split micro-batches into smaller ones; views, in the same order.
 
     Args:
-        window: Micro-batches.
+        batch: Micro-batches.
         size: Largest number of images in one of the result.
     """
-    return [Pair(*parts) for pair in window for parts in zip(*(_split(tensor, size) for tensor in pair), strict=True)]
+    return [Patches(*parts) for pair in batch for parts in zip(*(_split(tensor, size) for tensor in pair), strict=True)]
 
 
 def _split(tensor: Tensor, size: int | list[int]) -> tuple[Tensor, ...]:
     return torch.split(tensor, size)
 
 
-def _following(logits: Tensor, pull: Tensor, value: Tensor) -> Tensor:
+def _with_gradient(logits: Tensor, logit_grad: Tensor, value: Tensor) -> Tensor:
     """A scalar that has a given value, and a given gradient by the logits."""
-    product = (logits * pull).sum()
+    product = (logits * logit_grad).sum()
     return value + product - product.detach()

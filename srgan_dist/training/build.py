@@ -1,39 +1,31 @@
-"""From the configuration to the objects: one `match` for each choice, and nothing else knows both sides."""
+"""From the configuration to a run's objects: one `match` for each choice, and nothing else knows both sides."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from srgan_dist.checkpointing.manager import Checkpoints
-from srgan_dist.checkpointing.weights import initialise
-from srgan_dist.config.compatibility import origin, refuse_changes
+from srgan_dist.config.compatibility import config_fingerprint, refuse_changes
 from srgan_dist.config.optimizer import ScheduleConfig
-from srgan_dist.config.root import (
-    Config,
-)
-from srgan_dist.data.build import build_shards, build_windows, micro_batch_size
+from srgan_dist.config.root import Config
+from srgan_dist.data.build import build_shards, build_stream, micro_batch_size
 from srgan_dist.degradations.build import build_degradation
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.evaluation.build import build_validation_images
 from srgan_dist.evaluation.validator import Validator
-from srgan_dist.losses.content import Features
-from srgan_dist.models.build import build_discriminator, build_features, build_generator, generator_metadata
-from srgan_dist.tracking.run_logger import Journal
-from srgan_dist.training.build_losses import build_objective, build_rules
-from srgan_dist.training.collapse_monitor import CollapseMonitor, Limits, Stability
-from srgan_dist.training.discriminator_schedule import Pace
-from srgan_dist.training.ema import Average
+from srgan_dist.tracking.run_logger import RunLogger
+from srgan_dist.training.build_step import build_perceptual_network, build_schedule, build_step, in_autocast
+from srgan_dist.training.collapse_monitor import CollapseMonitor, CollapseResponse, Limits
+from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.schedules import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
-from srgan_dist.training.trainable_network import FiniteGuard, Learner, LossScale
-from srgan_dist.training.trainer import Trainer
+from srgan_dist.training.trainer import Schedules, Services, Trainer, TrainingData
 
 log = logging.getLogger("srgan_dist")
 
@@ -59,9 +51,17 @@ def build_rates(config: Config) -> Callable[[int], Rates]:
 
     def rates(step: int) -> Rates:
         if step <= pretrain_steps:
-            return Rates(generator=rate(optimizer.pretrain, step, pretrain_steps))
+            return Rates(
+                step=step,
+                phase_step=step,
+                is_pretraining=True,
+                generator=rate(optimizer.pretrain, step, pretrain_steps),
+            )
         in_phase, num_steps = step - pretrain_steps, config.adversarial_steps
         return Rates(
+            step=step,
+            phase_step=in_phase,
+            is_pretraining=False,
             generator=rate(optimizer.generator, in_phase, num_steps),
             discriminator=rate(optimizer.discriminator, in_phase, num_steps),
             adversarial=adversarial_factor(in_phase, delay=config.train.d_warmup_steps, ramp=adversarial.ramp_steps),
@@ -73,8 +73,8 @@ def build_rates(config: Config) -> Callable[[int], Rates]:
     return rates
 
 
-def build_stability(config: Config, *, runtime: Runtime) -> Stability:
-    """When the discriminator learns, and what follows from a collapse."""
+def build_collapse_response(config: Config, *, schedule: DiscriminatorSchedule, is_main: bool) -> CollapseResponse:
+    """What a collapse is, and what follows from one."""
     train, stability = config.train, config.stability
     limits = Limits(
         d_accuracy=stability.max_d_accuracy,
@@ -82,17 +82,12 @@ def build_stability(config: Config, *, runtime: Runtime) -> Stability:
         saturated=stability.max_saturated,
         psnr_drop=stability.max_psnr_drop,
     )
-    return Stability(
-        pace=Pace(
-            g_per_d=None if train.g_per_d == "auto" else train.g_per_d,
-            warmup=train.d_warmup_steps,
-            band=stability.d_accuracy_band,
-            watches=stability.on_collapse == "pause_d",
-            runtime=runtime,
-        ),
-        monitor=CollapseMonitor(limits, patience=stability.patience, start=train.pretrain_steps + train.d_warmup_steps),
-        response=stability.on_collapse,
-        is_main=runtime.is_main,
+    start = train.pretrain_steps + train.d_warmup_steps
+    return CollapseResponse(
+        schedule=schedule,
+        monitor=CollapseMonitor(limits, patience=stability.patience, start=start),
+        action=stability.on_collapse,
+        is_main=is_main,
     )
 
 
@@ -100,7 +95,7 @@ def build_trainer(
     config: Config,
     *,
     runtime: Runtime,
-    journal: Journal,
+    run_logger: RunLogger,
     checkpoints: Checkpoints,
     signals: StopSignals,
     position: dict[str, Any] | None,
@@ -110,75 +105,88 @@ def build_trainer(
     Args:
         config: The resolved configuration.
         runtime: The machine and the other ranks.
-        journal: Where numbers go.
+        run_logger: Where numbers go.
         checkpoints: Where state goes.
         signals: Whether this process was asked to stop.
-        position: Counters of the checkpoint to go on from, or None to begin.
+        position: Counters of the checkpoint to resume from, or None to start.
 
     Raises:
         UserError: The configuration does not fit the data, the ranks or the checkpoint.
     """
     micro_batch = _micro_batch(config, runtime)
+    data = _training_data(config, runtime, position)
+    torch.manual_seed(config.run.seed)
+    schedule = build_schedule(config, runtime=runtime)
+    network = build_perceptual_network(config, runtime=runtime)
+    images = build_validation_images(config.data)
+    features = in_autocast(network.forward, runtime=runtime) if network else None  # of images of any size
+    validator = Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None
+    if network:
+        runtime.compile(network)
+    return Trainer(
+        config=config.train,
+        runtime=runtime,
+        step=build_step(
+            config,
+            runtime=runtime,
+            micro_batch=micro_batch,
+            schedule=schedule,
+            features=in_autocast(network, runtime=runtime) if network else None,
+            starts=position is None,
+        ),
+        data=data,
+        schedules=Schedules(
+            rates=build_rates(config),
+            intervals=_intervals(config),
+            collapse=build_collapse_response(config, schedule=schedule, is_main=runtime.is_main),
+        ),
+        services=Services(
+            run_logger=run_logger,
+            checkpoints=checkpoints,
+            validator=validator,
+            signals=signals,
+            folder=config.run.dir,
+        ),
+    )
+
+
+def _training_data(config: Config, runtime: Runtime, position: dict[str, Any] | None) -> TrainingData:
     shards = build_shards(config.data)
     degradation = build_degradation(config.data.degradation, scale=config.data.scale, device=runtime.device)
     if position:
         refuse_changes(position["origin"], config, shards=shards.digest, step=position["step"])
-    consumed = position["consumed"] if position else 0
-    windows, dataset = build_windows(
+    stream, dataset = build_stream(
         config.data,
         shards,
         seed=config.run.seed,
-        consumed=consumed,
+        consumed=position["consumed"] if position else 0,
         margin=degradation.margin if degradation else 0,
         runtime=runtime,
     )
-    torch.manual_seed(config.run.seed)
-    guard = FiniteGuard(runtime)
-    generator, discriminator, average = _learners(config, runtime=runtime, guard=guard, begins=position is None)
-    features, features_of_any_size = _features(config, runtime)
-    images = build_validation_images(config.data)
-    return Trainer(
-        config=config.train,
-        runtime=runtime,
-        guard=guard,
-        generator=generator,
-        discriminator=discriminator,
-        average=average,
-        objective=build_objective(config.loss, features),
-        rules=build_rules(config.loss.adversarial, device=runtime.device),
-        windows=windows,
-        origin=origin(config, shards=shards.digest),
+    return TrainingData(
+        stream=stream,
         degradation=degradation,
         batch_size=config.data.batch_size,
-        micro_batch=micro_batch,
         epoch_size=dataset.num_crops,
-        rates=build_rates(config),
-        stability=build_stability(config, runtime=runtime),
-        intervals=_intervals(config),
-        journal=journal,
-        checkpoints=checkpoints,
-        validator=Validator(images, scale=config.data.scale, runtime=runtime, features=features_of_any_size)
-        if images
-        else None,
-        folder=config.run.dir,
-        signals=signals,
+        fingerprint=config_fingerprint(config, shards=shards.digest),
     )
 
 
 def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
-    share = config.data.batch_size // runtime.world_size
-    # A GPU tells when its memory is full, and halves; on a CPU the kernel kills, so it is foreseen.
+    per_rank_batch = config.data.batch_size // runtime.world_size
+    # A GPU reports when its memory is full, and halves; on a CPU the kernel kills, so it is predicted.
     if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
         from srgan_dist.training.memory_estimate import largest_micro_batch  # half a second that others can do without
 
         memory = int(_OF_FREE_RAM * runtime.free_memory()) + used_ram()
-        recompute = config.train.recompute
-        found = largest_micro_batch(config, share=share, recompute=recompute, memory=memory, device="cpu")
-        size = min(runtime.collect(max(found.micro_batch, 1)))
+        found = largest_micro_batch(
+            config, per_rank_batch=per_rank_batch, recompute=config.train.recompute, memory=memory, device="cpu"
+        )
+        size = min(runtime.all_gather_object(max(found.micro_batch, 1)))
         if not found.micro_batch:
-            log.warning("memory may not be enough for one crop at a time: srgan-dist plan tells what is needed")
-    return MicroBatch(size, share=share, runtime=runtime)
+            log.warning("memory may not be enough for one patch at a time: srgan-dist plan says what is needed")
+    return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime)
 
 
 def _intervals(config: Config) -> Intervals:
@@ -188,57 +196,3 @@ def _intervals(config: Config) -> Intervals:
         validate=config.validation.every,
         checkpoint=config.checkpoint.every,
     )
-
-
-def _learners(
-    config: Config, *, runtime: Runtime, guard: FiniteGuard, begins: bool
-) -> tuple[Learner, Learner | None, Average]:
-    """Generator, discriminator (None where all steps are pretraining), and the generator's moving average."""
-
-    def learner(network: nn.Module, name: str, *, size: int) -> Learner:
-        learner = Learner(
-            network,
-            runtime=runtime,
-            guard=guard,
-            name=name,
-            betas=config.optimizer.betas,
-            weight_decay=config.optimizer.weight_decay,
-            clip=config.train.clip_grad_norm,
-            loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
-        )
-        example = torch.zeros(1, 3, size, size, device=runtime.device)
-        learner.settle(example.contiguous(memory_format=runtime.memory_format))
-        runtime.compile(learner.network)
-        return learner
-
-    patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
-    network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
-    if config.run.init_from and begins:
-        initialise(network, config.run.init_from)
-    network = runtime.place(network)
-    metadata = generator_metadata(config.generator, scale=config.data.scale)
-    average = Average(network, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
-    generator = learner(network, "g", size=patch // config.data.scale)
-    if not config.adversarial_steps:
-        return generator, None, average
-    return generator, learner(build_discriminator(config.discriminator), "d", size=patch), average
-
-
-def _features(config: Config, runtime: Runtime) -> tuple[Features | None, Features | None]:
-    """The feature network for patches, compiled if the run is, and for images of any size."""
-    if not config.loss.perceptual.weight or not config.adversarial_steps:
-        return None, None
-    recompute = config.train.recompute in ("perceptual", "both")
-    network = build_features(config.loss.perceptual, recompute=recompute)
-    network.compute_in(runtime.dtype)
-    runtime.place(network)
-    runtime.compile(network)
-
-    def in_autocast(forward: Features) -> Features:
-        def features(images: Tensor) -> Sequence[Tensor]:
-            with runtime.autocast():
-                return forward(images)
-
-        return features
-
-    return in_autocast(network), in_autocast(network.forward)

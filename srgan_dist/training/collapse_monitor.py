@@ -1,4 +1,4 @@
-"""What tells that a GAN collapses, and what follows from it."""
+"""How a collapse of the GAN is detected, and what follows from one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from srgan_dist.data.loading.loader import Pair
+from srgan_dist.data.loading.loader import Patches
 from srgan_dist.errors import Failure
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.losses import functional as losses
-from srgan_dist.training.discriminator_schedule import Pace
+from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 
 log = logging.getLogger("srgan_dist")
 
-Response = Literal["warn", "pause_d", "rollback", "stop"]
+Action = Literal["warn", "pause_d", "rollback", "stop"]
 
 MOST_ROLLBACKS = 3
 _SATURATED = 0.52  # from the middle of [0, 1]: 5 of 255 levels beyond its ends, which good networks overshoot by less
@@ -115,7 +115,7 @@ class CollapseMonitor:
                 told = f"PSNR is {gain:+.2f} dB beside bicubic's, {drop:.2f} below its best"
                 yield f"{told} (limit {limits.psnr_drop:g})"
 
-    def begin_again(self) -> None:
+    def start_over(self) -> None:
         """Forget the collapse: the weights are those of before."""
         self._recent, self._bad, self.since, self.is_collapsed = [], 0, None, False
 
@@ -135,23 +135,25 @@ class CollapseMonitor:
         self._recent, self._bad = state["recent"], state["bad"]
 
 
-class Stability:
-    """When the discriminator learns, and what follows from a collapse.
+class CollapseResponse:
+    """What follows from a collapse.
 
     Args:
-        pace: When it learns.
-        monitor: Tells a collapse.
-        response: ``warn``: only tell it, as the others do too; ``pause_d``: the discriminator waits until its accuracy
-            is below the band; ``rollback``: go on from the newest checkpoint from before the collapse, with
+        schedule: When the discriminator is updated.
+        monitor: Detects a collapse.
+        action: ``warn``: only report it, as the others do too; ``pause_d``: the discriminator waits until its accuracy
+            is below the band; ``rollback``: continue from the newest checkpoint from before the collapse, with
             half the discriminator's learning rate; ``stop``: end the run.
-        is_main: Whether this rank is the one that tells.
+        is_main: Whether this rank is the one that logs.
 
     Attributes:
         d_rate: Factor on the discriminator's learning rate.
     """
 
-    def __init__(self, *, pace: Pace, monitor: CollapseMonitor, response: Response, is_main: bool) -> None:
-        self.pace, self.monitor, self.response, self.is_main = pace, monitor, response, is_main
+    def __init__(
+        self, *, schedule: DiscriminatorSchedule, monitor: CollapseMonitor, action: Action, is_main: bool
+    ) -> None:
+        self.schedule, self.monitor, self.action, self.is_main = schedule, monitor, action, is_main
         self.rollbacks, self.d_rate = 0, 1.0
         self._reason: str | None = None
 
@@ -169,57 +171,57 @@ class Stability:
         was_collapsed = self.monitor.is_collapsed
         self._reason = self.monitor.look(step, record)
         if self._reason:
-            self._tell("step %d: %s", step, self._reason)
+            self._warn("step %d: %s", step, self._reason)
             return record | {"alert": self._reason}
         if was_collapsed and not self.monitor.is_collapsed:
-            self._tell("step %d: the GAN has recovered", step)
+            self._warn("step %d: the GAN has recovered", step)
         return record
 
-    def respond(self, step: int, rewind: Callable[[int], Path | None]) -> None:
+    def respond(self, step: int, roll_back: Callable[[int], Path | None]) -> None:
         """Do what is to be done where a collapse was just found; else nothing. Equal on all ranks.
 
         Args:
             step: The training step.
-            rewind: Takes weights, optimizers and average from the newest checkpoint of an earlier step than the given
-                one and returns it, or returns None where there is none.
+            roll_back: Takes weights, optimizers and average from the newest checkpoint of an earlier step than the
+                given one and returns it, or returns None where there is none.
 
         Raises:
             Collapsed: The run ends here; checkpoints are as they were.
         """
         reason, self._reason = self._reason, None
-        if reason is None or self.response == "warn":
+        if reason is None or self.action == "warn":
             return
-        if self.response == "pause_d":
-            self.pace.pause()
-            self._tell("step %d: D waits until its accuracy is below %g", step, self.pace.low)
+        if self.action == "pause_d":
+            self.schedule.pause()
+            self._warn("step %d: D waits until its accuracy is below %g", step, self.schedule.low)
             return
         since = self.monitor.since or step
         how = f"go on from a checkpoint of before step {since} by run.resume=PATH, with a weaker discriminator"
-        if self.response == "stop":
+        if self.action == "stop":
             raise Collapsed(f"step {step}: {reason}; stopped as by stability.on_collapse: {how}")
         if self.rollbacks == MOST_ROLLBACKS:
             raise Collapsed(f"step {step}: {reason}; stopped after {MOST_ROLLBACKS} rollbacks: {how}")
-        source = rewind(since)
+        source = roll_back(since)
         if source is None:
             raise Collapsed(f"step {step}: {reason}; no checkpoint of before step {since} to go back to: {how}")
         self.rollbacks += 1
         self.d_rate /= 2
-        self.monitor.begin_again()
-        self._tell(
+        self.monitor.start_over()
+        self._warn(
             "step %d: weights and optimizers are those of %s again, D's learning rate is %g of what it was",
             step,
             source,
             self.d_rate,
         )
 
-    def _tell(self, message: str, *values: object) -> None:
+    def _warn(self, message: str, *values: object) -> None:
         if self.is_main:
             log.warning(message, *values)
 
     def state(self) -> dict[str, Any]:
         """What it goes on from, for JSON."""
         return {
-            "pace": self.pace.state(),
+            "pace": self.schedule.state(),
             "monitor": self.monitor.state(),
             "rollbacks": self.rollbacks,
             "d_rate": self.d_rate,
@@ -227,12 +229,12 @@ class Stability:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self.pace.load(state["pace"])
+        self.schedule.load(state["pace"])
         self.monitor.load(state["monitor"])
         self.rollbacks, self.d_rate = state["rollbacks"], state["d_rate"]
 
 
-def window_quality(generated: Sequence[Tensor], window: Sequence[Pair]) -> dict[str, Tensor]:
+def batch_quality(generated: Sequence[Tensor], window: Sequence[Patches]) -> dict[str, Tensor]:
     """How good a window's images are; nothing here waits for the device.
 
     Args:

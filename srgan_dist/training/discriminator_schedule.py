@@ -13,7 +13,7 @@ from srgan_dist.distributed.runtime import Runtime
 SMOOTHING = 0.9  # of the accuracies: about the last ten updates
 
 
-class Pace:
+class DiscriminatorSchedule:
     """When the discriminator learns.
 
     With a fixed n, at every n-th generator update. Without one, within a band of its accuracy: it pauses above the
@@ -43,17 +43,19 @@ class Pace:
         self._smoothed: dict[str, float] = {}
         self._coming: tuple[list[str], Callable[[], list[float]]] | None = None
 
-    def lets_learn(self, step: int, *, fooled: Callable[[], Tensor], real: Tensor | None) -> bool:
+    def should_update(self, step: int, *, fooling_rate: Callable[[], Tensor], real_accuracy: Tensor | None) -> bool:
         """Decide about one step, from what is known of the steps before: nothing here waits for the device.
 
         Args:
             step: Number of the generator update in the adversarial phase, from 1.
-            fooled: Gives the share of this rank's generated images that the discriminator just got wrong.
-            real: Its accuracy on this rank's real images at its last update.
+            fooling_rate: Gives the share of this rank's generated images that the discriminator just got wrong.
+            real_accuracy: Its accuracy on this rank's real images at its last update.
         """
         self._settle()
         if self.watches:
-            values = {"fake": 1 - fooled()} | ({"real": real} if real is not None and self._learned else {})
+            values = {"fake": 1 - fooling_rate()}
+            if real_accuracy is not None and self._learned:
+                values["real"] = real_accuracy
             mean = self.runtime.mean_over_ranks(torch.stack([value.double() for value in values.values()]))
             self._coming = list(values), self.runtime.read_later(mean)
         on_time = self.g_per_d is None or step % self.g_per_d == 0

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from srgan_dist.config.root import Config
-from srgan_dist.data.loading.loader import Pair
+from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.models.build import build_discriminator, build_features, build_generator
 from srgan_dist.models.features import FeatureNetwork
-from srgan_dist.training.adversarial import Game
-from srgan_dist.training.build_losses import build_objective, build_rules
+from srgan_dist.training.build_step import build_perceptual_network, build_schedule, build_step, in_autocast
+from srgan_dist.training.micro_batch import MicroBatch
+from srgan_dist.training.schedules import Rates
 
 Recompute = Literal["none", "perceptual", "generator", "both"]
 Device = Literal["cpu", "cuda"]
 RECOMPUTE: tuple[Recompute, ...] = ("none", "perceptual", "generator", "both")
+_RATES = Rates(step=1, phase_step=1, is_pretraining=False, generator=1e-4, discriminator=1e-4, noise=0.1)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,12 +102,12 @@ def peak_bytes(action: Callable[[], object]) -> int:
 
 
 def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recompute: Recompute) -> Footprint:
-    """Run an update of each network on tensors without memory, as a configuration has it.
+    """Take a training step on tensors without memory, as a configuration has it.
 
     Args:
         config: The configuration; its own micro-batch and ``train.recompute`` do not count.
-        micro_batch: Crops in one forward.
-        num_micro_batches: Micro-batches of one rank in a window.
+        micro_batch: Patches in one forward.
+        num_micro_batches: Micro-batches of one rank in a global batch.
         recompute: As ``train.recompute``.
 
     Returns:
@@ -114,31 +115,35 @@ def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recom
     """
     live = LiveBytes()
     with _without_memory(), live:
-        rehearsal = _Rehearsal(config, recompute)
-        saved = live.now - rehearsal.gradient_bytes()
-        rehearsal.add_features()
         # The second micro-batch meets the gradients of the first; further ones only add their images.
-        window = [rehearsal.pair(micro_batch) for _ in range(min(num_micro_batches, 2))]
-        rehearsal.run(window)
-        images = sum(image.nbytes for image in (*window[0], window[0].hr))  # LR, HR, and SR of its size
-        peak = live.peak + images * (num_micro_batches - len(window))
-        return Footprint(peak=peak, saved=saved)
+        present = min(num_micro_batches, 2)
+        rehearsal = _Rehearsal(config, recompute, micro_batch=micro_batch, num_micro_batches=present)
+        rehearsal.step(rehearsal.batch, _RATES)  # makes the optimizers' moments
+        rehearsal.step(rehearsal.batch, _RATES)
+        patches = rehearsal.batch[0]
+        images = sum(image.nbytes for image in (patches.lr, patches.hr, patches.hr))  # and SR, of HR's size
+        peak = live.peak + images * (num_micro_batches - present)
+        return Footprint(peak=peak, saved=rehearsal.saved_bytes())
 
 
-def predict_bytes(config: Config, *, micro_batch: int, share: int, recompute: Recompute, device: Device) -> int:
+def predict_bytes(
+    config: Config, *, micro_batch: int, per_rank_batch: int, recompute: Recompute, device: Device
+) -> int:
     """Predict the most memory that a rank of a training takes.
 
     Args:
         config: The configuration; its own micro-batch and ``train.recompute`` do not count.
         micro_batch: Crops in one forward on one rank.
-        share: Crops of a rank in a window.
+        per_rank_batch: Patches of a rank in a global batch.
         recompute: As ``train.recompute``.
         device: Where the networks are.
 
     Returns:
         Resident bytes on a CPU, which begin with those of this process; bytes of the GPU on a GPU, an estimate.
     """
-    found = footprint(config, micro_batch=micro_batch, num_micro_batches=share // micro_batch, recompute=recompute)
+    found = footprint(
+        config, micro_batch=micro_batch, num_micro_batches=per_rank_batch // micro_batch, recompute=recompute
+    )
     if device == "cuda":
         return found.peak + _GPU_LIBRARIES
     return used_ram() + found.peak + found.saved + _LIBRARIES
@@ -156,27 +161,31 @@ class Fit(NamedTuple):
     bytes: int
 
 
-def largest_micro_batch(config: Config, *, share: int, recompute: Recompute, memory: int, device: Device) -> Fit:
+def largest_micro_batch(
+    config: Config, *, per_rank_batch: int, recompute: Recompute, memory: int, device: Device
+) -> Fit:
     """Find the largest micro-batch that fits, as `predict_bytes` has it.
 
     Args:
         config: The configuration; its own micro-batch and ``train.recompute`` do not count.
-        share: Crops of a rank in a window; a micro-batch divides it.
+        per_rank_batch: Patches of a rank in a global batch; a micro-batch divides it.
         recompute: As ``train.recompute``.
         memory: Bytes of a rank.
         device: Where the networks are.
     """
     need = 0
-    for size in range(share, 0, -1):
-        if share % size == 0:
-            need = predict_bytes(config, micro_batch=size, share=share, recompute=recompute, device=device)
+    for size in range(per_rank_batch, 0, -1):
+        if per_rank_batch % size == 0:
+            need = predict_bytes(
+                config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=recompute, device=device
+            )
             if need <= memory:
                 return Fit(size, need)
     return Fit(0, need)
 
 
 def operations(config: Config, *, recompute: Recompute) -> int:
-    """Count the floating-point operations that one crop costs: its share of an update of each network.
+    """Count the floating-point operations that one patch costs: its part of an update of each network.
 
     Args:
         config: The configuration.
@@ -186,13 +195,16 @@ def operations(config: Config, *, recompute: Recompute) -> int:
         Those of ``g_per_d`` updates of the generator and one of the discriminator.
     """
     with _without_memory():
-        rehearsal = _Rehearsal(config, recompute)
-        rehearsal.add_features()
+        rehearsal = _Rehearsal(config, recompute, micro_batch=1, num_micro_batches=1)
+        gan = rehearsal.step.gan
         with FlopCounterMode(display=False) as of_generator:
-            game = rehearsal.update_generator([rehearsal.pair(1)])
+            if gan:
+                objective, _ = gan.update_generator(rehearsal.batch, rates=_RATES)
+            else:
+                rehearsal.step.pretraining.update_generator(rehearsal.batch, rates=_RATES, measure=False)
         with FlopCounterMode(display=False) as of_discriminator:
-            if game:
-                rehearsal.update_discriminator(game)
+            if gan:
+                gan.update_discriminator(objective, rates=_RATES)
     return int(config.train.planned_g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops())
 
 
@@ -222,88 +234,76 @@ class _InAutocast(nn.Module):
         return output.float() if isinstance(output, Tensor) and self.dtype else output
 
 
-class _Alone:
-    """The only rank."""
+class _RehearsalRuntime:
+    """A machine with one rank and no hardware: what `Runtime` offers to a step, without Accelerate."""
+
+    device = torch.device("cpu")
+    world_size = 1
+    shares_memory_errors = False
+    memory_format = torch.channels_last
+
+    def __init__(self, precision: str) -> None:
+        self.autocast_dtype = _AUTOCAST.get(precision)
+        self.dtype = self.autocast_dtype or torch.float32
+        self.needs_loss_scale = precision == "fp16"
+
+    def place(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        return _InAutocast(network, self.autocast_dtype), optimizer
+
+    def compile(self, network: nn.Module) -> None:
+        pass  # a compiled network needs no more memory than the plain one, whose need is found here
+
+    def freeze_batchnorm_stats(self, network: nn.Module) -> None:
+        network.eval()
+
+    def accumulating(self, network: nn.Module, *, sync: bool) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
+
+    def memory_shared(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def check_room(self) -> None:
+        pass  # there is no other rank
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", self.dtype, enabled=self.autocast_dtype is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         return value
 
 
 class _Rehearsal:
-    """The trainer's updates without data, logs and other ranks."""
+    """The trainer's own step, and a batch, without data, logs and other ranks."""
 
-    def __init__(self, config: Config, recompute: Recompute) -> None:
-        self.config, self.recompute = config, recompute
-        self.dtype = _AUTOCAST.get(config.train.precision)
-        self.generator, self.generator_optimizer = self._learner(self._new_generator())
-        self.average = self._new_generator()
-        self.discriminator: nn.Module | None = None
-        if config.adversarial_steps:
-            discriminator = build_discriminator(config.discriminator).eval()
-            self.discriminator, self.discriminator_optimizer = self._learner(discriminator)
-        self.features: nn.Module | None = None
+    def __init__(self, config: Config, recompute: Recompute, *, micro_batch: int, num_micro_batches: int) -> None:
+        adversarial = config.loss.adversarial.model_copy(update={"r1_every": 1})  # each update has the costly penalty
+        untrained = config.loss.perceptual.model_copy(update={"weights": "random"})
+        loss = config.loss.model_copy(update={"adversarial": adversarial, "perceptual": untrained})
+        train = config.train.model_copy(update={"g_per_d": 1, "recompute": recompute})
+        stability = config.stability.model_copy(update={"on_collapse": "warn"})
+        run = config.run.model_copy(update={"init_from": None})
+        config = config.model_copy(update={"loss": loss, "train": train, "stability": stability, "run": run})
+        runtime = cast("Runtime", _RehearsalRuntime(config.train.precision))
+        network = build_perceptual_network(config, runtime=runtime)
+        self.step = build_step(
+            config,
+            runtime=runtime,
+            micro_batch=MicroBatch(micro_batch, per_rank_batch=micro_batch * num_micro_batches, runtime=runtime),
+            schedule=build_schedule(config, runtime=runtime),
+            features=in_autocast(network, runtime=runtime) if network else None,
+        )
+        patch, scale = config.data.patch_size, config.data.scale
+        lr, hr = (torch.zeros(micro_batch, 3, side, side) for side in (patch // scale, patch))
+        keys = torch.zeros(micro_batch, dtype=torch.int64)
+        self.batch = [Patches(lr=lr, hr=hr, key=keys) for _ in range(num_micro_batches)]
 
-    def add_features(self) -> None:
-        perceptual = self.config.loss.perceptual
-        if perceptual.weight and self.discriminator:
-            untrained = perceptual.model_copy(update={"weights": "random"})
-            network = build_features(untrained, recompute=self.recompute in ("perceptual", "both"))
-            network.compute_in(self.dtype or torch.float32)
-            self.features = _InAutocast(network, self.dtype)
-
-    def _new_generator(self) -> nn.Module:
-        twice = self.recompute in ("generator", "both")
-        return build_generator(self.config.generator, scale=self.config.data.scale, recompute=twice)
-
-    def _learner(self, network: nn.Module) -> tuple[nn.Module, AdamW]:
-        optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
-        for parameter in network.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()  # makes its moments
-        return _InAutocast(network, self.dtype), optimizer
-
-    def gradient_bytes(self) -> int:
-        learnt = [network for network in (self.generator, self.discriminator) if network]
-        gradients = [parameter.grad for network in learnt for parameter in network.parameters()]
-        return sum(gradient.nbytes for gradient in gradients if gradient is not None)
-
-    def pair(self, size: int) -> Pair:
-        patch, scale = self.config.data.patch_size, self.config.data.scale
-        lr, hr = (torch.zeros(size, 3, side, side) for side in (patch // scale, patch))
-        return Pair(lr=lr, hr=hr, key=torch.zeros(size, dtype=torch.int64))
-
-    def run(self, window: Sequence[Pair]) -> None:
-        game = self.update_generator(window)
-        if game:
-            self.update_discriminator(game)
-
-    def update_generator(self, window: Sequence[Pair]) -> Game | None:
-        objective = build_objective(self.config.loss, self.features)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        game = None
-        if self.discriminator:
-            self.discriminator.requires_grad_(False)
-            adversarial = self.config.loss.adversarial
-            rules, noise = build_rules(adversarial, device=torch.device("cpu")), adversarial.instance_noise
-            game = Game(rules, self.discriminator, window, runtime=cast("Runtime", _Alone()), noise=noise)
-            game.foresee(self.generator)
-        for index, pair in enumerate(window):
-            sr = self.generator(pair.lr)
-            terms = objective.content(sr, pair.hr) if game else objective.pretraining(sr, pair.hr)
-            if game:
-                terms["g/adversarial"] = game.generator_loss(sr, index)
-            self._backward(torch.stack(list(terms.values())).sum())
-        self.generator_optimizer.step()
-        return game
-
-    def update_discriminator(self, game: Game) -> None:
-        assert self.discriminator
-        self.discriminator.requires_grad_(True)
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        for half in game.halves():
-            self._backward(game.discriminator_terms(half, self.discriminator, r1_is_due=True)["d/loss"])
-        self.discriminator_optimizer.step()
-
-    @staticmethod
-    def _backward(loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+    def saved_bytes(self) -> int:
+        """Bytes of what a checkpoint holds."""
+        tensors = tree_leaves((self.step.weights(), self.step.optimizers()))
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

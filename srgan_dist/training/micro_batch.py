@@ -19,21 +19,21 @@ class MicroBatch:
 
     Args:
         size: Crops in one forward.
-        share: Crops of this rank in a window, a multiple of ``size``.
+        per_rank_batch: Patches of this rank in a window, a multiple of ``size``.
         runtime: The ranks; where it shares memory errors, the size is halved instead of ending the run.
 
     Attributes:
         size: Crops in one forward.
-        share: Crops of this rank in a window.
+        per_rank_batch: Patches of this rank in a window.
     """
 
-    def __init__(self, size: int, *, share: int, runtime: Runtime) -> None:
-        self.size, self.share, self.runtime = size, share, runtime
+    def __init__(self, size: int, *, per_rank_batch: int, runtime: Runtime) -> None:
+        self.size, self.per_rank_batch, self.runtime = size, per_rank_batch, runtime
 
     def __str__(self) -> str:
         """A window in words."""
-        ranks, k = self.runtime.world_size, self.share // self.size
-        return f"window of {self.share * ranks} = {self.size} x {k} micro-batches x {ranks} ranks"
+        ranks, k = self.runtime.world_size, self.per_rank_batch // self.size
+        return f"window of {self.per_rank_batch * ranks} = {self.size} x {k} micro-batches x {ranks} ranks"
 
     def within_memory(self, update: Callable[[T], R], data: T) -> R:
         """Run an update; where a rank runs out of memory, all run it again in smaller micro-batches.
@@ -62,6 +62,6 @@ class MicroBatch:
                 f"out of memory with {self.size} crops at a time: set data.micro_batch below {self.size}, "
                 f"or to auto ({problem})"
             )
-        self.size = max(size for size in range(1, self.size // 2 + 1) if self.share % size == 0)
+        self.size = max(size for size in range(1, self.size // 2 + 1) if self.per_rank_batch % size == 0)
         self.runtime.recover()
         log.warning("out of memory (%s): goes on with a %s", problem, self)

@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.checkpointing.format import Snapshot
+from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals, stop_signals
-from srgan_dist.distributed.stop_grace import Lead
+from srgan_dist.distributed.stop_grace import StopGracePeriod
 from srgan_dist.distributed.watchdog import watchdog
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
-from srgan_dist.tracking.run_logger import Journal
+from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer
 
@@ -61,7 +61,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     )
     log.info("%s", runtime.describe())
     set_aside = _prepare_folder(config, runtime)
-    journal = Journal(
+    run_logger = RunLogger(
         folder=config.run.dir,
         accelerator=runtime.accelerator,
         tracker=config.tracker.name,
@@ -75,15 +75,15 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         config.run.dir / "checkpoints",
         keep=config.checkpoint.keep,
         runtime=runtime,
-        lead=Lead(config.run.stop_lead) if runtime.is_main else None,
+        lead=StopGracePeriod(config.run.stop_lead) if runtime.is_main else None,
     )
     failed = True
     try:
-        trainer = _start(config, runtime, journal, checkpoints, set_aside, signals)
+        trainer = _start(config, runtime, run_logger, checkpoints, set_aside, signals)
         with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
             trainer.run()
         result = _finish(config, trainer, runtime)
-        trainer.windows.close()
+        trainer.data.stream.close()
         failed = False
     except Stopped:
         if runtime.is_main:
@@ -101,7 +101,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         raise Failure(f"{where}: {error.strerror}; make room and start again: the run goes on") from None
     finally:
         checkpoints.give_up()
-        journal.close(failed=failed)
+        run_logger.close(failed=failed)
         runtime.close()
     return result
 
@@ -109,7 +109,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
 def _start(
     config: Config,
     runtime: Runtime,
-    journal: Journal,
+    run_logger: RunLogger,
     checkpoints: Checkpoints,
     set_aside: Path | None,
     signals: StopSignals,
@@ -117,20 +117,20 @@ def _start(
     """Build the trainer, go on from a checkpoint or begin, and say which."""
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
-    snapshot = checkpoints.load(source) if source else None
+    state = checkpoints.load(source) if source else None
     trainer = build_trainer(
         config,
         runtime=runtime,
-        journal=journal,
+        run_logger=run_logger,
         checkpoints=checkpoints,
         signals=signals,
-        position=snapshot.counters if snapshot else None,
+        position=state.counters if state else None,
     )
     tracker_id = None
-    if snapshot and source:
-        _restore(trainer, snapshot, source)
+    if state and source:
+        _restore(trainer, state, source)
         if source.resolve().parent == checkpoints.folder.resolve():
-            tracker_id = snapshot.counters["tracker_id"]
+            tracker_id = state.counters["tracker_id"]
         for abandoned in checkpoints.set_aside_after(trainer.step):
             log.info("%s: of a later step, no longer counts", abandoned)
         log.info("%s: goes on after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
@@ -143,7 +143,7 @@ def _start(
         # Started again with this file, the run goes on.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         _write_whole(folder / "config.yaml", resolved.to_yaml())
-    journal.start(step=trainer.step, tracker_id=tracker_id)
+    run_logger.start(step=trainer.step, tracker_id=tracker_id)
     log.info("%s", trainer.describe())
     return trainer
 
@@ -181,9 +181,9 @@ def _free_name(folder: Path) -> Path:
     return next(name for name in candidates if not name.exists())
 
 
-def _restore(trainer: Trainer, snapshot: Snapshot, source: Path) -> None:
+def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
     try:
-        trainer.restore(snapshot)
+        trainer.restore(state)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -202,17 +202,17 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         "steps": trainer.step,
         "images": trainer.consumed,
         "seconds": round(trainer.clock.seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in trainer.generator.network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.take_step.generator.network.parameters()),
     }
     if runtime.is_main:
         _write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
         if trainer.validator:
-            networks = {"SR": trainer.average.network}
+            networks = {"SR": trainer.take_step.ema.network}
             pretrained = config.run.dir / "weights" / "pretrained.safetensors"
             if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
                 networks = {
                     "pretrained": SRGenerator.from_pretrained(pretrained, device=runtime.device),
-                    "GAN": trainer.average.network,
+                    "GAN": trainer.take_step.ema.network,
                 }
             (config.run.dir / "samples").mkdir(exist_ok=True)
             trainer.validator.contact_sheet(networks).save(config.run.dir / "samples" / "final.png")

@@ -23,12 +23,18 @@ class Rates:
     """What holds at one step.
 
     Attributes:
+        step: The training step, from 1.
+        phase_step: Number of the step in its phase, from 1.
+        is_pretraining: Whether that phase is pretraining.
         generator: The generator's learning rate.
         discriminator: The discriminator's learning rate.
         adversarial: Factor in [0, 1] on the generator's adversarial loss.
         noise: Standard deviation of the noise on what the discriminator sees, in units of the image range.
     """
 
+    step: int
+    phase_step: int
+    is_pretraining: bool
     generator: float
     discriminator: float = 0.0
     adversarial: float = 1.0

@@ -1,10 +1,10 @@
-"""A network and what trains it, and the guard that keeps it from learning from a loss that is not a number."""
+"""A network with its optimizer, and the guard that keeps it from learning from a loss that is not a number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.optim import AdamW, Optimizer
 
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure
+
+Part = TypeVar("Part")
 
 
 class NonFiniteLoss(Failure):
@@ -23,9 +25,9 @@ class NonFiniteLoss(Failure):
 class FiniteGuard:
     """Remembers on the device which loss first was not finite, and from then on keeps every optimizer still.
 
-    Nothing here waits for the device until `first_fault` is asked. A rank whose loss is not finite makes its
-    gradient NaN (see `Learner.backward`), DDP's own average carries that to every rank, and so all ranks decide
-    alike without a collective of their own.
+    Nothing here waits for the device until `first_fault` is asked. A rank whose loss is not finite makes its gradient
+    NaN (see `TrainableNetwork._backward`), DDP's own average carries that to every rank, and so all ranks decide alike
+    without a collective of their own.
 
     Args:
         runtime: The ranks and the device.
@@ -133,7 +135,7 @@ class LossScale:
         self.good.copy_(state["good"])
 
 
-class Learner:
+class TrainableNetwork:
     """A network, its distributed form, and its AdamW.
 
     Args:
@@ -170,11 +172,11 @@ class Learner:
         self.optimizer: Optimizer
         self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
 
-    def settle(self, example: Tensor) -> None:
+    def build_ddp_buckets(self, example: Tensor) -> None:
         """Let DDP arrange its buckets of gradients now, by a backward that changes nothing.
 
         It would do so after the first update of every start. But where a gradient lies in its bucket decides in
-        which order more than two ranks add it up, and a run that goes on must round as if it had never stopped.
+        which order more than two ranks add it up, and a resumed run must round as if it had never stopped.
 
         Args:
             example: An input of the network.
@@ -186,11 +188,43 @@ class Learner:
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def begin(self, *, rate: float) -> None:
-        """Begin an update: forget the gradients of the last one, and set the learning rate."""
+    def update(
+        self,
+        parts: Sequence[Part],
+        losses: Callable[[Part], dict[str, Tensor]],
+        minimised: str,
+        *,
+        weight: float,
+        rate: float,
+        step: int,
+    ) -> dict[str, Tensor]:
+        """One update on a global batch: add up the gradients of its parts, then move the weights.
+
+        Args:
+            parts: What goes through the network at once, one after the other.
+            losses: Gives a part's scalars by logged name, each a mean over the part.
+            minimised: The name of the one whose gradient is taken.
+            weight: Of each part in the mean over the batch.
+            rate: Learning rate.
+            step: The training step.
+
+        Returns:
+            The weighted sum of each scalar over the parts, and the norm of the gradient before clipping.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         for group in self._adamw.param_groups:
             group["lr"] = rate
+        means: dict[str, Tensor] = {}
+        for number, part in enumerate(parts, start=1):
+            last = number == len(parts)
+            # Gradients are averaged over the ranks once, in the last backward.
+            with self.runtime.accumulating(self.wrapped, sync=last):
+                terms = losses(part)
+                self._backward(terms[minimised], weight=weight, last=last)
+            for name, value in terms.items():
+                mean = value.detach() * weight
+                means[name] = means[name] + mean if name in means else mean
+        return self.move(step, means)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
@@ -201,12 +235,12 @@ class Learner:
         finally:
             self.network.requires_grad_(True)
 
-    def backward(self, loss: Tensor, *, share: float, last: bool) -> None:
-        """Add the gradient of one micro-batch.
+    def _backward(self, loss: Tensor, *, weight: float, last: bool) -> None:
+        """Add the gradient of one part.
 
         Args:
-            loss: Scalar, the mean over the micro-batch.
-            share: The micro-batch's share of the window.
+            loss: Scalar, the mean over the part.
+            weight: The part's weight in the mean over the batch.
             last: Whether the ranks' gradients are averaged in this one.
 
         Raises:
@@ -215,15 +249,15 @@ class Learner:
         if last:
             self.runtime.check_room()
         # Times 1 where the loss is finite and NaN where it is not, since an infinite loss can have a finite gradient.
-        loss = loss * (1 + 0 * loss.detach()) * share
+        loss = loss * (1 + 0 * loss.detach()) * weight
         self.runtime.backward(loss * self.loss_scale.scale if self.loss_scale else loss)
 
-    def step(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def move(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Move the weights by the gradient; not at all once a value was not finite, nor by one that overflowed.
 
         Args:
             step: The training step.
-            terms: The window's losses by logged name.
+            terms: The batch's losses by logged name.
 
         Returns:
             ``terms`` and the norm of the gradient before clipping.
@@ -264,25 +298,6 @@ class Learner:
                 if value.shape == parameter.shape:
                     # The fused kernels walk weights and moments in the order of memory, so it must be the same.
                     values[key] = torch.empty_like(parameter).copy_(value)
-
-
-def with_last(window: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
-    """Each item, and whether it is the last one."""
-    for index, item in enumerate(window, start=1):
-        yield item, index == len(window)
-
-
-class WindowMean:
-    """Mean of each loss over the micro-batches of a window, on the device."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-        self.terms: dict[str, Tensor] = {}
-
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        for name, value in terms.items():
-            part = value.detach() * self.share
-            self.terms[name] = self.terms[name] + part if name in self.terms else part
 
 
 def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:

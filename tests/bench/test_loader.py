@@ -18,7 +18,7 @@ from PIL import Image
 from srgan_dist.bench.common.images import choose_images, make_images
 from srgan_dist.bench.common.measure import Rate, Spread, measure
 from srgan_dist.bench.loader.loader import PNG, RAW, STREAM, Options, Row, bench_loader, ways_to_read, worker_counts
-from srgan_dist.bench.loader.peers import Patches
+from srgan_dist.bench.loader.peers import PatchShape
 from srgan_dist.bench.loader.report import ratios
 from srgan_dist.bench.loader.startup import start_up
 from srgan_dist.bench.loader.wait import data_wait, read_wait
@@ -44,7 +44,7 @@ def test_every_way_cuts_aligned_patches(tmp_path: Path) -> None:
     folder.mkdir()
     for number in range(3):
         Image.fromarray(photo(40, 36 + number, number).repeat(4, 0).repeat(4, 1)).save(folder / f"{number}.png")
-    patches = Patches(size=32, scale=4, batch=8)
+    patches = PatchShape(size=32, scale=4, batch=8)
     ways, left_out = ways_to_read(tmp_path, patches, on_progress=lambda _: None)
     assert len(ways) == 2 * len(ENCODINGS) + 4 - len(left_out)
     for way in ways:
@@ -158,7 +158,7 @@ def test_the_first_lap_of_a_training_does_not_count(tmp_path: Path) -> None:
     laps = [(0.9, 1.0), (0.01, 200.0), (0.03, 100.0), (0.02, 400.0)]
     lines = [json.dumps({"perf/data_wait": wait, "perf/images_per_second": speed}) for wait, speed in laps]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    wait = read_wait(tmp_path / "metrics.jsonl", Patches(size=48, scale=4, batch=4))
+    wait = read_wait(tmp_path / "metrics.jsonl", PatchShape(size=48, scale=4, batch=4))
     assert wait.percent == pytest.approx((2, 1, 3))
     assert wait.step_ms == pytest.approx((20, 10, 40))
 
@@ -230,6 +230,6 @@ def test_mistakes_are_told_in_one_line_before_the_work(arguments: list[str], tol
 
 
 def test_images_that_are_all_too_small(images: Path) -> None:
-    options = Options(images, Patches(size=128, scale=4, batch=1), workers=(0,), seconds=1, training=False)
+    options = Options(images, PatchShape(size=128, scale=4, batch=1), workers=(0,), seconds=1, training=False)
     with pytest.raises(UserError, match="no image has 128 pixels a side"):
         bench_loader(options, on_progress=lambda _: None)

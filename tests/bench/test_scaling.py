@@ -148,12 +148,12 @@ def test_what_a_step_tells_other_ranks_is_counted() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
     runtime.prepare(network, torch.optim.SGD(network.parameters(), lr=0.1))
     for _ in range(2):
-        runtime.anyone(False)  # the measurement's own
-        runtime.anyone(False)
+        runtime.any_rank(False)  # the measurement's own
+        runtime.any_rank(False)
         runtime.mean_over_ranks(torch.ones((), requires_grad=True))
         runtime.backward(network(torch.rand(4, 3)).sum())
         runtime.num_steps += 1
-    runtime.anyone(True)
+    runtime.any_rank(True)
     facts = runtime.facts()
     assert sorted(one.num_bytes for one in facts.arrivals[0]) == [4, 8, 8, 8, 8, 24]
     times = [one.before_end for one in facts.arrivals[0]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srgan_dist.checkpointing.format import Snapshot, verify
+from srgan_dist.checkpointing.format import TrainingState, verify
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.checkpointing.weights import WeightsFile, load_weights
 from srgan_dist.distributed.runtime import Runtime
@@ -19,9 +19,11 @@ from tests.ranks.faults import Kill, on_ranks, train_and_die, watch
 KILLED = -signal.SIGKILL
 
 
-def state(step: int) -> Snapshot:
+def state_at(step: int) -> TrainingState:
     tensor = torch.full((50, 50), float(step))
-    return Snapshot({"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, {"cpu": tensor})
+    return TrainingState(
+        {"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, {"cpu": tensor}
+    )
 
 
 def save_steps(folder: Path, steps: list[int], kill: Kill | None, seen: Path | None = None) -> None:
@@ -30,8 +32,8 @@ def save_steps(folder: Path, steps: list[int], kill: Kill | None, seen: Path | N
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, runtime=runtime)
     events = watch(kill, rank=runtime.rank)
     for step in steps:
-        weights = WeightsFile(folder / "weights/generator.safetensors", state(step).weights["generator"], {})
-        checkpoints.save(step, state(step), weights)
+        weights = WeightsFile(folder / "weights/generator.safetensors", state_at(step).weights["generator"], {})
+        checkpoints.save(step, state_at(step), weights)
         checkpoints.poll()
     checkpoints.wait()
     if seen:
@@ -54,7 +56,7 @@ def expect_whole(folder: Path, steps: set[int], *, ranks: int = 1) -> None:
         verify(other)
     weights, _ = load_weights(folder / "weights/generator.safetensors")
     assert weights["w"].unique().tolist() in [[2.0], [3.0]]
-    checkpoints.save(9, state(9))
+    checkpoints.save(9, state_at(9))
     checkpoints.wait()
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000009"]  # and nothing is left of the dead
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from srgan_dist.checkpointing import manager as module
-from srgan_dist.checkpointing.format import CheckpointError, Snapshot, verify
+from srgan_dist.checkpointing.format import CheckpointError, TrainingState, verify
 from srgan_dist.checkpointing.manager import Checkpoints, NotSaved
 from srgan_dist.checkpointing.weights import WeightsFile, load_weights
 from srgan_dist.distributed.runtime import Runtime
@@ -28,8 +28,8 @@ def runtime() -> Runtime:
     return Runtime(threads=1)
 
 
-def snapshot(value: float) -> Snapshot:
-    return Snapshot(
+def state_at(value: float) -> TrainingState:
+    return TrainingState(
         counters={"step": int(value), "tracker_id": None},
         weights={"generator": {"w": torch.full((2, 3), value)}},
         optimizers={"generator": {"state": {0: {"step": torch.tensor(value)}}, "param_groups": [{"lr": 0.1}]}},
@@ -39,7 +39,7 @@ def snapshot(value: float) -> Snapshot:
 
 def test_what_is_saved_comes_back(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2, runtime=runtime)
-    state = snapshot(5)
+    state = state_at(5)
     checkpoints.save(5, state)
     state.weights["generator"]["w"].zero_()  # training goes on
     state.optimizers["generator"]["state"][0]["step"].zero_()
@@ -56,14 +56,14 @@ def test_what_is_saved_comes_back(runtime: Runtime, tmp_path: Path) -> None:
 def test_old_ones_go(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2, runtime=runtime)
     for step in (1, 2, 10):
-        checkpoints.save(step, snapshot(step))
+        checkpoints.save(step, state_at(step))
     checkpoints.wait()
     assert [path.name for path in checkpoints.found()] == ["step-000010", "step-000002"]
 
 
 def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     checkpoints.wait()
     names = [path.name for path in (tmp_path / "step-000001").iterdir()]
     assert sorted(names) == [
@@ -77,7 +77,7 @@ def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
     for name in names:
         for damage in ("gone", "short", "flipped"):
             step += 1
-            checkpoints.save(step, snapshot(step))
+            checkpoints.save(step, state_at(step))
             checkpoints.wait()
             path = tmp_path / f"step-{step:06d}" / name
             content = path.read_bytes()
@@ -97,7 +97,7 @@ def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
 
 def test_an_unfinished_one_does_not_count(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     (tmp_path / ".tmp-step-000002").mkdir()
     (tmp_path / "step-000003").mkdir()
     assert checkpoints.newest() == tmp_path / "step-000001"
@@ -106,7 +106,7 @@ def test_an_unfinished_one_does_not_count(runtime: Runtime, tmp_path: Path) -> N
 def test_damaged_ones_alone_are_no_reason_to_begin_anew(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
     assert checkpoints.newest() is None
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     checkpoints.wait()
     (tmp_path / "step-000001/state.json").unlink()
     with pytest.raises(UserError, match=r"none of the checkpoints there is sound; .* run\.resume=never"):
@@ -115,7 +115,7 @@ def test_damaged_ones_alone_are_no_reason_to_begin_anew(runtime: Runtime, tmp_pa
 
 def test_one_of_another_version_is_told(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     checkpoints.wait()
     manifest = tmp_path / "step-000001/manifest.json"
     manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
@@ -130,7 +130,7 @@ def test_a_pickle_that_runs_code_does_not(runtime: Runtime, tmp_path: Path, name
             return (Path.touch, (tmp_path / "executed",))
 
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     checkpoints.wait()
     torch.save({"a": Bomb()}, tmp_path / "step-000001" / name)
     (tmp_path / "step-000001/manifest.json").unlink()
@@ -155,7 +155,7 @@ def test_training_goes_on_while_the_disk_is_slow(
 
     monkeypatch.setattr(module, "sync_file", slow)
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     assert asked.wait(30)
     for _ in range(3):  # steps
         checkpoints.poll()
@@ -178,7 +178,7 @@ def test_a_process_that_is_told_to_stop_does_not_wait_for_the_disk(
 
     monkeypatch.setattr(module, "sync_file", first_is_slow)
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     assert begun.wait(30)
     checkpoints.give_up()
     given_up.set()
@@ -192,11 +192,11 @@ def fail_on_the_second_rank(folder: Path) -> None:
     runtime = Runtime(threads=1)
     assert runtime.world_size == 2
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, runtime=runtime)
-    checkpoints.save(1, snapshot(1))
+    checkpoints.save(1, state_at(1))
     checkpoints.wait()
     if runtime.rank == 1:
         module.sync_file = full_disk
-    checkpoints.save(2, snapshot(2))
+    checkpoints.save(2, state_at(2))
     with contextlib.suppress(NotSaved):
         for step in range(3, 1000):
             (folder / f"rank{runtime.rank}").write_text(str(step))
@@ -243,7 +243,7 @@ def fill(folder: Path, *, free: int) -> None:
 def test_a_disk_that_is_full_at_any_moment_leaves_the_old_ones(
     runtime: Runtime, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = snapshot(1)
+    state = state_at(1)
     state.weights["generator"]["w"] = torch.ones(10_000)
     state.optimizers["generator"]["moments"] = torch.ones(20_000)
     weights = WeightsFile(small_disk / "weights/generator.safetensors", state.weights["generator"], {})

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from srgan_dist.checkpointing.weights import load_weights, save_weights
-from srgan_dist.config.compatibility import HARMLESS, origin, refuse_changes
+from srgan_dist.config.compatibility import HARMLESS, config_fingerprint, refuse_changes
 from srgan_dist.config.load import known_keys, load_config
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
@@ -24,7 +24,7 @@ SHARDS = "0123456789abcdef"
 
 def checkpoint(*overrides: str, shards: str = SHARDS) -> dict[str, Any]:
     """What a checkpoint of a run with these settings says, read back."""
-    saved: dict[str, Any] = json.loads(json.dumps(origin(load_config(None, overrides), shards=shards)))
+    saved: dict[str, Any] = json.loads(json.dumps(config_fingerprint(load_config(None, overrides), shards=shards)))
     return saved
 
 

@@ -112,7 +112,7 @@ def test_a_plan_is_enough_and_not_twice_too_much(large_shards: Path, tmp_path: P
     done = run(sys.executable, "train.py", *options(changes))
     assert done.code == 0, done.err
     config = load_config(None, options(changes))
-    predicted = predict_bytes(config, micro_batch=16, share=16, recompute=recompute, device="cuda") / 2**30
+    predicted = predict_bytes(config, micro_batch=16, per_rank_batch=16, recompute=recompute, device="cuda") / 2**30
     assert 0.5 * predicted < finite(tmp_path / "run")[-1]["perf/memory_gib"] < predicted
 
 

@@ -17,7 +17,7 @@ from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.load import load_config
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
-from srgan_dist.tracking.run_logger import Journal
+from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 
 
@@ -27,20 +27,20 @@ def main(dtype: str, out: str, *overrides: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, [f"--run.dir={folder}", *overrides])
     runtime = Runtime(threads=1, compile=config.train.compile, shares_memory_errors=config.data.micro_batch == "auto")
-    journal = Journal(folder=folder, accelerator=runtime.accelerator, num_steps=config.train.steps)
+    run_logger = RunLogger(folder=folder, accelerator=runtime.accelerator, num_steps=config.train.steps)
     trainer = build_trainer(
         config,
         runtime=runtime,
-        journal=journal,
+        run_logger=run_logger,
         checkpoints=Checkpoints(folder / "checkpoints", keep=1, runtime=runtime),
         signals=StopSignals(),
         position=None,
     )
-    journal.start(step=0, tracker_id=None)
+    run_logger.start(step=0, tracker_id=None)
     trainer.run()
-    networks = {"g": trainer.generator.network, "ema": trainer.average.network}
-    if trainer.discriminator:
-        networks["d"] = trainer.discriminator.network
+    networks = {"g": trainer.take_step.generator.network, "ema": trainer.take_step.ema.network}
+    if trainer.take_step.gan:
+        networks["d"] = trainer.take_step.gan.discriminator.network
     weights = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / f"rank{runtime.rank}.safetensors")
     gradients = {
@@ -51,12 +51,12 @@ def main(dtype: str, out: str, *overrides: str) -> None:
     }
     save_file(gradients, folder / f"gradients{runtime.rank}.safetensors")
     (folder / f"rank{runtime.rank}.json").write_text(
-        json.dumps({"world_size": runtime.world_size, "micro_batches": len(trainer.fetch(next(trainer.windows)))})
+        json.dumps({"world_size": runtime.world_size, "micro_batches": len(trainer.next_batch())})
     )
     if config.train.compile:
         graphs = {"compiled": counters["stats"]["unique_graphs"], "breaks": dict(counters["graph_break"])}
         (folder / f"graphs{runtime.rank}.json").write_text(json.dumps(graphs))
-    trainer.windows.close()
+    trainer.data.stream.close()
     runtime.close()
 
 

@@ -9,11 +9,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from srgan_dist.config.load import load_config
 from srgan_dist.config.root import AdversarialLossConfig
-from srgan_dist.data.loading.loader import Pair
+from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.training.adversarial import Game, Rules
+from srgan_dist.training.adversarial import AdversarialObjective, AdversarialSettings
 from srgan_dist.training.build import build_rates
-from srgan_dist.training.build_losses import build_rules
+from srgan_dist.training.build_step import build_adversarial_settings
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,10 @@ def runtime() -> Runtime:
     return Runtime(threads=1)
 
 
-def window(num: int, *, size: int = 4) -> list[Pair]:
+def window(num: int, *, size: int = 4) -> list[Patches]:
     draw = torch.Generator().manual_seed(0)
     hr = torch.rand(num, 3, size, size, generator=draw, dtype=torch.float64)
-    return [Pair(hr[:, :, ::4, ::4], hr, torch.arange(num) * 7919 + 1)]
+    return [Patches(hr[:, :, ::4, ::4], hr, torch.arange(num) * 7919 + 1)]
 
 
 def discriminator() -> nn.Module:
@@ -36,10 +36,15 @@ def discriminator() -> nn.Module:
 def test_r1_is_the_squared_gradient_and_its_own_gradient_is_right(runtime: Runtime) -> None:
     gamma, every, step = 30.0, 4, 1e-5
     network, pairs = discriminator(), window(2)
-    game = Game(Rules(kind="vanilla", weight=1.0, r1_weight=gamma, r1_every=every), network, pairs, runtime=runtime)
+    objective = AdversarialObjective(
+        AdversarialSettings(kind="vanilla", weight=1.0, r1_weight=gamma, r1_every=every),
+        network,
+        pairs,
+        runtime=runtime,
+    )
     for index, pair in enumerate(pairs):
-        game.generator_loss(pair.hr.flip(0), index)
-    real, fake = game.halves()
+        objective.generator_loss(pair.hr.flip(0), index)
+    real, fake = objective.real_and_fake_batches()
 
     def loss() -> Tensor:
         """The loss by its definition: differences in place of derivatives."""
@@ -51,13 +56,13 @@ def test_r1_is_the_squared_gradient_and_its_own_gradient_is_right(runtime: Runti
             penalty = penalty + slopes.square().sum() / len(images)
         return nn.functional.softplus(-network(images)).mean() + 0.5 * gamma * every * penalty
 
-    terms = game.discriminator_terms(real, network, r1_is_due=True)
+    terms = objective.discriminator_terms(real, network, r1_is_due=True)
     with torch.no_grad():
         assert terms["d/loss"].item() == pytest.approx(loss().item(), rel=1e-7)
-        plain = game.discriminator_terms(real, network, r1_is_due=False)
+        plain = objective.discriminator_terms(real, network, r1_is_due=False)
         assert terms["d/loss"] > plain["d/loss"] + 0.01
         assert "d/r1" not in plain
-        assert "d/r1" not in game.discriminator_terms(fake, network, r1_is_due=True)
+        assert "d/r1" not in objective.discriminator_terms(fake, network, r1_is_due=True)
     terms["d/loss"].backward()
     parameters = list(network.parameters())
     found = torch.cat([parameter.grad.flatten() for parameter in parameters])  # type: ignore[union-attr]
@@ -95,15 +100,15 @@ def test_noise_is_on_all_that_the_discriminator_sees_and_falls_to_none(runtime: 
             seen.append(images.detach())
             return images.mean(dim=(1, 2, 3))[:, None]
 
-    rules = build_rules(AdversarialLossConfig(instance_noise=0.2), device=torch.device("cpu"))
-    pair = Pair(*(part.float() if part.is_floating_point() else part for part in window(8, size=32)[0]))
+    settings = build_adversarial_settings(AdversarialLossConfig(instance_noise=0.2), device=torch.device("cpu"))
+    pair = Patches(*(part.float() if part.is_floating_point() else part for part in window(8, size=32)[0]))
     sr = pair.hr.flip(0)
     for rate in (rates[0], rates[4], rates[9], rates[10]):
         seen.clear()
-        game = Game(rules, Spy(), [pair], runtime=runtime, noise=rate.noise)
-        game.generator_loss(sr, 0)
-        for half in game.halves():
-            game.discriminator_terms(half, Spy(), r1_is_due=False)
+        objective = AdversarialObjective(settings, Spy(), [pair], runtime=runtime, noise=rate.noise)
+        objective.generator_loss(sr, 0)
+        for half in objective.real_and_fake_batches():
+            objective.discriminator_terms(half, Spy(), r1_is_due=False)
         assert torch.equal(seen[0], seen[2])  # the generator is told of the very images that D learns from
         for images, clean in ((seen[1], pair.hr), (seen[2], sr)):
             assert (images - clean).std().item() == pytest.approx(rate.noise, rel=0.05)
@@ -112,18 +117,20 @@ def test_noise_is_on_all_that_the_discriminator_sees_and_falls_to_none(runtime: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "fakes", "share"),
+    ("kind", "fakes", "fraction"),
     [("vanilla", [1.0, -1.0, -2.0, -3.0], 0.25), ("lsgan", [1.0, 0.4, 0.6, 0.1], 0.5), ("hinge", [-1.0] * 4, 0.0)],
 )
-def test_fooled_is_the_share_on_the_wrong_side(runtime: Runtime, kind: str, fakes: list[float], share: float) -> None:
+def test_fooling_rate_is_the_fraction_on_the_wrong_side(
+    runtime: Runtime, kind: str, fakes: list[float], fraction: float
+) -> None:
     class Recites(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor(fakes)[:, None] + 0 * images.mean()
 
     (pair,) = window(4)
-    game = Game(Rules(kind=kind, weight=1.0), Recites(), [pair], runtime=runtime)  # type: ignore[arg-type]
-    game.foresee(nn.Identity())
-    game.generator_loss(pair.hr, 0)
-    assert game.fooled().item() == pytest.approx(share)
-    terms = game.discriminator_terms(game.halves()[1], Recites(), r1_is_due=False)
-    assert terms["d/fake_accuracy"].item() == pytest.approx(1 - share)
+    objective = AdversarialObjective(AdversarialSettings(kind=kind, weight=1.0), Recites(), [pair], runtime=runtime)  # type: ignore[arg-type]
+    objective.precompute_logits(nn.Identity())
+    objective.generator_loss(pair.hr, 0)
+    assert objective.fooling_rate().item() == pytest.approx(fraction)
+    terms = objective.discriminator_terms(objective.real_and_fake_batches()[1], Recites(), r1_is_due=False)
+    assert terms["d/fake_accuracy"].item() == pytest.approx(1 - fraction)

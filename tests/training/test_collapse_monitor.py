@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from srgan_dist.data.loading.loader import Pair
+from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
-from srgan_dist.training.adversarial import cut
+from srgan_dist.training.adversarial import split_micro_batches
 from srgan_dist.training.collapse_monitor import (
     MOST_ROLLBACKS,
+    Action,
     Collapsed,
     CollapseMonitor,
+    CollapseResponse,
     Limits,
-    Response,
-    Stability,
+    batch_quality,
     derived,
-    window_quality,
 )
-from srgan_dist.training.discriminator_schedule import Pace
+from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from tests.conftest import Train, metrics
 
 
@@ -42,7 +42,7 @@ def runtime() -> Runtime:
 
 @dataclass
 class Band:
-    """A `Pace` in a game with accuracies of our choice; the one on real images is known after an update."""
+    """A `DiscriminatorSchedule` fed with accuracies of our choice; that on real images is known after an update."""
 
     runtime: Runtime
     g_per_d: int | None = None
@@ -53,7 +53,7 @@ class Band:
     real: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.pace = Pace(
+        self.schedule = DiscriminatorSchedule(
             g_per_d=self.g_per_d, warmup=self.warmup, band=self.band, watches=self.watches, runtime=self.runtime
         )
 
@@ -62,7 +62,9 @@ class Band:
 
     def turn(self, fake: float, real: float) -> bool:
         self.step += 1
-        learns = self.pace.lets_learn(self.step, fooled=lambda: torch.tensor(1 - fake), real=self.real)
+        learns = self.schedule.should_update(
+            self.step, fooling_rate=lambda: torch.tensor(1 - fake), real_accuracy=self.real
+        )
         if learns:
             self.real = torch.tensor(real)
         return learns
@@ -74,7 +76,7 @@ def test_fixed_n(runtime: Runtime, n: int, warmup: int) -> None:
     band = Band(runtime, g_per_d=n, warmup=warmup)
     expected = [step <= warmup or step % n == 0 for step in range(1, 13)]
     assert band.play(*[1.0] * 6, *[0.0] * 6) == expected
-    assert str(band.pace) == f"{n}:1"
+    assert str(band.schedule) == f"{n}:1"
 
 
 def test_the_band_has_hysteresis(runtime: Runtime) -> None:
@@ -93,11 +95,11 @@ def test_a_discriminator_that_calls_everything_generated_has_not_won(runtime: Ru
 def test_between_updates_the_accuracy_on_real_images_is_the_last_one(runtime: Runtime) -> None:
     band = Band(runtime)
     band.play(1.0, 1.0, *[0.9] * 10)
-    assert band.pace.paused
-    assert band.pace.state()["smoothed"]["real"] == 1.0
+    assert band.schedule.paused
+    assert band.schedule.state()["smoothed"]["real"] == 1.0
     band.real = torch.tensor(0.0)  # of an update long ago: it does not count again
     band.play(0.9)
-    assert band.pace.state()["smoothed"]["real"] == 1.0
+    assert band.schedule.state()["smoothed"]["real"] == 1.0
 
 
 def test_the_warmup_does_not_wait(runtime: Runtime) -> None:
@@ -107,7 +109,7 @@ def test_the_warmup_does_not_wait(runtime: Runtime) -> None:
 def test_a_pause_lasts_until_the_accuracy_is_low(runtime: Runtime) -> None:
     band = Band(runtime, g_per_d=2, watches=True)
     assert band.play(*[1.0] * 4) == [False, True, False, True]
-    band.pace.pause()
+    band.schedule.pause()
     # (1 + 0.9 ** k) / 2 is below 0.6 from k = 16 on, and the values of the first 16 steps are known at the 17th.
     assert band.play(*[0.0] * 20) == [False] * 17 + [True, False, True]
 
@@ -141,7 +143,7 @@ def test_the_pace_goes_on_from_its_state(runtime: Runtime) -> None:
         first = Band(runtime, warmup=1)
         before = first.play(*fakes[:stop], real=0.9)
         second = Band(runtime, warmup=1, step=stop, real=first.real)
-        second.pace.load(json.loads(json.dumps(first.pace.state())))
+        second.schedule.load(json.loads(json.dumps(first.schedule.state())))
         assert before + second.play(*fakes[stop:], real=0.9) == whole
 
 
@@ -206,11 +208,13 @@ def test_the_monitor_goes_on_from_its_state() -> None:
         monitor.load(state)
 
 
-def stability(runtime: Runtime, response: Response) -> Stability:
-    return Stability(
-        pace=Pace(g_per_d=1, warmup=0, band=(0.6, 0.85), watches=response == "pause_d", runtime=runtime),
+def stability(runtime: Runtime, action: Action) -> CollapseResponse:
+    return CollapseResponse(
+        schedule=DiscriminatorSchedule(
+            g_per_d=1, warmup=0, band=(0.6, 0.85), watches=action == "pause_d", runtime=runtime
+        ),
         monitor=CollapseMonitor(LIMITS, patience=2, start=0),
-        response=response,
+        action=action,
         is_main=True,
     )
 
@@ -218,11 +222,13 @@ def stability(runtime: Runtime, response: Response) -> Stability:
 SICK = HEALTHY | {"g/saturated": 1.0}
 
 
-def collapse(keeper: Stability, *, at: int, rewind: Callable[[int], Path | None] = lambda _: None) -> dict[str, Any]:
+def collapse(
+    keeper: CollapseResponse, *, at: int, roll_back: Callable[[int], Path | None] = lambda _: None
+) -> dict[str, Any]:
     """Two bad records; returns the second one as it is written."""
     for step in (at - 1, at):
         record = keeper.look(step, SICK)
-        keeper.respond(step, rewind)
+        keeper.respond(step, roll_back)
     return record
 
 
@@ -231,31 +237,33 @@ def test_warning_changes_nothing(runtime: Runtime) -> None:
     reason = "the GAN collapses since step 7: 1.000 of G's values are outside of the image range (limit 0.05)"
     assert collapse(keeper, at=8) == SICK | {"alert": reason}
     assert keeper.look(9, SICK) == SICK
-    assert not keeper.pace.paused
+    assert not keeper.schedule.paused
 
 
 def test_d_pauses(runtime: Runtime) -> None:
     keeper = stability(runtime, "pause_d")
     collapse(keeper, at=8)
-    assert not any(keeper.pace.lets_learn(step, fooled=lambda: torch.tensor(0.0), real=None) for step in range(1, 9))
+    none = torch.tensor(0.0)
+    asked = (keeper.schedule.should_update(n, fooling_rate=lambda: none, real_accuracy=None) for n in range(1, 9))
+    assert not any(asked)
 
 
 def test_a_rollback_goes_to_before_the_first_bad_record(runtime: Runtime) -> None:
     keeper, asked = stability(runtime, "rollback"), list[int]()
 
-    def rewind(before: int) -> Path:
+    def roll_back(before: int) -> Path:
         asked.append(before)
         return Path("step")
 
     for number in range(1, MOST_ROLLBACKS + 1):
-        collapse(keeper, at=10 * number, rewind=rewind)
+        collapse(keeper, at=10 * number, roll_back=roll_back)
         assert keeper.d_rate == 0.5**number
     assert asked == [9, 19, 29]
     other = stability(runtime, "rollback")
     other.load(json.loads(json.dumps(keeper.state())))
     assert (other.d_rate, other.rollbacks) == (0.125, 3)
     with pytest.raises(Collapsed, match=r"step 40: the GAN collapses since step 39: .*; stopped after 3 rollbacks"):
-        collapse(other, at=40, rewind=rewind)
+        collapse(other, at=40, roll_back=roll_back)
     with pytest.raises(Collapsed, match="no checkpoint of before step 7"):
         collapse(stability(runtime, "rollback"), at=8)
 
@@ -424,13 +432,13 @@ def test_quality_is_that_of_the_window() -> None:
     sr = hr + 0.2 * torch.randn(hr.shape, generator=draw)
     lr = torch.rand(6, 3, 4, 4, generator=draw)
     sr[0, 0, 0, 0], sr[1, 0, 0, 0] = 1.019, 1.021
-    window = [Pair(lr, hr, torch.arange(6))]
-    found = window_quality([sr], window)
+    window = [Patches(lr, hr, torch.arange(6))]
+    found = batch_quality([sr], window)
     outside = sum(value < -0.02 or value > 1.02 for value in sr.double().flatten().tolist())
     assert outside > 50
     assert found["g/saturated"].item() == pytest.approx(outside / sr.numel(), rel=1e-5)
     for size in (3, 2, 1):
-        pieces = window_quality(sr.split(size), cut(window, size))
+        pieces = batch_quality(sr.split(size), split_micro_batches(window, size))
         assert all(torch.allclose(pieces[name], value) for name, value in found.items())
     record = derived({name: value.item() for name, value in found.items()})
     psnr = float(peak_signal_noise_ratio(sr.clamp(0, 1), hr, data_range=1.0))

@@ -96,7 +96,7 @@ def test_what_is_computed_twice_is_counted_twice() -> None:
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     made = config()
-    shared: dict[str, Any] = {"share": 4, "recompute": "none", "device": "cuda"}
+    shared: dict[str, Any] = {"per_rank_batch": 4, "recompute": "none", "device": "cuda"}
     one, two, four = (predict_bytes(made, micro_batch=size, **shared) for size in (1, 2, 4))
     assert one < two < four
     assert largest_micro_batch(made, memory=two, **shared) == (2, two)
@@ -107,7 +107,7 @@ def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
 def test_a_plan_says_what_fits_and_what_it_costs() -> None:
     made = config()
     roomy = make_plan(made, memory=1 << 40, ranks=2, device="cuda")
-    assert roomy.share == 4
+    assert roomy.per_rank_batch == 4
     assert roomy.best
     best = roomy.best
     assert (best.micro_batch, best.num_micro_batches, best.recompute, best.cost) == (4, 1, "none", 1.0)
@@ -133,7 +133,7 @@ def test_the_command() -> None:
     assert "best: --data.micro_batch=8 --train.recompute=none" in done.out
     done = call("plan", "--memory", "100MiB", "--device", "cpu", *ARGUMENTS)
     assert done.code == 1
-    assert "not even one crop at a time fits into 0.10 GiB" in done.err
+    assert "not even one patch at a time fits into 0.10 GiB" in done.err
 
 
 @pytest.mark.parametrize(

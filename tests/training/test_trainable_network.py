@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.training.trainable_network import FiniteGuard, Learner, LossScale, grad_norm
+from srgan_dist.training.trainable_network import FiniteGuard, LossScale, TrainableNetwork, grad_norm
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,12 @@ def runtime() -> Runtime:
     return Runtime(threads=1)
 
 
-def make(runtime: Runtime, guard: FiniteGuard, name: str = "g", clip: float | None = None) -> Learner:
+def make(runtime: Runtime, guard: FiniteGuard, name: str = "g", clip: float | None = None) -> TrainableNetwork:
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 3, 3))
-    return Learner(network, runtime=runtime, guard=guard, name=name, betas=(0.9, 0.99), weight_decay=0.0, clip=clip)
+    return TrainableNetwork(
+        network, runtime=runtime, guard=guard, name=name, betas=(0.9, 0.99), weight_decay=0.0, clip=clip
+    )
 
 
 def images(seed: int) -> Tensor:
@@ -28,29 +30,29 @@ def images(seed: int) -> Tensor:
     return torch.rand(2, 3, 12, 12, generator=generator).contiguous(memory_format=torch.channels_last)
 
 
-def update(learner: Learner, step: int, factor: float = 1.0) -> dict[str, Tensor]:
-    learner.begin(rate=0.01)
-    loss = learner.wrapped(images(step)).square().mean() * factor
-    learner.backward(loss, share=1.0, last=True)
-    return learner.step(step, {"g/total": loss.detach()})
+def update(trainable: TrainableNetwork, step: int, factor: float = 1.0) -> dict[str, Tensor]:
+    def losses(batch: Tensor) -> dict[str, Tensor]:
+        return {"g/total": trainable.wrapped(batch).square().mean() * factor}
+
+    return trainable.update([images(step)], losses, "g/total", weight=1.0, rate=0.01, step=step)
 
 
-def weights(learner: Learner) -> Tensor:
-    return torch.cat([value.detach().flatten() for value in learner.network.parameters()])
+def weights(trainable: TrainableNetwork) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in trainable.network.parameters()])
 
 
 def test_fused_channels_last_is_plain_adam(runtime: Runtime) -> None:
-    learner = make(runtime, FiniteGuard(runtime))
+    trainable = make(runtime, FiniteGuard(runtime))
     torch.manual_seed(1)
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 3, 3))
     adam = torch.optim.Adam(plain.parameters(), lr=0.01, betas=(0.9, 0.99), foreach=False, fused=False)
     for step in range(1, 6):
-        update(learner, step)
+        update(trainable, step)
         adam.zero_grad()
         plain(images(step).contiguous()).square().mean().backward()
         adam.step()
     expected = torch.cat([value.detach().flatten() for value in plain.parameters()])
-    torch.testing.assert_close(weights(learner), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(trainable), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_optimizer_state_survives_another_memory_layout(runtime: Runtime) -> None:
@@ -63,8 +65,8 @@ def test_the_optimizer_state_survives_another_memory_layout(runtime: Runtime) ->
             values[key] = values[key].contiguous().clone()  # as a file of another run may hold it
     resumed.network.load_state_dict(whole.network.state_dict())
     resumed.load_optimizer_state(state)
-    for learner in (whole, resumed):
-        update(learner, 3)
+    for trainable in (whole, resumed):
+        update(trainable, 3)
     assert torch.equal(weights(whole), weights(resumed))
 
 
@@ -87,13 +89,14 @@ def test_a_loss_that_is_not_finite_moves_nothing(runtime: Runtime, factor: float
 
 def test_an_infinite_loss_with_a_finite_gradient_is_one_too(runtime: Runtime) -> None:
     guard = FiniteGuard(runtime)
-    learner = make(runtime, guard)
-    before = weights(learner).clone()
-    learner.begin(rate=0.01)
-    loss = learner.wrapped(images(1)).mean() + torch.tensor(float("inf"))
-    learner.backward(loss, share=1.0, last=True)
-    learner.step(1, {"g/pixel": loss.detach()})
-    assert torch.equal(weights(learner), before)
+    trainable = make(runtime, guard)
+    before = weights(trainable).clone()
+
+    def losses(batch: Tensor) -> dict[str, Tensor]:
+        return {"g/pixel": trainable.wrapped(batch).mean() + torch.tensor(float("inf"))}
+
+    trainable.update([images(1)], losses, "g/pixel", weight=1.0, rate=0.01, step=1)
+    assert torch.equal(weights(trainable), before)
     assert guard.first_fault() == (1, ["g/pixel"])
 
 
@@ -107,21 +110,21 @@ def test_clipping_is_torchs() -> None:
 
 
 def test_frozen_lets_gradients_through_but_not_in(runtime: Runtime) -> None:
-    learner = make(runtime, FiniteGuard(runtime))
+    trainable = make(runtime, FiniteGuard(runtime))
     batch = images(1).requires_grad_(True)
-    with learner.frozen() as network:
+    with trainable.frozen() as network:
         network(batch).sum().backward()
     assert batch.grad is not None
     assert batch.grad.abs().sum() > 0
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in learner.network.parameters())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in trainable.network.parameters())
 
 
-def scaled(runtime: Runtime, guard: FiniteGuard, name: str = "g") -> Learner:
-    """A learner with a loss scale, as in fp16."""
+def scaled(runtime: Runtime, guard: FiniteGuard, name: str = "g") -> TrainableNetwork:
+    """A trainable with a loss scale, as in fp16."""
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 3, 3))
     scale = LossScale(runtime.device)
-    return Learner(
+    return TrainableNetwork(
         network,
         runtime=runtime,
         guard=guard,
@@ -133,23 +136,23 @@ def scaled(runtime: Runtime, guard: FiniteGuard, name: str = "g") -> Learner:
     )
 
 
-def overflow(learner: Learner) -> None:
+def overflow(trainable: TrainableNetwork) -> None:
     """What fp16 does to a large gradient: the loss is finite, its gradient is not."""
 
     def spoil(gradient: Tensor) -> Tensor:
         return gradient * float("inf")
 
-    handle = next(learner.network.parameters()).register_hook(spoil)
-    update(learner, 1)
+    handle = next(trainable.network.parameters()).register_hook(spoil)
+    update(trainable, 1)
     handle.remove()
 
 
 def test_a_scaled_update_is_the_plain_one(runtime: Runtime) -> None:
-    plain, learner = make(runtime, FiniteGuard(runtime), clip=0.5), scaled(runtime, FiniteGuard(runtime))
+    plain, trainable = make(runtime, FiniteGuard(runtime), clip=0.5), scaled(runtime, FiniteGuard(runtime))
     for step in range(1, 5):
-        norm, other = (update(one, step)["grad_norm/g"] for one in (plain, learner))
+        norm, other = (update(one, step)["grad_norm/g"] for one in (plain, trainable))
         torch.testing.assert_close(norm, other)
-    torch.testing.assert_close(weights(learner), weights(plain), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(trainable), weights(plain), atol=1e-6, rtol=1e-5)
 
 
 def test_an_overflow_skips_one_update_of_one_network(runtime: Runtime) -> None:
@@ -184,17 +187,17 @@ def test_a_network_that_always_overflows_ends_the_run(runtime: Runtime) -> None:
 
 
 def test_the_loss_scale_grows_and_is_resumed(runtime: Runtime) -> None:
-    learner = scaled(runtime, FiniteGuard(runtime))
-    assert learner.loss_scale
-    overflow(learner)
+    trainable = scaled(runtime, FiniteGuard(runtime))
+    assert trainable.loss_scale
+    overflow(trainable)
     no = torch.tensor(False)
     for _ in range(LossScale.PATIENCE - 1):
-        learner.loss_scale.update(no)
-    state = copy.deepcopy(learner.optimizer_state())
+        trainable.loss_scale.update(no)
+    state = copy.deepcopy(trainable.optimizer_state())
     resumed = scaled(runtime, FiniteGuard(runtime))
     resumed.load_optimizer_state(state)
     assert resumed.loss_scale
-    for one in (learner.loss_scale, resumed.loss_scale):
+    for one in (trainable.loss_scale, resumed.loss_scale):
         assert one.scale.item() == LossScale.START / 2
         one.update(no)
         assert one.scale.item() == LossScale.START

@@ -15,7 +15,7 @@ import torch
 from srgan_dist.bench.common.timeline import Timeline, observe
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
-from srgan_dist.data.loading.loader import Windows
+from srgan_dist.data.loading.loader import BatchStream
 from srgan_dist.data.loading.pairs import Batch
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
@@ -53,7 +53,7 @@ class Orders:
         Raises:
             Ended: there is none; on all ranks.
         """
-        if self.runtime.anyone(self.connection is not None and self._is_last(self.connection)):
+        if self.runtime.any_rank(self.connection is not None and self._is_last(self.connection)):
             raise Ended
 
     def _is_last(self, connection: Connection) -> bool:
@@ -89,7 +89,7 @@ class Gate(Iterator[Batch]):
         orders: the parent's.
     """
 
-    def __init__(self, windows: Windows, orders: Orders) -> None:
+    def __init__(self, windows: BatchStream, orders: Orders) -> None:
         self._windows, self._orders = windows, orders
         self.wait_seconds = 0.0
 
@@ -165,20 +165,22 @@ def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
         Ended: always, in the end.
     """
     tracking.console.quiet = True  # its progress bar would stand in the middle of the measurement's
-    journal = tracking.Journal(folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps)
+    run_logger = tracking.RunLogger(
+        folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps
+    )
     trainer = build_trainer(
         config,
         runtime=runtime,
-        journal=journal,
+        run_logger=run_logger,
         checkpoints=Checkpoints(config.run.dir / "checkpoints", keep=1, runtime=runtime),
         signals=StopSignals(),
         position=None,
     )
-    journal.start(step=0, tracker_id=None)
+    run_logger.start(step=0, tracker_id=None)
     observe(trainer, runtime, orders.timeline)
-    trainer.windows, windows = Gate(trainer.windows, orders), trainer.windows  # type: ignore[assignment]
+    trainer.data.stream, stream = Gate(trainer.data.stream, orders), trainer.data.stream  # type: ignore[assignment]
     try:
         trainer.run()
     finally:
-        windows.close()
-        journal.close(failed=False)
+        stream.close()
+        run_logger.close(failed=False)

@@ -117,19 +117,20 @@ def observe(trainer: Trainer, runtime: Runtime, timeline: Timeline) -> None:
         runtime: the trainer's.
         timeline: what they count for.
     """
-    for name, learner in trainer.learners.items():
-        network: Any = learner.network
+    for name, trainable in trainer.take_step.networks.items():
+        network: Any = trainable.network
         # What a module's call runs, compiled or not, also when the call comes from DDP.
         network._compiled_call_impl = timeline.network(network._compiled_call_impl or network._call_impl, name)
-        _replace(learner, "step", timeline.timed(learner.step, OPTIMIZER))
+        _replace(trainable, "move", timeline.timed(trainable.move, OPTIMIZER))
         if runtime.world_size > 1:
-            for parameter in learner.network.parameters():
-                parameter.register_post_accumulate_grad_hook(timeline.gradient)  # type: ignore[no-untyped-call]
-    if trainer.objective.features:
-        features = timeline.network(trainer.objective.features, PERCEPTUAL)
-        trainer.objective = dataclasses.replace(trainer.objective, features=features)
-    _replace(trainer, "fetch", timeline.timed(trainer.fetch, DATA))
-    _replace(trainer.average, "update", timeline.timed(trainer.average.update, OPTIMIZER))
+            for parameter in network.parameters():
+                parameter.register_post_accumulate_grad_hook(timeline.gradient)
+    gan = trainer.take_step.gan
+    if gan and gan.content.features:
+        features = timeline.network(gan.content.features, PERCEPTUAL)
+        gan.content = dataclasses.replace(gan.content, features=features)
+    _replace(trainer, "next_batch", timeline.timed(trainer.next_batch, DATA))
+    _replace(trainer.take_step.ema, "update", timeline.timed(trainer.take_step.ema.update, OPTIMIZER))
     _replace(runtime, "backward", timeline.backward(runtime.backward))
 
 

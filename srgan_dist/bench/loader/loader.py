@@ -19,7 +19,7 @@ from srgan_dist.bench.loader.peers import (
     Files,
     Lmdb,
     OpenCV,
-    Patches,
+    PatchShape,
     Pillow,
     PngPairs,
     ours,
@@ -53,7 +53,7 @@ class Options:
     """
 
     images: Path | None
-    patches: Patches
+    patches: PatchShape
     workers: tuple[int, ...]
     seconds: float
     training: bool = True
@@ -155,7 +155,7 @@ def _images(folder: Path, options: Options, on_progress: Callable[[str], None]) 
 
 
 def ways_to_read(
-    work: Path, patches: Patches, *, on_progress: Callable[[str], None]
+    work: Path, patches: PatchShape, *, on_progress: Callable[[str], None]
 ) -> tuple[list[Way], dict[str, str]]:
     """Write the same tiles in every form.
 
@@ -210,7 +210,7 @@ def _png_way(name: str, pairs: PngPairs) -> Way:
     return Way(name, "float", lambda workers: png_loader(pairs, workers=workers))
 
 
-def _our_ways(name: str, folder: Path, patches: Patches) -> list[Way]:
+def _our_ways(name: str, folder: Path, patches: PatchShape) -> list[Way]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
         Way(name, "uint8", lambda workers: ours(folder, patches, workers=workers, device=None)),

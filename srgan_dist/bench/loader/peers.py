@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from srgan_dist.data.loading.loader import Windows, make_loader, to_device
+from srgan_dist.data.loading.loader import BatchStream, make_loader, to_device
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import open_shards
 
@@ -32,7 +32,7 @@ _Image = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchShape:
     """What is cut: the side of the HR patch in pixels, HR pixels per LR pixel, patches in a batch."""
 
     size: int
@@ -40,7 +40,7 @@ class Patches:
     batch: int
 
 
-def ours(folder: Path, patches: Patches, *, workers: int, device: torch.device | None) -> Generator[Any, None, None]:
+def ours(folder: Path, patches: PatchShape, *, workers: int, device: torch.device | None) -> Generator[Any, None, None]:
     """Read our shards through the loader of training.
 
     Args:
@@ -60,7 +60,7 @@ def ours(folder: Path, patches: Patches, *, workers: int, device: torch.device |
         world_size=1,
         workers=workers,
     )
-    windows = Windows(loader, pin_memory=device is not None and device.type == "cuda")
+    windows = BatchStream(loader, pin_memory=device is not None and device.type == "cuda")
     try:
         for batch in windows:
             yield batch if device is None else to_device(batch, device)
@@ -68,7 +68,7 @@ def ours(folder: Path, patches: Patches, *, workers: int, device: torch.device |
         windows.close()
 
 
-def webdataset_stream(shards: Sequence[Path], patches: Patches, *, workers: int) -> Generator[Any, None, None]:
+def webdataset_stream(shards: Sequence[Path], patches: PatchShape, *, workers: int) -> Generator[Any, None, None]:
     """Read raw tars through webdataset's own pipeline; crops, flips, and leaves bytes, as ours does.
 
     Args:
@@ -92,7 +92,7 @@ def webdataset_stream(shards: Sequence[Path], patches: Patches, *, workers: int)
 
 
 class _CutSample:
-    def __init__(self, patches: Patches) -> None:
+    def __init__(self, patches: PatchShape) -> None:
         self.patches = patches
 
     def __call__(self, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -134,7 +134,7 @@ class PngPairs(Dataset[tuple[Tensor, Tensor]]):
         read: Callable[[str, str], bytes],
         decode: type[Pillow | OpenCV],
         keys: Sequence[str],
-        patches: Patches,
+        patches: PatchShape,
     ) -> None:
         self.read, self.decode, self.keys, self.patches = read, decode, keys, patches
 
@@ -218,7 +218,7 @@ def write_lmdb(source: Files, folder: Path, keys: Sequence[str]) -> None:
                 all.put(f"{side}/{key}".encode(), source(side, key))
 
 
-def _cut(lr: _Image, hr: _Image, patches: Patches) -> tuple[_Image, _Image]:
+def _cut(lr: _Image, hr: _Image, patches: PatchShape) -> tuple[_Image, _Image]:
     scale, small = patches.scale, patches.size // patches.scale
     top, left = (random.randint(0, side - small) for side in lr.shape[:2])
     lr = lr[top : top + small, left : left + small]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srgan_dist.bench.common.measure import Spread
-from srgan_dist.bench.loader.peers import Patches
+from srgan_dist.bench.loader.peers import PatchShape
 
 STEPS, LAP = 80, 10
 TRAINED_SCALES = (2, 4, 8)
@@ -37,7 +37,7 @@ class DataWait(NamedTuple):
     step_ms: Spread
 
 
-def data_wait(shards: Path, folder: Path, patches: Patches, *, steps: int = STEPS) -> DataWait:
+def data_wait(shards: Path, folder: Path, patches: PatchShape, *, steps: int = STEPS) -> DataWait:
     """Train a small network for a moment, with the default workers.
 
     Args:
@@ -69,7 +69,7 @@ def data_wait(shards: Path, folder: Path, patches: Patches, *, steps: int = STEP
     return read_wait(folder / "metrics.jsonl", patches)
 
 
-def read_wait(metrics: Path, patches: Patches) -> DataWait:
+def read_wait(metrics: Path, patches: PatchShape) -> DataWait:
     """Read the waiting out of a run's metrics.jsonl, without its first line.
 
     Args:

@@ -82,10 +82,10 @@ class ObservedRuntime(Runtime):
             if stamps:
                 self._last[index] = (list(stamps), self._now())
 
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """As every runtime, counted."""
         self.num_votes += 1
-        return super().anyone(wish)
+        return super().any_rank(wish)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """As every runtime, counted."""
@@ -146,7 +146,7 @@ def reduce(file: str) -> None:
     spec = json.loads(Path(file).read_text(encoding="utf-8"))
 
     def measure(runtime: Runtime, connection: Connection | None) -> None:
-        while runtime.anyone(connection is not None and _wants_more(connection)):
+        while runtime.any_rank(connection is not None and _wants_more(connection)):
             seconds = [_all_reduce_seconds(runtime, size) for size in spec["sizes"]]
             if connection:
                 connection.send(seconds)

@@ -155,12 +155,12 @@ class Bench:
             return batch
         room = int(available_ram() * _MEMORY_SHARE)
         if way.kind == OURS:
-            share = batch // way.ranks
-            micro_batch = config.data.micro_batch if isinstance(config.data.micro_batch, int) else share
+            per_rank_batch = batch // way.ranks
+            micro_batch = config.data.micro_batch if isinstance(config.data.micro_batch, int) else per_rank_batch
             need = footprint(
                 config,
                 micro_batch=micro_batch,
-                num_micro_batches=share // micro_batch,
+                num_micro_batches=per_rank_batch // micro_batch,
                 recompute=config.train.recompute,
             )
             if need.peak * way.ranks > room:

@@ -26,7 +26,7 @@ _PREFETCH = 4  # windows ahead per worker; patches are small
 _DRAWN = 1024  # crops whose places are drawn together: a few microseconds each by themselves, half of one together
 
 
-class Pair(NamedTuple):
+class Patches(NamedTuple):
     """A micro-batch ready for the networks.
 
     Attributes:
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     key: Tensor
 
 
-def rank_share(*, batch_size: int, world_size: int) -> int:
+def per_rank_batch_size(*, batch_size: int, world_size: int) -> int:
     """Derive how many patches of a window each rank trains on.
 
     Args:
@@ -83,7 +83,7 @@ def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
     return batch_size // together
 
 
-class WindowSampler(Sampler[CropBatch]):
+class GlobalBatchSampler(Sampler[CropBatch]):
     """Yields, without end, the crops of one rank's share of a window, window after window.
 
     A window is `batch_size` positions in a row; each rank has as many of them, in a row too, in the ranks' order, so
@@ -114,7 +114,7 @@ class WindowSampler(Sampler[CropBatch]):
         ahead: int = 0,
     ) -> None:
         self._order = order
-        self._share = rank_share(batch_size=batch_size, world_size=world_size)
+        self._share = per_rank_batch_size(batch_size=batch_size, world_size=world_size)
         self._first = consumed + rank * self._share
         self._batch_size = batch_size
         self._prefetcher, self._ahead = prefetcher, ahead * batch_size
@@ -145,7 +145,7 @@ def make_loader(
     world_size: int,
     workers: int,
 ) -> DataLoader[Arrays]:
-    """Make the endless loader of one rank's shares; read it through `Windows`.
+    """Make the endless loader of one rank's shares; read it through `BatchStream`.
 
     Args:
         dataset: the patches.
@@ -161,7 +161,7 @@ def make_loader(
     Raises:
         UserError: the batch size cannot be divided so.
     """
-    sampler: Sampler[Any] = WindowSampler(
+    sampler: Sampler[Any] = GlobalBatchSampler(
         dataset.order,
         consumed=consumed,
         batch_size=batch_size,
@@ -171,7 +171,7 @@ def make_loader(
         ahead=_PREFETCH * workers,
     )
     # No persistent_workers: the stream never ends, so that workers live as long as its iterator anyway;
-    # persistence would only keep them alive after Windows.close().
+    # persistence would only keep them alive after BatchStream.close().
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -182,7 +182,7 @@ def make_loader(
     )
 
 
-class Windows(Iterator[Batch]):
+class BatchStream(Iterator[Batch]):
     """One rank's shares of the windows, one after the other; measures how long they were waited for.
 
     A thread reads the next one meanwhile: with or without workers, a step seldom waits.
@@ -233,14 +233,14 @@ class Windows(Iterator[Batch]):
             for worker in workers:  # one that waits for a silent server heeds neither torch nor SIGTERM
                 worker.kill()
         self._batches = None
-        if isinstance(self._sampler, WindowSampler):
+        if isinstance(self._sampler, GlobalBatchSampler):
             self._sampler.close()
         atexit.unregister(self.close)
 
 
 def to_device(
     batch: Batch, device: torch.device | str, *, channels_last: bool = True, degradation: Degradation | None = None
-) -> Pair:
+) -> Patches:
     """Copy a batch to the device without waiting, and make it floating-point and flipped there.
 
     Args:
@@ -264,9 +264,9 @@ def to_device(
 
     key = batch.key.to(device, non_blocking=True)
     if degradation is None:
-        return Pair(lr=ready(batch.lr), hr=ready(batch.hr), key=key)
+        return Patches(lr=ready(batch.lr), hr=ready(batch.hr), key=key)
     lr, hr = (image.to(torch.get_default_dtype()) for image in degradation(ready(batch.hr), batch.key))
-    return Pair(lr=lr.contiguous(memory_format=layout), hr=hr.contiguous(memory_format=layout), key=key)
+    return Patches(lr=lr.contiguous(memory_format=layout), hr=hr.contiguous(memory_format=layout), key=key)
 
 
 def turn_each(image: Tensor, symmetry: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from srgan_dist.data.loading.loader import (
-    Windows,
-    WindowSampler,
+    BatchStream,
+    GlobalBatchSampler,
     make_loader,
     micro_batches,
     to_device,
@@ -48,7 +48,7 @@ def windows(
         world_size=world_size,
         workers=workers,
     )
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     try:
         return list(islice(stream, count))
     finally:
@@ -101,7 +101,7 @@ def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
 @pytest.mark.parametrize("drawn", [1, 7, 1024])
 def test_sampler_positions(dataset: PairDataset, monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
     monkeypatch.setattr("srgan_dist.data.loading.loader._DRAWN", drawn)
-    sampler = WindowSampler(dataset.order, consumed=100, batch_size=6, rank=1, world_size=2)
+    sampler = GlobalBatchSampler(dataset.order, consumed=100, batch_size=6, rank=1, world_size=2)
     for number, crops in enumerate(islice(sampler, 400)):
         first = 103 + 6 * number
         for found, expected in zip(crops, dataset.order.crops(range(first, first + 3)), strict=True):
@@ -130,12 +130,12 @@ def test_indivisible_batches_name_both_settings(batch_size: int, micro_batch: in
 @pytest.mark.parametrize(("batch_size", "world_size"), [(8, 3), (4, 8), (0, 1)])
 def test_batches_that_ranks_cannot_share_are_refused(dataset: PairDataset, batch_size: int, world_size: int) -> None:
     with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, not a multiple of the {world_size} ranks"):
-        WindowSampler(dataset.order, consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
+        GlobalBatchSampler(dataset.order, consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
 
 
 def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0)
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     assert len(next(stream).hr) == 8
     assert 0 < stream.wait_seconds < 5
     stream.close()
@@ -196,7 +196,7 @@ def test_a_shard_that_goes_while_training_is_named(
     folder = shutil.copytree(packed, tmp_path / "copy")
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=11)
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=workers)
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     next(stream)
     for shard in folder.glob("*.tar"):
         if harm == "shrinks":
@@ -247,7 +247,7 @@ def test_remote_shards_in_windows_give_the_local_batches(
 def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) -> None:
     dataset, measured = remote_dataset(web, tmp_path / "cache"), 0
     loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=2)
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     for _ in range(60):
         next(stream)
         with _locked(tmp_path / "cache/.lock", wait=True):
@@ -266,7 +266,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
     dataset = remote_dataset(web, cache)
     others = set(threading.enumerate())
     loader = make_loader(dataset, consumed=0, batch_size=1, rank=0, world_size=1, workers=0)
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     num_windows = until = 0
     for position in range(2 * dataset.num_crops):  # that is read now, while its predecessor is trained on
         before = web.requests.total()
@@ -304,7 +304,7 @@ def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_pa
     dataset = remote_dataset(web, tmp_path / "cache")
     web.faults = {path.name: ["silent"] for path in (web.folder / "set").glob("*.tar")}
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1)
-    stream = Windows(loader)
+    stream = BatchStream(loader)
     (worker,) = stream._arrays._workers
     time.sleep(2)  # until it is at it
     started = time.monotonic()
@@ -326,7 +326,7 @@ def test_a_remote_shard_that_vanishes_is_named_in_one_line(web: WebServer, tmp_p
 PROGRAM = """
     import os, signal
     from srgan_dist.data.shards.shard_set import open_shards
-    from srgan_dist.data.loading.loader import Windows, make_loader
+    from srgan_dist.data.loading.loader import BatchStream, make_loader
     from srgan_dist.data.loading.pairs import PairDataset
 
     dataset = PairDataset(open_shards([FOLDER]), patch_size=24, seed=0)
@@ -336,7 +336,7 @@ PROGRAM = """
     received = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: received.append(number))
-    windows = Windows(loader)
+    windows = BatchStream(loader)
 """
 
 

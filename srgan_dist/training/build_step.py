@@ -1,0 +1,150 @@
+"""From the configuration to the training step: networks, losses, schedules of the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srgan_dist.checkpointing.weights import initialise
+from srgan_dist.config.root import AdversarialLossConfig, Config, LossConfig
+from srgan_dist.degradations.noise import add_gaussian, noise_tables
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.losses.content import ContentLoss, Features
+from srgan_dist.models.build import build_discriminator, build_features, build_generator, generator_metadata
+from srgan_dist.models.features import FeatureNetwork
+from srgan_dist.training.adversarial import AdversarialSettings
+from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
+from srgan_dist.training.ema import EMA
+from srgan_dist.training.gan_step import GANStep, PretrainingStep, TwoPhases
+from srgan_dist.training.micro_batch import MicroBatch
+from srgan_dist.training.trainable_network import FiniteGuard, LossScale, TrainableNetwork
+
+
+def build_step(
+    config: Config,
+    *,
+    runtime: Runtime,
+    micro_batch: MicroBatch,
+    schedule: DiscriminatorSchedule,
+    features: Features | None,
+    starts: bool = True,
+) -> TwoPhases:
+    """The steps of both phases, with fresh weights.
+
+    Args:
+        config: The configuration.
+        runtime: The machine and the other ranks.
+        micro_batch: How many patches go through the networks at once.
+        schedule: When the discriminator is updated.
+        features: Frozen feature network for the perceptual loss, or None.
+        starts: Whether the run starts, so that ``run.init_from`` counts; a resumed one has its weights elsewhere.
+    """
+    guard = FiniteGuard(runtime)
+
+    def trainable(network: nn.Module, name: str, *, side: int) -> TrainableNetwork:
+        trainable = TrainableNetwork(
+            network,
+            runtime=runtime,
+            guard=guard,
+            name=name,
+            betas=config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+            clip=config.train.clip_grad_norm,
+            loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
+        )
+        example = torch.zeros(1, 3, side, side, device=runtime.device)
+        trainable.build_ddp_buckets(example.contiguous(memory_format=runtime.memory_format))
+        runtime.compile(trainable.network)
+        return trainable
+
+    patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
+    network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
+    if config.run.init_from and starts:
+        initialise(network, config.run.init_from)
+    network = runtime.place(network)
+    with torch.random.fork_rng(devices=()):  # the average takes no part in what the seed decides
+        average = runtime.place(build_generator(config.generator, scale=config.data.scale))
+    average.load_state_dict(network.state_dict())
+    metadata = generator_metadata(config.generator, scale=config.data.scale)
+    ema = EMA(average, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
+    generator = trainable(network, "g", side=patch // config.data.scale)
+    content = build_content_loss(config.loss, features)
+    pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch, runtime=runtime)
+    if not config.adversarial_steps:
+        return TwoPhases(pretraining, None, guard=guard)
+    gan = GANStep(
+        generator,
+        trainable(build_discriminator(config.discriminator), "d", side=patch),
+        ema=ema,
+        content=content,
+        adversarial=build_adversarial_settings(config.loss.adversarial, device=runtime.device),
+        schedule=schedule,
+        micro_batch=micro_batch,
+        runtime=runtime,
+    )
+    return TwoPhases(pretraining, gan, guard=guard)
+
+
+def build_schedule(config: Config, *, runtime: Runtime) -> DiscriminatorSchedule:
+    """When the discriminator is updated."""
+    train, stability = config.train, config.stability
+    return DiscriminatorSchedule(
+        g_per_d=None if train.g_per_d == "auto" else train.g_per_d,
+        warmup=train.d_warmup_steps,
+        band=stability.d_accuracy_band,
+        watches=stability.on_collapse == "pause_d",
+        runtime=runtime,
+    )
+
+
+def build_content_loss(config: LossConfig, features: Features | None) -> ContentLoss:
+    """What generated images are compared with."""
+    return ContentLoss(
+        pixel=config.pixel.kind,
+        pixel_weight=config.pixel.weight,
+        features=features,
+        perceptual=config.perceptual.criterion,
+        perceptual_weight=config.perceptual.weight,
+    )
+
+
+def build_adversarial_settings(config: AdversarialLossConfig, *, device: torch.device) -> AdversarialSettings:
+    """The adversarial loss."""
+    tables = noise_tables(device) if config.instance_noise else None
+
+    def noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
+        assert tables
+        levels = torch.full((len(images),), 255 * std, device=images.device)
+        grey = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return add_gaussian(images, tables, keys=keys, sigma=levels, grey=grey)
+
+    return AdversarialSettings(
+        kind=config.kind,
+        weight=config.weight,
+        label_smoothing=config.label_smoothing,
+        noise=noise if tables else None,
+        r1_weight=config.r1_weight,
+        r1_every=config.r1_every,
+    )
+
+
+def build_perceptual_network(config: Config, *, runtime: Runtime) -> FeatureNetwork | None:
+    """The frozen feature network on its device, in the precision that it computes in; None where none is used."""
+    if not config.loss.perceptual.weight or not config.adversarial_steps:
+        return None
+    network = build_features(config.loss.perceptual, recompute=config.train.recompute in ("perceptual", "both"))
+    network.compute_in(runtime.dtype)
+    runtime.place(network)
+    return network
+
+
+def in_autocast(forward: Callable[[Tensor], Sequence[Tensor]], *, runtime: Runtime) -> Features:
+    """Features in the run's mixed precision, of a network that Accelerate has not prepared."""
+
+    def features(images: Tensor) -> Sequence[Tensor]:
+        with runtime.autocast():
+            return forward(images)
+
+    return features

@@ -1,0 +1,267 @@
+"""The training step, which exists once: the trainer asks for it, the memory estimate runs it, the benchmark times it.
+
+A step is one update of the generator on one global batch. While pretraining, that is all; in the adversarial phase, the
+discriminator is updated too, when its schedule says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from torch import Tensor, as_tensor, nn
+
+from srgan_dist.checkpointing.format import TrainingState
+from srgan_dist.data.loading.loader import Patches
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.losses.content import ContentLoss, Terms
+from srgan_dist.models.discriminator import advance_power_iteration
+from srgan_dist.training.adversarial import (
+    AdversarialObjective,
+    AdversarialSettings,
+    RealOrFakeBatch,
+    split_micro_batches,
+)
+from srgan_dist.training.collapse_monitor import batch_quality
+from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
+from srgan_dist.training.ema import EMA
+from srgan_dist.training.micro_batch import MicroBatch
+from srgan_dist.training.schedules import Rates
+from srgan_dist.training.trainable_network import FiniteGuard, TrainableNetwork
+
+StepMetrics = dict[str, Tensor]
+Batch = list[Patches]
+"""This rank's part of a global batch, on the device, in micro-batches."""
+
+
+class TrainingStep(Protocol):
+    """One update of the generator, and what belongs to it."""
+
+    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+        """Take one step.
+
+        Args:
+            batch: This rank's part of the global batch.
+            rates: What holds at this step.
+            measure: Also measure the generated images, for a step that is logged.
+
+        Returns:
+            Scalars on the device by logged name, each the mean over this rank's micro-batches. Nothing waits for them.
+        """
+        ...
+
+
+class PretrainingStep:
+    """An update on the pixel loss alone: SRResNet-MSE (Ledig et al. 2017, section 3.2).
+
+    Args:
+        generator: Maps LR to SR.
+        ema: The generator's moving average.
+        content: What generated images are compared with.
+        micro_batch: How many patches go through the networks at once.
+        runtime: The machine and the other ranks.
+    """
+
+    def __init__(
+        self,
+        generator: TrainableNetwork,
+        *,
+        ema: EMA,
+        content: ContentLoss,
+        micro_batch: MicroBatch,
+        runtime: Runtime,
+    ) -> None:
+        self.generator, self.ema, self.content = generator, ema, content
+        self.micro_batch, self.runtime = micro_batch, runtime
+
+    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+        """Take one step; see `TrainingStep`."""
+        metrics = self.micro_batch.within_memory(partial(self.update_generator, rates=rates, measure=measure), batch)
+        self.ema.update(self.generator.network)
+        return metrics
+
+    def update_generator(self, batch: Batch, *, rates: Rates, measure: bool) -> StepMetrics:
+        """Minimise over G the mean of ``pixel(G(lr), hr)``."""
+        batch = split_micro_batches(batch, self.micro_batch.size)
+        generated: list[Tensor] = []
+
+        def losses(patches: Patches) -> Terms:
+            sr = self.generator.wrapped(patches.lr)
+            generated.append(sr.detach())
+            return with_total(self.content.pretraining(sr, patches.hr))
+
+        weight, step = 1 / len(batch), rates.step
+        metrics = self.generator.update(batch, losses, "g/total", weight=weight, rate=rates.generator, step=step)
+        return metrics | (batch_quality(generated, batch) if measure else {})
+
+
+class GANStep:
+    """An update of the generator (Ledig et al. 2017, eq. 3) and, when due, of the discriminator (eq. 2).
+
+    Owns the two networks, the moving average, the losses and the finite guard; it is the only place that knows what an
+    update is.
+
+    Args:
+        generator: Maps LR to SR.
+        discriminator: Maps images to logits; a forward never changes its buffers.
+        ema: The generator's moving average.
+        content: What generated images are compared with.
+        adversarial: The adversarial loss.
+        schedule: When the discriminator is updated.
+        micro_batch: How many patches go through the networks at once.
+        runtime: The machine and the other ranks.
+
+    Attributes:
+        discriminator_updates: So far; they count the updates between two R1 penalties.
+        discriminator_metrics: Those of the last update.
+    """
+
+    def __init__(
+        self,
+        generator: TrainableNetwork,
+        discriminator: TrainableNetwork,
+        *,
+        ema: EMA,
+        content: ContentLoss,
+        adversarial: AdversarialSettings,
+        schedule: DiscriminatorSchedule,
+        micro_batch: MicroBatch,
+        runtime: Runtime,
+    ) -> None:
+        self.generator, self.discriminator, self.ema = generator, discriminator, ema
+        self.content, self.adversarial, self.schedule = content, adversarial, schedule
+        self.micro_batch, self.runtime = micro_batch, runtime
+        self.discriminator_updates = 0
+        self.discriminator_metrics: StepMetrics = {}
+        runtime.freeze_batchnorm_stats(discriminator.network)
+
+    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+        """Take one step; see `TrainingStep`."""
+        update = partial(self.update_generator, rates=rates, measure=measure)
+        objective, metrics = self.micro_batch.within_memory(update, batch)
+        if self.schedule.should_update(
+            rates.phase_step,
+            fooling_rate=objective.fooling_rate,
+            real_accuracy=self.discriminator_metrics.get("d/real_accuracy"),
+        ):
+            self.micro_batch.within_memory(partial(self.update_discriminator, rates=rates), objective)
+        self.ema.update(self.generator.network)
+        return self.discriminator_metrics | metrics
+
+    def update_generator(
+        self, batch: Batch, *, rates: Rates, measure: bool = False
+    ) -> tuple[AdversarialObjective, StepMetrics]:
+        """Minimise over G the mean of ``content(G(lr), hr) + weight * adversarial(D(G(lr)))``; D is frozen.
+
+        Returns:
+            The objective, which holds the images and what the discriminator said of them, and the metrics.
+        """
+        batch = split_micro_batches(batch, self.micro_batch.size)
+        objective = AdversarialObjective(
+            self.adversarial,
+            self.discriminator.network,
+            batch,
+            runtime=self.runtime,
+            factor=rates.adversarial,
+            noise=rates.noise,
+        )
+
+        def losses(part: tuple[int, Patches]) -> Terms:
+            index, patches = part
+            sr = self.generator.wrapped(patches.lr)
+            terms = self.content(sr, patches.hr)
+            return with_total(terms | {"g/adversarial": objective.generator_loss(sr, index)})
+
+        with self.discriminator.frozen():
+            objective.precompute_logits(self.generator.network)
+            parts = list(enumerate(batch))
+            weight, step = 1 / len(batch), rates.step
+            metrics = self.generator.update(parts, losses, "g/total", weight=weight, rate=rates.generator, step=step)
+        if measure:
+            metrics |= batch_quality(objective.generated, batch)
+            metrics["d/fake_accuracy"] = 1 - objective.fooling_rate()
+        return objective, metrics
+
+    def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> None:
+        """Minimise over D its loss on the batch's real images and on those just generated: no second forward of G."""
+        objective.split(self.micro_batch.size)
+        r1_is_due = self.discriminator_updates % self.adversarial.r1_every == 0
+
+        def losses(half: RealOrFakeBatch) -> Terms:
+            return objective.discriminator_terms(half, self.discriminator.wrapped, r1_is_due=r1_is_due)
+
+        halves, weight = objective.real_and_fake_batches(), 1 / len(objective.batch)
+        self.discriminator_metrics |= self.discriminator.update(
+            halves, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
+        )
+        advance_power_iteration(self.discriminator.network)
+        self.discriminator_updates += 1
+
+
+def with_total(terms: Terms) -> Terms:
+    """The terms and ``g/total``, their sum."""
+    return terms | {"g/total": sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))}
+
+
+class TwoPhases:
+    """Pretraining on pixels, then the GAN: which step is taken when, and the state of both.
+
+    Args:
+        pretraining: The step of the first phase.
+        gan: The step of the second, or None where all steps are pretraining.
+        guard: Stops learning at the first loss that is not finite.
+    """
+
+    def __init__(self, pretraining: PretrainingStep, gan: GANStep | None, *, guard: FiniteGuard) -> None:
+        self.pretraining, self.gan, self.guard = pretraining, gan, guard
+        self.generator, self.ema, self.micro_batch = pretraining.generator, pretraining.ema, pretraining.micro_batch
+        self.networks = {"generator": self.generator} | ({"discriminator": gan.discriminator} if gan else {})
+        self.generator.network.train()
+
+    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+        """Take one step of the phase that it belongs to; see `TrainingStep`."""
+        step: TrainingStep = self.gan if self.gan and not rates.is_pretraining else self.pretraining
+        return step(batch, rates, measure=measure)
+
+    @property
+    def discriminator_updates(self) -> int:
+        """Updates of the discriminator so far."""
+        return self.gan.discriminator_updates if self.gan else 0
+
+    def counters(self, reduce_mean: Callable[[Mapping[str, Tensor]], dict[str, float]]) -> dict[str, Any]:
+        """What a resumed run needs beside weights and optimizers, for JSON.
+
+        Args:
+            reduce_mean: Averages scalars over the ranks.
+        """
+        return {
+            "averaged": self.ema.num_updates,
+            "discriminator_updates": self.discriminator_updates,
+            "discriminator_stats": reduce_mean(self.gan.discriminator_metrics if self.gan else {}),
+        }
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """State dicts by name."""
+        networks: dict[str, nn.Module] = {name: network.network for name, network in self.networks.items()}
+        return {name: network.state_dict() for name, network in ({"ema": self.ema.network} | networks).items()}
+
+    def optimizers(self) -> dict[str, dict[str, Any]]:
+        """Optimizer states by name."""
+        return {name: network.optimizer_state() for name, network in self.networks.items()}
+
+    def load_counters(self, counters: Mapping[str, Any]) -> None:
+        """Resume from `counters`."""
+        if self.gan:
+            self.gan.discriminator_updates = counters["discriminator_updates"]
+            metrics = counters["discriminator_stats"]
+            self.gan.discriminator_metrics = {name: as_tensor(value) for name, value in metrics.items()}
+
+    def load_networks(self, state: TrainingState) -> None:
+        """Take weights, optimizers and average from a checkpoint."""
+        for name, network in self.networks.items():
+            if name == "discriminator" and name not in state.weights:
+                continue  # all steps were to be pretraining: it begins as it would have then
+            network.network.load_state_dict(state.weights[name])
+            network.load_optimizer_state(state.optimizers[name])
+        self.ema.load(state.weights["ema"], num_updates=state.counters["averaged"])
