@@ -22,11 +22,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["Thumbs.db", ".DS_Store"]
 
 myst_heading_anchors = 3  # [text](page.md#heading) is checked, too
-suppress_warnings: list[str] = []
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+highlight_language = "text"  # of blocks without a language: commands, trees of files
 default_role = "literal"  # docstrings write names in single backticks
+python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Source", "notes")]

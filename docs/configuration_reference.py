@@ -19,6 +19,7 @@ import annotated_types
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize
 from pydantic.fields import FieldInfo
 
+from srgan_dist.config.load import known_keys
 from srgan_dist.config.root import Config
 
 PAGE = Path(__file__).resolve().parent / "configuration-reference.md"
@@ -29,14 +30,14 @@ HEAD = """\
 <!-- Written by `python docs/configuration_reference.py` from srgan_dist/config/. Do not edit: change the classes. -->
 
 Every key, its type and limits, its default and what it does. A YAML file holds only what differs from the defaults, and
-`--section.key=value` on the command line wins over the file: [Configuration](configuration.md) says how. Where a section
-has several forms, its `name`, `kind` or `network` chooses one. `null` leaves the choice to the program.
+`--section.key=value` on the command line wins over the file: [Configuration](configuration.md) says how. Where a
+section has several forms, its `name`, `kind` or `network` chooses one. `null` leaves the choice to the program.
 
 {contents}
 """
 
-_SECTIONS = [field.alias or name for name, field in Config.model_fields.items()]
-_KEY = re.compile(rf"(?<![\w.])(?:{'|'.join(_SECTIONS)})(?:\.\w+)+(?:=\w+)?")
+_KEYS = known_keys()
+_KEY = re.compile(r"(?<![\w.])(\w+(?:\.\w+)+)(?:=\w+)?")
 _CHOICES = ("name", "kind", "network")  # the keys that say which class a section is
 _KINDS: dict[Any, str] = {
     int: "whole number",
@@ -126,7 +127,8 @@ def _sentence(field: FieldInfo) -> str:
 def _marked(text: str) -> str:
     """Text with keys as code, and without what Markdown would take for markup."""
     text = re.sub(r"[|<*]", r"\\\g<0>", text)
-    return _KEY.sub(r"`\g<0>`", re.sub(r"\bNone\b", "`null`", text))
+    text = re.sub(r"\bNone\b", "`null`", text)
+    return _KEY.sub(lambda key: f"`{key[0]}`" if key[1] in _KEYS else key[0], text)
 
 
 def _type(field: FieldInfo) -> str:
@@ -161,18 +163,20 @@ def _kind(annotation: Any) -> str:
 
 def _limit(item: Any, *, whole: bool) -> str:
     match item:
+        case annotated_types.Gt(gt=int() as least) if whole:
+            return f"from {least + 1}"
         case annotated_types.Gt(gt=least):
-            return f"from {least + 1}" if whole else f"above {least:g}"
+            return f"above {least:g}"
         case annotated_types.Ge(ge=least):
             return f"from {least:g}"
         case annotated_types.Lt(lt=most):
-            return f"below {most:g}" if most < 2**31 else "below 2^31"
+            return "to below 2^31" if most == 2**31 else f"to below {most:g}"
         case annotated_types.Le(le=most):
             return f"to {most:g}"
         case FieldInfo(metadata=limits):
             return " ".join(text for limit in limits if (text := _limit(limit, whole=whole)))
         case AfterValidator(func=function) | BeforeValidator(func=function):
-            return _LIMITS[function.__name__]  # type: ignore[union-attr]
+            return _LIMITS[function.__name__]
         case _:
             raise SystemExit(f"docs/configuration_reference.py has no words for {item!r}")
 

