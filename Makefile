@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slurm lint format
+.PHONY: setup demo test test-slurm docs lint format
 
 setup: .venv/.ready
 
@@ -23,6 +23,18 @@ test: setup lint
 test-slurm: setup
 	tests/slurm/cluster.sh install
 	$(BIN)/python -m pytest -rs -m slurm tests/slurm
+
+# docs/ as a site in site/: no page needs a network. A warning, a broken link or a stale reference fails it.
+docs: .venv/.docs
+	@command -v dot >/dev/null || { echo "make docs draws its diagrams by Graphviz's dot: apt-get install graphviz" >&2; exit 1; }
+	$(BIN)/python docs/configuration_reference.py --check
+	rm -rf site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/docs -b html docs site
+	$(BIN)/python docs/check_site.py site
+
+.venv/.docs: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 mpl.use("agg")
-SMOOTHED = 20  # log lines: each tells of a single window
+SMOOTHED = 20  # log lines: each is of a single global batch
 SETTLED = 300  # steps after pretraining: every setting falls at first, when D is new
 Lines = list[dict[str, Any]]
 
@@ -43,7 +43,7 @@ def accuracy(lines: Lines) -> tuple[list[int], list[float]]:
     return steps, [sum(pair) / 2 for pair in zip(real, pick(lines, "d/fake_accuracy")[1], strict=True)]
 
 
-def game(lines: Lines) -> Lines:
+def adversarial_phase(lines: Lines) -> Lines:
     return [line for line in lines if line.get("d/updates", 0) > 0]
 
 
@@ -64,7 +64,7 @@ def draw(settings: dict[str, list[Lines]], out: str) -> None:
         for seed, lines in enumerate(seeds):
             curves = (
                 smoothed(*accuracy(lines), statistics.fmean),
-                smoothed(*pick(game(lines), "grad_norm/g"), statistics.median),
+                smoothed(*pick(adversarial_phase(lines), "grad_norm/g"), statistics.median),
                 pick(lines, "val/psnr_y"),
             )
             for panel, (steps, values) in zip(panels, curves, strict=True):
@@ -72,7 +72,7 @@ def draw(settings: dict[str, list[Lines]], out: str) -> None:
             alerts = [line["step"] for line in lines if "alert" in line]
             panels[2].plot(alerts, np.interp(alerts, *curves[2]), "o", color=f"C{number}", markersize=6)
     panels[1].set_yscale("log")
-    panels[2].set_xlim(game(lines)[0]["step"] - 100, lines[-1]["step"] + 20)
+    panels[2].set_xlim(adversarial_phase(lines)[0]["step"] - 100, lines[-1]["step"] + 20)
     panels[2].set_xlabel("generator updates, pretraining included")
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, loc="left", fontsize=10)
@@ -97,12 +97,12 @@ def table(settings: dict[str, list[Lines]]) -> str:
     rows = [("setting", "seeds", *COLUMNS), ("---", *["---:"] * (1 + len(COLUMNS)))]
     for name, seeds in settings.items():
         columns = zip(*map(numbers, seeds), strict=True)
-        rows.append((name, str(len(seeds)), *map(told, columns, COLUMNS.values())))
+        rows.append((name, str(len(seeds)), *map(mean_and_range, columns, COLUMNS.values())))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def numbers(lines: Lines) -> list[float]:
-    lines = game(lines)
+    lines = adversarial_phase(lines)
     (steps, psnr), (_, ssim) = pick(lines, "val/psnr_y"), pick(lines, "val/ssim_y")
     settled = [value for step, value in zip(steps, psnr, strict=True) if step >= lines[0]["step"] + SETTLED]
     final = [psnr[-1], ssim[-1], min(psnr), min(settled), max(pick(lines, "grad_norm/g")[1])]
@@ -110,7 +110,7 @@ def numbers(lines: Lines) -> list[float]:
     return [*final, statistics.fmean(accuracy(lines)[1]), pick(lines, "d/updates")[1][-1], alerts]
 
 
-def told(values: tuple[float, ...], digits: str) -> str:
+def mean_and_range(values: tuple[float, ...], digits: str) -> str:
     low, high = (format(value, digits) for value in (min(values), max(values)))
     if low == high:
         return low
