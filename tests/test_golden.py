@@ -26,7 +26,7 @@ TOLERANCE = 1e-9
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What this checkout's code makes of the golden runs: all of them in one process."""
     out = tmp_path_factory.mktemp("golden") / "weights.safetensors"
-    done = run(sys.executable, "-m", "tests.golden.make", out)
+    done = run(sys.executable, "-m", "tests.golden.make", out, CUDA_VISIBLE_DEVICES="")
     assert done.code == 0, done.err
     return out
 
