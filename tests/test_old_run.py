@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from srgan_dist.data.pack import pack
-from srgan_dist.inference import SRGenerator
+from srgan_dist.data.packing.pack import pack
+from srgan_dist.inference.generator import SRGenerator
 from tests.conftest import ROOT, Finished, cli, metrics, photo, write_images
 
 OLD = ROOT / "tests/fixtures/run-v0.1"

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srgan_dist.data.index import open_shards
-from srgan_dist.data.loader import Windows, make_loader, to_device
-from srgan_dist.data.pairs import PairDataset
+from srgan_dist.data.loading.loader import Windows, make_loader, to_device
+from srgan_dist.data.loading.pairs import PairDataset
+from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.models.discriminator import VGGDiscriminator
 from srgan_dist.models.features import VGG19Features
 from srgan_dist.models.srresnet import SRResNet
