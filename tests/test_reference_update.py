@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srgan_dist.data.loading.loader import Windows, make_loader, to_device
+from srgan_dist.data.loading.loader import BatchStream, make_loader, to_device
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.models.discriminator import VGGDiscriminator
@@ -77,7 +77,7 @@ def patches(shards: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """The LR and HR patches of each global batch, in the order of the run: the one thing read by the project's code."""
     dataset = PairDataset(open_shards([shards]), patch_size=PATCH, seed=SEED)
     loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=0)
-    batches = Windows(loader)
+    batches = BatchStream(loader)
     try:
         for batch in islice(batches, STEPS):
             pair = to_device(batch, "cpu", channels_last=False)
