@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -16,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from srgan_dist.checkpointing.weights import WeightsFile, sync_file, sync_folder
+from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256, sync_file, sync_folder
 
 T = TypeVar("T")
 
@@ -127,7 +127,9 @@ def read(path: Path, *, rank: int) -> TrainingState:
 
 def seal(folder: Path) -> None:
     """Write the manifest, which makes the files a checkpoint."""
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(folder.iterdir())
+    }
     manifest = folder / _MANIFEST
     _write_json({"version": _VERSION, "files": files}, manifest)
     sync_file(manifest)
@@ -155,13 +157,5 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file} is missing")
         if file.stat().st_size != entry["bytes"]:
             raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        if _sha256(file) != entry["sha256"]:
+        if file_sha256(file) != entry["sha256"]:
             raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()

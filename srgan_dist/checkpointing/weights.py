@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
         metadata: Strings stored in the file's header.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({key: value.detach().contiguous() for key, value in weights.items()}, temporary, dict(metadata))
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with whole_file(path) as temporary:
+        save_file({key: value.detach().contiguous() for key, value in weights.items()}, temporary, dict(metadata))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,18 +94,3 @@ def _load_pth(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path}: holds no state dict of tensors")
     return dict(content)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's content is on disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -101,9 +101,10 @@ def _step(options: argparse.Namespace) -> None:
 
 
 def _scaling(options: argparse.Namespace) -> None:
-    from srgan_dist.bench.scaling.interconnect import Interconnect, Link, parse_bandwidth, parse_seconds
+    from srgan_dist.bench.scaling.interconnect import Interconnect, Link
     from srgan_dist.bench.scaling.report import to_json, to_table
     from srgan_dist.bench.scaling.scaling import SHAPE, Options, bench_scaling
+    from srgan_dist.utils.units import parse_bandwidth, parse_seconds
 
     def measure(on_progress: OnProgress) -> Any:
         latency = parse_seconds(options.latency, name="--latency")

@@ -177,10 +177,10 @@ def _plan(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from srgan_dist.data.packing.options import parse_bytes
     from srgan_dist.planning.plan import make_plan, to_table
     from srgan_dist.tracking.run_logger import console
     from srgan_dist.training.memory_estimate import Device
+    from srgan_dist.utils.units import parse_bytes
 
     memory = parse_bytes(options.memory, name="--memory")
     if memory < 2**20:

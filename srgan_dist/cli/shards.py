@@ -51,10 +51,10 @@ def add_pack(pack: argparse.ArgumentParser) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """``srgan-dist pack``."""
-    from srgan_dist.data.packing.options import parse_bytes
     from srgan_dist.data.packing.pack import pack, summary
     from srgan_dist.data.packing.workers import num_cores
     from srgan_dist.tracking.run_logger import console, progress_report, setup_logging
+    from srgan_dist.utils.units import parse_bytes
 
     setup_logging(is_main=True)
     with progress_report("pack", "images") as report:

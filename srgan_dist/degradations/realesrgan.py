@@ -13,7 +13,7 @@ from srgan_dist.degradations.kernels import filter_image, sharpen, usm_kernel
 from srgan_dist.degradations.noise import add_gaussian, add_poisson, noise_tables
 from srgan_dist.degradations.pixels import to_levels
 from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges, check_probability
-from srgan_dist.degradations.recipe import Plan, StagePlan, draw_plan
+from srgan_dist.degradations.recipe import DegradationPlan, StagePlan, draw_plan
 
 _Tensors = TypeVar("_Tensors", bound=NamedTuple)
 
@@ -98,7 +98,7 @@ class RealESRGAN:
         pairs = [self._degrade(image, plan, number) for number, image in enumerate(hr.float().unbind(0))]
         return torch.cat([lr for lr, _ in pairs]), torch.cat([target for _, target in pairs])
 
-    def _degrade(self, image: Tensor, plan: Plan, number: int) -> tuple[Tensor, Tensor]:
+    def _degrade(self, image: Tensor, plan: DegradationPlan, number: int) -> tuple[Tensor, Tensor]:
         target = image[None].contiguous()
         if self._usm is not None:
             target = sharpen(target, self._usm)
@@ -129,7 +129,7 @@ class RealESRGAN:
     def _compress(self, image: Tensor, plan: StagePlan, number: int) -> Tensor:
         return jpeg(image, plan.quality[number : number + 1], self._jpeg)
 
-    def _cut(self, lr: Tensor, target: Tensor, plan: Plan, number: int) -> tuple[Tensor, Tensor]:
+    def _cut(self, lr: Tensor, target: Tensor, plan: DegradationPlan, number: int) -> tuple[Tensor, Tensor]:
         scale, spare = self._scale, self.margin // self._scale
         top, left = (int(unit * (spare + 1)) for unit in (plan.unit_top[number], plan.unit_left[number]))
         height, width = lr.shape[-2] - spare, lr.shape[-1] - spare

@@ -45,7 +45,7 @@ class StagePlan(NamedTuple):
     quality: Tensor
 
 
-class Plan(NamedTuple):
+class DegradationPlan(NamedTuple):
     """Everything that happens to each of b samples.
 
     Attributes:
@@ -78,7 +78,7 @@ def draw_plan(
     first: StageRanges,
     second: StageRanges,
     ringing_probability: float,
-) -> Plan:
+) -> DegradationPlan:
     """Draw what happens to each sample, from its key alone.
 
     Args:
@@ -102,7 +102,7 @@ def draw_plan(
     sizes = 2 * draws.integers(second.kernel_sizes[0] // 2, second.kernel_sizes[1] // 2) + 1
     kernels = sinc_kernels(size=sizes, cutoff=draws.uniform(_SMALL_CUTOFF, math.pi))
     modes = _draw_modes(draws)
-    return Plan(
+    return DegradationPlan(
         first=stages[0],
         second=stages[1],
         ringing=ringing.tolist(),

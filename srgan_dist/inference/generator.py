@@ -20,6 +20,7 @@ from srgan_dist.imaging.read import list_images, read_image
 from srgan_dist.imaging.resize import upscale_bicubic
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.models.build import build_generator
+from srgan_dist.utils.files import whole_file
 
 DEFAULT_TILE = 256
 
@@ -164,13 +165,11 @@ def upscale_file(
         UserError: The source is unreadable or not 8-bit, or the target cannot be written.
     """
     sr = generator.upscale(read_image(source), tile=tile, on_tile=on_tile)
-    temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            sr.save(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(target) as temporary:
+            sr.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
+    except KeyError:
+        raise UserError(f"{target}: cannot be written (unknown file extension: {target.suffix})") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{target}: cannot be written ({error})") from None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import http.client
 import importlib
 import logging
-import os
+import shutil
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.utils.files import file_sha256, locked, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +52,14 @@ def download_vgg19() -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock")) as waited:
-            if not path.exists():
-                if waited:  # all ranks trying one after the other would take minutes to fail
-                    raise OSError("another process tried and failed")
-                _download(VGG19_URL, path)
+        with locked(path.with_suffix(".lock"), wait=False) as held:
+            if held is not None:
+                if not path.exists():
+                    _download(VGG19_URL, path)
+                return path
+        with locked(path.with_suffix(".lock"), wait=True):
+            if not path.exists():  # all ranks trying one after the other would take minutes to fail
+                raise OSError("another process tried and failed")
     except (OSError, http.client.HTTPException) as error:
         raise WeightsUnavailable(
             f"{path}: the VGG19 weights are not here and could not be downloaded ({error}); run "
@@ -68,38 +69,19 @@ def download_vgg19() -> Path:
     return path
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock on a file; yields whether another process held it first."""
-    with path.open("w") as file:
-        waited = False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield waited  # closing the file releases the lock
-
-
 def _download(url: str, path: Path) -> None:
     # torch.hub.load_state_dict_from_url has no timeout: without network it can hang for minutes.
     log.info("downloading %s to %s (548 MB, once)", url, path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    sha256 = hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as source, partial.open("wb") as target:
-            while block := source.read(1 << 20):
-                sha256.update(block)
-                target.write(block)
-        found, expected = sha256.hexdigest()[:8], path.stem.rpartition("-")[2]
-        if found != expected:
-            raise OSError(f"the SHA-256 of {url} begins with {found}, expected {expected}")
-        partial.replace(path)
+        with whole_file(path) as temporary:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as source, temporary.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            found, expected = file_sha256(temporary)[:8], path.stem.rpartition("-")[2]
+            if found != expected:
+                raise OSError(f"the SHA-256 of {url} begins with {found}, expected {expected}")
     except urllib.error.HTTPError as error:
         error.close()  # it is also the answer, and holds the connection
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def import_package(name: str) -> ModuleType:

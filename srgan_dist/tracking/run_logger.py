@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -120,9 +121,7 @@ class RunLogger:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if _step_of(line) <= step]
             if len(kept) != len(lines):
-                temporary = self.path.with_suffix(".tmp")
-                temporary.write_text("".join(kept), encoding="utf-8")
-                temporary.replace(self.path)
+                write_whole(self.path, "".join(kept))
         self.tracker_id = self._start_tracker(tracker_id)
         self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="")
         self.progress.start()

@@ -22,6 +22,7 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer
+from srgan_dist.utils.files import write_whole
 
 log = logging.getLogger("srgan_dist")
 
@@ -88,7 +89,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     except Stopped:
         if runtime.is_main:
             marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
-            _write_whole(config.run.dir / STOPPED, json.dumps(marker))
+            write_whole(config.run.dir / STOPPED, json.dumps(marker))
         raise
     except Failure as error:
         if error.on_every_rank:
@@ -142,7 +143,7 @@ def _start(
         (folder / STOPPED).unlink(missing_ok=True)
         # Started again with this file, the run goes on.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
-        _write_whole(folder / "config.yaml", resolved.to_yaml())
+        write_whole(folder / "config.yaml", resolved.to_yaml())
     run_logger.start(step=trainer.step, tracker_id=tracker_id)
     log.info("%s", trainer.describe())
     return trainer
@@ -167,13 +168,6 @@ def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
     if problem:
         raise UserError(f"run.dir is {folder}, which cannot be written ({problem})")
     return moved
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Never leave half of a file behind, whenever the process dies."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _free_name(folder: Path) -> Path:
@@ -205,7 +199,7 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         "parameters": sum(parameter.numel() for parameter in trainer.take_step.generator.network.parameters()),
     }
     if runtime.is_main:
-        _write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
+        write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
         if trainer.validator:
             networks = {"SR": trainer.take_step.ema.network}
             pretrained = config.run.dir / "weights" / "pretrained.safetensors"

@@ -22,8 +22,6 @@ from srgan_dist.bench.scaling.interconnect import (
     Link,
     buckets,
     fit,
-    parse_bandwidth,
-    parse_seconds,
     reduction,
     ring,
     tree,
@@ -31,6 +29,7 @@ from srgan_dist.bench.scaling.interconnect import (
 from srgan_dist.bench.scaling.report import to_table
 from srgan_dist.bench.scaling.scaling import Measured, Options, ScalingReport, foresee
 from srgan_dist.config.root import Config
+from srgan_dist.utils.units import parse_bandwidth, parse_seconds
 from tests.conftest import call
 
 LINK = Link(latency=1e-3, bandwidth=1e9)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from srgan_dist.checkpointing import format as state
+from srgan_dist.checkpointing import format as state_format
 from srgan_dist.checkpointing import weights
 
 
@@ -64,7 +64,7 @@ def watch(kill: Kill | None, *, rank: int = 0) -> list[str]:
         setattr(owner, name, wrapped)
 
     before(torch, "save", "write", lambda _, file: Path(file.name))
-    before(state, "save_file", "write", lambda _, path: path)
+    before(state_format, "save_file", "write", lambda _, path: path)
     before(weights, "save_file", "write", lambda _, path, *__: path)
     before(Path, "write_text", "write", lambda path, *_: path)
     before(os, "fsync", "fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink())

@@ -14,8 +14,9 @@ import psutil
 
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW
-from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from srgan_dist.data.shards.shard_set import open_shards
+from srgan_dist.utils.files import file_sha256
 
 SIZES = (1_000_000, 10_000_000)
 MOST_SECONDS = {1_000_000: 0.2, 10_000_000: 1.5}

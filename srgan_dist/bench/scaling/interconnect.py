@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -11,10 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srgan_dist.errors import UserError
-
-_BITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BUCKETS = (2**20, 25 * 2**20)  # DDP's first bucket, and all others
 
 
@@ -146,43 +141,3 @@ def fit(seconds: Sequence[tuple[int, float]], *, ranks: int) -> Link:
     if latency < 0:
         latency, per_byte = 0.0, parts[:, 1].sum() / (parts[:, 1] ** 2).sum()
     return Link(float(latency), 1 / float(per_byte))
-
-
-def parse_bandwidth(text: str, *, name: str) -> float:
-    """Read a bandwidth as people write it.
-
-    Args:
-        text: ``200Gb/s`` or ``200Gbit/s`` in bits, ``25GB/s`` in bytes.
-        name: of the option, for the message.
-
-    Returns:
-        Bytes a second, above 0.
-
-    Raises:
-        UserError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(b|bit|B)(?:/s|ps)", text.strip())
-    value = float(match[1]) * _BITS[match[2].upper()] / (1 if match[3] == "B" else 8) if match else 0.0
-    if not value:
-        raise UserError(f"{name} is {text!r}, expected a bandwidth such as 200Gb/s (bits) or 25GB/s (bytes)")
-    return value
-
-
-def parse_seconds(text: str, *, name: str) -> float:
-    """Read a duration as people write it.
-
-    Args:
-        text: such as ``5us``, ``69ms`` or ``0.2s``.
-        name: of the option, for the message.
-
-    Returns:
-        Seconds, above 0.
-
-    Raises:
-        UserError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ns|us|ms|s)", text.strip())
-    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not value:
-        raise UserError(f"{name} is {text!r}, expected a duration above 0 such as 5us, 69ms or 0.2s")
-    return value

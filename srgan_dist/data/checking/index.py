@@ -11,7 +11,8 @@ import numpy as np
 from srgan_dist.data.checking.sample import Part, Remark
 from srgan_dist.data.checking.samples import Sample
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows
-from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry
+from srgan_dist.utils.files import file_sha256
 
 
 def load_index(folder: Path, manifest: Manifest, tell: Callable[[str], None]) -> Rows | None:

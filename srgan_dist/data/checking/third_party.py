@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from srgan_dist.data.checking.inputs import ShardFolder
 from srgan_dist.data.checking.sample import Looked
-from srgan_dist.data.packing.partial import sync, sync_folder
 from srgan_dist.data.shard_format.encodings import Encoding
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows
-from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256, whole_file, write_whole
 
 _GIVEN = "given by those who made the shards"
 _ON_THE_FLY = "made while training: bicubic with antialiasing of the whole image, like MATLAB imresize, 8-bit"
@@ -102,16 +101,10 @@ class ForeignIndex:
         index: Rows = np.frombuffer(bytes(self._rows), dtype=ROW)
         index = index[np.lexsort((index["hr_offset"], index["shard"]))]
         try:
-            with open(_unfinished(folder / INDEX_NAME), "wb") as file:
+            with whole_file(folder / INDEX_NAME) as path, open(path, "wb") as file:
                 np.lib.format.write_array(file, index, version=(1, 0), allow_pickle=False)
-                sync(file)
             manifest = self._manifest(index, scale, created_by)
-            with open(_unfinished(folder / MANIFEST_NAME), "w", encoding="utf-8") as text:
-                text.write(manifest.to_json())
-                sync(text)
-            for name in (INDEX_NAME, MANIFEST_NAME):  # the manifest last: it makes the folder a packed one
-                _unfinished(folder / name).rename(folder / name)
-            sync_folder(folder)
+            write_whole(folder / MANIFEST_NAME, manifest.to_json())  # the last: it makes the folder a packed one
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror or error}): make room") from error
         return manifest
@@ -126,14 +119,10 @@ class ForeignIndex:
             kernel=" or ".join([_GIVEN] * (self._single < len(index)) + [_ON_THE_FLY] * (self._single > 0)),
             num_samples=len(index),
             num_images=len(index),
-            index_sha256=file_sha256(_unfinished(self._folder.path / INDEX_NAME)),
+            index_sha256=file_sha256(self._folder.path / INDEX_NAME),
             shards=tuple(
                 ShardEntry(name=path.name, bytes=path.stat().st_size, sha256=file_sha256(path), samples=count)
                 for path, count in zip(self._folder.shards, counts, strict=True)
             ),
             created_by=created_by,
         )
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")

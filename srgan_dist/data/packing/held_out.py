@@ -8,10 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from srgan_dist.data.packing.pairing import Fault, Source
-from srgan_dist.data.packing.partial import sync
 from srgan_dist.data.packing.workers import Workers
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import read_rgb
+from srgan_dist.utils.files import sync
 
 VALIDATION_NAME = "validation"
 

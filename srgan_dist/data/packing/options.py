@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from srgan_dist.data.packing.tiles import Cutting
 from srgan_dist.data.shard_format.encodings import ENCODINGS
 from srgan_dist.errors import UserError
@@ -11,7 +9,6 @@ from srgan_dist.errors import UserError
 _MAX_SCALE = 8  # beyond it the padding of downscale would have to grow, and nobody trains it
 _MAX_TILE = {"raw": 65528, "png": 65528, "webp": 16376}  # 16-bit in the index; WebP's format ends at 16383
 _TILE = 480
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2, "GI": 1024**3}
 
 
 def make_cutting(*, scale: int, encoding: str, tile: int | None, stride: int | None, min_detail: float) -> Cutting:
@@ -52,23 +49,3 @@ def make_cutting(*, scale: int, encoding: str, tile: int | None, stride: int | N
     if stride is not None and (not scale <= stride <= tile or stride % scale):
         raise UserError(f"stride is {stride}, allowed are multiples of scale {scale} up to the tile, {tile}")
     return Cutting(scale=scale, tile=tile, stride=stride, min_detail=min_detail, encoding=known)
-
-
-def parse_bytes(text: str, *, name: str) -> int:
-    """Read a number of bytes as people write it.
-
-    Args:
-        text: `256MiB`, `1.5GB`, `500M` or plain bytes; with an i in powers of 1024, else of 1000.
-        name: of the option, for the message.
-
-    Returns:
-        Bytes, >= 1.
-
-    Raises:
-        UserError: it is no such number.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
-    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size < 1:
-        raise UserError(f"{name} is {text!r}, expected a size such as 256MiB, 1GB or 500000000")
-    return size

@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple, get_args
 from srgan_dist.data.packing.held_out import VALIDATION_NAME, copy_aside, is_aside
 from srgan_dist.data.packing.options import make_cutting
 from srgan_dist.data.packing.pairing import Fault, Header, Source, match_sources, one_line, read_header
-from srgan_dist.data.packing.partial import JOURNAL_NAME, Options, Partial, Plan, other_option, read_plan, write_synced
+from srgan_dist.data.packing.partial import JOURNAL_NAME, Options, PackPlan, Partial, other_option, read_plan
 from srgan_dist.data.packing.shard_writer import OnProgress, describe, write_shards
 from srgan_dist.data.packing.tiles import Cutting
 from srgan_dist.data.packing.workers import Workers, start_workers
 from srgan_dist.data.shard_format.manifest import Manifest, read_manifest
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import write_whole
 
 log = logging.getLogger("srgan_dist")
 
@@ -176,7 +177,7 @@ def _many(what: str, faults: Sequence[Fault]) -> str:
 
 
 def _make(out: Path, work: _Work, chosen: _Chosen, options: Options, *, shard_bytes: int) -> Manifest:
-    plan = Plan(options, [item.identity for item in chosen.training], [item.identity for item in chosen.aside])
+    plan = PackPlan(options, [item.identity for item in chosen.training], [item.identity for item in chosen.aside])
     final = out.resolve()
     if read_plan(final):
         return _packed_before(final, plan)
@@ -221,7 +222,7 @@ def _fill(partial: Partial, work: _Work, chosen: _Chosen, *, shard_bytes: int) -
     work.stop_at(unread)
     skipped = [*chosen.faults, *late, *unread]
     if skipped:
-        write_synced(partial.folder / SKIPPED_NAME, "".join(f"{path}\t{reason}\n" for path, reason in skipped))
+        write_whole(partial.folder / SKIPPED_NAME, "".join(f"{path}\t{reason}\n" for path, reason in skipped))
         log.warning("left out, as %s lists: %s", SKIPPED_NAME, one_line(work.hr_dir, work.lr_dir, skipped))
     return describe(
         partial,
@@ -235,7 +236,7 @@ def _fill(partial: Partial, work: _Work, chosen: _Chosen, *, shard_bytes: int) -
     )
 
 
-def _packed_before(final: Path, plan: Plan) -> Manifest:
+def _packed_before(final: Path, plan: PackPlan) -> Manifest:
     kept = read_plan(final)
     if kept is None or kept["inputs"] != plan.whole:
         raise UserError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import lock, sync, sync_folder, write_whole
 
 log = logging.getLogger("srgan_dist")
 
@@ -25,7 +24,7 @@ JOURNAL_NAME = "progress.jsonl"
 Options = Mapping[str, str | float | None]
 
 
-class Plan:
+class PackPlan:
     """What is packed and how, and digests of it by which a later call knows the same work again.
 
     Args:
@@ -127,7 +126,7 @@ class Partial:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: PackPlan) -> None:
         self.folder = folder
         self.shards: list[Path] = []
         self.progress = Progress()
@@ -139,7 +138,7 @@ class Partial:
             self._lock()
             self._refuse_other_options()
             self._take_over()
-            write_synced(folder / PLAN_NAME, plan.to_json())
+            write_whole(folder / PLAN_NAME, plan.to_json())
         except BaseException:
             if not there:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -186,10 +185,8 @@ class Partial:
         (final / JOURNAL_NAME).unlink()
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.folder}: another process is packing there: wait for it, or end it") from None
+        if not lock(self._journal.fileno(), wait=False):
+            raise UserError(f"{self.folder}: another process is packing there: wait for it, or end it")
 
     def _refuse_other_options(self) -> None:
         kept = read_plan(self.folder)
@@ -227,32 +224,3 @@ class Partial:
         except (OSError, ValueError, KeyError, TypeError, IndexError):  # the last line of a killed packer, half
             return None
         return progress if same else None
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all, through to the disk.
-
-    Args:
-        path: file to make or replace.
-        text: its content.
-    """
-    writing = path.with_name(f"{path.name}.writing")
-    with open(writing, "w", encoding="utf-8") as file:
-        file.write(text)
-        sync(file)
-    writing.replace(path)
-
-
-def sync(file: IO[Any]) -> None:
-    """Write a file through to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's names through to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,14 +13,15 @@ import numpy as np
 import webdataset
 
 from srgan_dist.data.packing.pairing import Fault, Source
-from srgan_dist.data.packing.partial import Partial, Progress, sync
+from srgan_dist.data.packing.partial import Partial, Progress
 from srgan_dist.data.packing.tiles import Cut, Cutting, Sample, cut_image
 from srgan_dist.data.packing.workers import Workers
 from srgan_dist.data.shard_format.encodings import Encoding, suffixes
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows
-from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from srgan_dist.data.shards.shard_set import build_index
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256, sync, write_whole
 
 OnProgress = Callable[[int, int], None]
 
@@ -168,9 +169,7 @@ def describe(
         num_reencoded=partial.progress.num_reencoded,
         num_validation=num_validation,
     )
-    with open(folder / MANIFEST_NAME, "w", encoding="utf-8") as text:
-        text.write(manifest.to_json())
-        sync(text)
+    write_whole(folder / MANIFEST_NAME, manifest.to_json())
     return manifest
 
 

@@ -7,19 +7,18 @@ The kernel drops the lock of a process that dies; the next one begins anew in th
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from srgan_dist.data.remote.sources import shown
 from srgan_dist.data.remote.streams import TransferError, read_pieces
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.utils.files import locked, sync_folder
 
 PART = ".part"
 _LOCK = ".lock"  # held while space is counted, freed and taken
@@ -80,7 +79,7 @@ class Cache:
             if self.touch(file):
                 return True
             file.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(_part(file.path), wait=wait) as part:
+            with locked(_part(file.path), wait=wait) as part:
                 if part is None:
                     return False
                 if self.touch(file):  # the one before us has done it
@@ -139,9 +138,9 @@ class Cache:
                 _part(file.path).unlink()
             raise
         _mark(_part(file.path))
-        with _locked(self.folder / _LOCK, wait=True):  # whoever counts sees it under one name
+        with locked(self.folder / _LOCK, wait=True):  # whoever counts sees it under one name
             _part(file.path).rename(file.path)
-        _sync_folder(file.path.parent)
+        sync_folder(file.path.parent)
 
     def _receive(self, file: RemoteFile, part: int) -> None:
         length, digest = 0, hashlib.sha256()
@@ -172,7 +171,7 @@ class Cache:
             )
         deadline = time.monotonic() + _ROOM_PATIENCE
         while time.monotonic() < deadline:
-            with _locked(self.folder / _LOCK, wait=True):
+            with locked(self.folder / _LOCK, wait=True):
                 if self._evict(self.max_bytes - needed):
                     os.ftruncate(part, needed)  # from now on it counts
                     return
@@ -203,36 +202,9 @@ def _part(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[int | None]:
-    """Hold a file that exists under this name; None where another process holds it and there is no waiting."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield None
-                return
-            if _is_still(path, descriptor):  # not renamed or removed while we waited
-                yield descriptor
-                return
-        finally:
-            # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 def _remove(path: Path) -> bool:
     if path.suffix == PART:  # one that nobody holds was left by a process that died
-        with _locked(path, wait=False) as part:
+        with locked(path, wait=False) as part:
             if part is None:
                 return False
             path.unlink()
@@ -250,14 +222,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _disk_failure(path: Path, error: OSError) -> Failure:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srgan_dist.data.shard_format.manifest import Manifest, file_sha256
+from srgan_dist.data.shard_format.manifest import Manifest
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256
 
 INDEX_NAME = "index.npy"
 _CHUNK = 1 << 16  # rows looked at together: a few MB, which stay in the processor's cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,22 +94,6 @@ def read_manifest(path: str | Path) -> Manifest:
         raise UserError(f"{path}: is not a manifest of packed shards ({reason}): pack again") from error
     _refuse_bad_manifest(path, manifest)
     return manifest
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hash a file's content.
-
-    Args:
-        path: file to read, in pieces of 1 MiB.
-
-    Returns:
-        sha256 in hexadecimal.
-    """
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
 
 
 def manifest_path(path: str | Path) -> Path:

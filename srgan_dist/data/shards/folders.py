@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +20,11 @@ from srgan_dist.data.shard_format.manifest import (
     MANIFEST_NAME,
     Manifest,
     ShardEntry,
-    file_sha256,
     manifest_path,
     read_manifest,
 )
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256, locked, whole_file, write_whole
 
 _COMMAND_SHARD = "shard-000000.tar"
 _FIRST_TRIES = 3  # at the start someone waits for the message; later a pause of the network is sat out
@@ -134,8 +133,7 @@ def open_command(
     """
     folder = _folder(cache, source)
     shard = folder / _COMMAND_SHARD
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process runs and indexes, the others find it done
+    with locked(folder / ".lock", wait=True):  # one process runs and indexes, the others find it done
         if not (folder / MANIFEST_NAME).exists():
             cache.fetch(RemoteFile(source, shard, None, None), tries=1)
             try:
@@ -168,7 +166,7 @@ def refuse_small_cache(folders: Sequence[Folder], cache: Cache, window_shards: i
 
 
 def _describe(folder: Path, shard: Path, index: Rows, encoding: Encoding, *, scale: int) -> None:
-    with _written(folder / INDEX_NAME) as path, open(path, "wb") as file:
+    with whole_file(folder / INDEX_NAME) as path, open(path, "wb") as file:
         np.save(file, index)
     entry = ShardEntry(shard.name, shard.stat().st_size, file_sha256(shard), len(index))
     manifest = Manifest(
@@ -182,15 +180,7 @@ def _describe(folder: Path, shard: Path, index: Rows, encoding: Encoding, *, sca
         shards=(entry,),
         created_by=f"srgan-dist {version('srgan-dist')}, from a command",
     )
-    with _written(folder / MANIFEST_NAME) as path:
-        path.write_text(manifest.to_json(), encoding="utf-8")
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    partial = path.with_name(path.name + ".new")
-    yield partial
-    partial.replace(path)
+    write_whole(folder / MANIFEST_NAME, manifest.to_json())
 
 
 def _folder(cache: Cache, *identity: str) -> Path:

@@ -28,10 +28,10 @@ from srgan_dist.data.loading.loader import (
 )
 from srgan_dist.data.loading.pairs import Batch, PairDataset
 from srgan_dist.data.packing.pack import pack
-from srgan_dist.data.remote.cache import _locked
 from srgan_dist.data.shards.patch_reader import ShardError
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import locked
 from tests.data.webserver import WebServer, serving
 
 BATCH = 8
@@ -250,7 +250,7 @@ def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) 
     stream = BatchStream(loader)
     for _ in range(60):
         next(stream)
-        with _locked(tmp_path / "cache/.lock", wait=True):
+        with locked(tmp_path / "cache/.lock", wait=True):
             total = 0
             for path in (tmp_path / "cache").glob("*/*.tar*"):
                 with suppress(FileNotFoundError):  # a download that another one has made unnecessary

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srgan_dist.data.packing.held_out import is_aside
-from srgan_dist.data.packing.options import parse_bytes
 from srgan_dist.data.packing.pack import pack, summary
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.errors import UserError
 from srgan_dist.evaluation.test_sets import read_pairs
+from srgan_dist.utils.units import parse_bytes
 from tests.conftest import call
 from tests.imaging.test_read import bad_files
 

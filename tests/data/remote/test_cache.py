@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from srgan_dist.data.packing.pack import pack
-from srgan_dist.data.remote.cache import Cache, RemoteFile, _locked
-from srgan_dist.data.shard_format.manifest import file_sha256, read_manifest
+from srgan_dist.data.remote.cache import Cache, RemoteFile
+from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.utils.files import file_sha256, locked
 from tests.data.webserver import WebServer, serving
 
 FORK = multiprocessing.get_context("fork")
@@ -250,12 +251,12 @@ def test_a_download_whose_process_was_killed_is_taken_over(web: WebServer, tmp_p
 
 def test_a_fork_does_not_hold_the_locks_of_its_parent(tmp_path: Path) -> None:
     child = FORK.Process(target=time.sleep, args=(20,))
-    with _locked(tmp_path / ".lock", wait=True):
+    with locked(tmp_path / ".lock", wait=True):
         child.start()  # has a copy of the locked descriptor
     try:
-        with _locked(tmp_path / ".lock", wait=False) as again:
+        with locked(tmp_path / ".lock", wait=False) as again:
             assert again is not None
-            with _locked(tmp_path / ".lock", wait=False) as other:
+            with locked(tmp_path / ".lock", wait=False) as other:
                 assert other is None
     finally:
         child.kill()

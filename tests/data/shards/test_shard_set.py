@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from srgan_dist.data.packing.pack import pack
 from srgan_dist.data.shard_format.index_rows import ROW
-from srgan_dist.data.shard_format.manifest import file_sha256, read_manifest
+from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.data.shards.shard_set import build_index, open_shards
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from srgan_dist.data.shard_format.index_rows import ROW
-from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry, file_sha256
+from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import file_sha256
 
 MEMBER = 736_000  # bytes of a pair in the tar
 

@@ -1,0 +1,118 @@
+"""Files that are whole or absent, on the disk and not only in its cache, held by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file so that its name appears, or changes, only when its content is on the disk.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Where to write it meanwhile: a name beside it. It is gone after an exception.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(file: IO[Any]) -> None:
+    """Wait until what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content in hexadecimal, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def lock(descriptor: int, *, wait: bool) -> bool:
+    """Hold an open file for this process alone, until it is closed everywhere.
+
+    Args:
+        descriptor: Of the file.
+        wait: Wait for another process that holds it.
+
+    Returns:
+        Whether it is held now; False only without waiting.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
+    """Hold the file that exists under a name, made where it is missing, for this process alone.
+
+    Args:
+        path: The file.
+        wait: Wait for another process that holds it.
+
+    Yields:
+        Its descriptor, open for reading and writing; None where another process holds it and there is no waiting.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not lock(descriptor, wait=wait):
+                yield None
+                return
+            if _is_still(path, descriptor):  # not renamed or removed while we waited
+                yield descriptor
+                return
+        finally:
+            # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
