@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from srgan_dist import cli_bench, cli_data
 from srgan_dist.configfile import config_from, load_config
@@ -77,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="srgan-dist", description="Train, measure and use super-resolution GANs.", allow_abbrev=False
     )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the versions of srgan-dist, torch and Python"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -119,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_bench.add_bench(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Print versions and exit, without importing what they are of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        ours, torch = version("srgan-dist"), version("torch")
+        sys.stdout.write(f"srgan-dist {ours}\ntorch {torch}\nPython {platform.python_version()}\n")
+        parser.exit()
 
 
 def _evaluate(options: argparse.Namespace) -> None:
