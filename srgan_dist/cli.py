@@ -41,9 +41,13 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         from srgan_dist import tracking
         from srgan_dist.run import train as train_run
         from srgan_dist.runtime import process_rank
+        from srgan_dist.signals import ignore_stop_signals
 
         tracking.setup_logging(is_main=process_rank() == 0)
-        result = train_run(config)
+        try:
+            result = train_run(config)
+        finally:
+            ignore_stop_signals()
         if process_rank() == 0:
             if "final" in result:
                 tracking.console.print(tracking.result_table(result))

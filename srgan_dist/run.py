@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from srgan_dist.config import Config
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference import SRGenerator
 from srgan_dist.lead import Lead
-from srgan_dist.runtime import Runtime
+from srgan_dist.runtime import Runtime, process_rank
 from srgan_dist.signals import StopSignals, stop_signals
 from srgan_dist.snapshot import Snapshot
-from srgan_dist.tracking import Journal
+from srgan_dist.tracking import Journal, default_logging
 from srgan_dist.trainer import Trainer
 from srgan_dist.watchdog import watchdog
 
@@ -29,21 +30,38 @@ log = logging.getLogger("srgan_dist")
 STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
 
 
-def train(config: Config) -> dict[str, Any]:
-    """Train, or go on training, to the end.
+def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, Any]:
+    """Train to the end; a run whose folder has checkpoints resumes from the newest sound one.
+
+    Log lines go where the program sends those of ``srgan_dist``; where it has not decided, to stderr.
+
+    In the main thread SIGTERM, SIGINT (Ctrl-C, a notebook's interrupt) and SIGUSR1 stop the run at the next step
+    boundary with everything saved; a second SIGINT stops it at once. In another thread no signal does, since Python
+    hands them to the main thread alone: there ``stop`` does. A process trains one run at a time.
 
     Args:
         config: The resolved configuration.
+        stop: Set by another thread to stop the run as a signal would.
 
     Returns:
-        The content of result.json.
+        The content of result.json: ``steps``, ``images``, ``seconds``, ``parameters``, and, with validation images,
+        ``bicubic``, ``final`` and after pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and
+        ``perceptual``.
 
     Raises:
         UserError: The configuration does not fit the machine, the data or the checkpoint.
         Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
-        Stopped: A signal came; everything is saved, and the marker is written.
+        Stopped: It was asked to stop; everything is saved, and the same call resumes it.
+
+    Example:
+        In a notebook whose cells stay free meanwhile:
+
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> stop = threading.Event()
+        >>> run = ThreadPoolExecutor(1).submit(train, config, stop=stop)
+        >>> run.result()["final"]["psnr_y"]  # waits for the end; stop.set() brings it about earlier
     """
-    with stop_signals() as signals:
+    with default_logging(is_main=process_rank() == 0), stop_signals(stop) as signals:
         return _train(config, signals)
 
 
@@ -87,7 +105,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         failed = False
     except Stopped:
         if runtime.is_main:
-            marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
+            marker = {"signal": signals.received or "on another rank", "step": trainer.step}
             _write_whole(config.run.dir / STOPPED, json.dumps(marker))
         raise
     except Failure as error:
