@@ -7,8 +7,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent import futures
-from threading import Event, get_native_id
+from concurrent.futures import Future
+from threading import Event, Thread, get_native_id
 
 from safetensors import SafetensorError
 
@@ -39,9 +39,8 @@ class AsyncWriter:
         self.runtime = runtime
         self.seconds = 0.0
         self.given_up = Event()
-        self._thread = futures.ThreadPoolExecutor(max_workers=1, initializer=_yield_to_training)
         self._waiting: list[Callable[[], None]] = []
-        self._running: futures.Future[None] | None = None
+        self._running: Future[None] | None = None
 
     def start(
         self,
@@ -90,13 +89,30 @@ class AsyncWriter:
         if error:
             log.error("%s", error)
         if self.runtime.all_agree(error is None):
-            self._running = self._thread.submit(self._waiting.pop(0)) if self._waiting else None
+            self._running = _in_a_thread(self._waiting.pop(0)) if self._waiting else None
             if not self._running:
                 self.seconds = time.monotonic() - self._begun
         else:
             self._waiting, self._running = [], None
             self._clean()
             raise self._failure
+
+
+def _in_a_thread(part: Callable[[], None]) -> Future[None]:
+    # An executor would refuse parts once the main thread has ended, and a run in another thread would fail at its save.
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        _yield_to_training()
+        try:
+            part()
+        except BaseException as error:  # noqa: BLE001 - as an executor does: it is raised where the outcome is asked for
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    Thread(target=run, name="srgan-dist save").start()
+    return outcome
 
 
 def _yield_to_training() -> None:

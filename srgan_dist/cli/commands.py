@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import shards as cli_shards
@@ -38,11 +40,15 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
     def run() -> None:
         config = config_from(arguments, prog=prog)
         from srgan_dist.distributed.runtime import process_rank
+        from srgan_dist.distributed.signals import ignore_stop_signals
         from srgan_dist.tracking import run_logger as tracking
         from srgan_dist.training.run import train as train_run
 
         tracking.setup_logging(is_main=process_rank() == 0)
-        result = train_run(config)
+        try:
+            result = train_run(config)
+        finally:
+            ignore_stop_signals()
         if process_rank() == 0:
             if "final" in result:
                 tracking.console.print(tracking.result_table(result))
@@ -78,6 +84,9 @@ def _tell(message: str, code: int, *, on_every_rank: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="srgan-dist", description="Train, measure and use super-resolution GANs.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the versions of srgan-dist, torch and Python"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -123,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_bench.add_bench(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Print versions and exit, without importing what they are of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        ours, torch = version("srgan-dist"), version("torch")
+        sys.stdout.write(f"srgan-dist {ours}\ntorch {torch}\nPython {platform.python_version()}\n")
+        parser.exit()
 
 
 def _evaluate(options: argparse.Namespace) -> None:

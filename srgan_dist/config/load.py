@@ -17,13 +17,12 @@ from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
 
-def load_config(file: Path | None, overrides: Sequence[str], *, prog: str = "train.py") -> Config:
+def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog: str = "train.py") -> Config:
     """Read a configuration from YAML and the command line.
 
     Args:
         file: YAML file, or None for the defaults alone.
-        overrides: Arguments such as ``--train.steps=100``; they win over the file. ``--help`` prints every
-            field and exits.
+        overrides: Arguments such as ``--train.steps=100``; they win over the file.
         prog: Name of the program in the help.
 
     Returns:
@@ -80,11 +79,11 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists every option")
 
 
-def _read_yaml(file: Path | None) -> dict[str, Any]:
+def _read_yaml(file: str | Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot read the configuration: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -132,7 +131,7 @@ def _nearest(key: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; the sections are {', '.join(sections)}"
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
+def _explain(error: ValidationError, file: str | Path | None) -> str:
     """One line for the first fault (and the number of the others)."""
     faults = error.errors(include_url=False)
     fault = faults[0]

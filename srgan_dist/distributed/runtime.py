@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast_object_list
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
@@ -74,6 +75,8 @@ class Runtime:
         # Its search for the fastest convolution tries ones that want gigabytes of workspace, several times what the
         # networks take; read when cuDNN is loaded. MiB.
         os.environ.setdefault("CUDNN_CONV_WSCAP_DBG", "256")
+        # Accelerate keeps one precision for the whole process; the next run of a notebook may have another.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="no" if precision == "fp32" else precision,

@@ -20,13 +20,16 @@ from srgan_dist.inference.generator import SRGenerator
 
 
 def evaluate(
-    generator: SRGenerator, folders: Sequence[Path], *, on_image: Callable[[str], None]
+    generator: SRGenerator | str | Path,
+    folders: str | Path | Sequence[str | Path],
+    *,
+    on_image: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure a generator by the protocol of the super-resolution tables (see `srgan_dist.evaluation.metrics`).
 
     Args:
-        generator: The network.
-        folders: Test sets: folders of HR images, or of HR/ and LRx<scale>/.
+        generator: The network, or its weights file.
+        folders: Test sets, or one of them: folders of HR images, or of HR/ and LRx<scale>/.
         on_image: Called with the name of each image when it is done.
 
     Returns:
@@ -34,10 +37,13 @@ def evaluate(
         and ``bicubic``; every quality is ``psnr_y`` in dB and ``ssim_y``.
 
     Raises:
-        UserError: A folder without images, an unreadable or too small image, HR and LR that do not fit.
+        UserError: No such weights file, a folder without images, an unreadable or too small image, HR and LR that do
+            not fit.
     """
+    if not isinstance(generator, SRGenerator):
+        generator = SRGenerator.from_pretrained(generator)
     results = []
-    for folder in folders:
+    for folder in map(Path, [folders] if isinstance(folders, (str, Path)) else folders):
         rows: list[dict[str, Any]] = []
         for image in read_pairs(folder, scale=generator.scale):
             problem = check_sizes([image], scale=generator.scale)
@@ -53,7 +59,8 @@ def evaluate(
                     "model": _quality(sr, image.hr, generator.scale),
                 }
             )
-            on_image(image.name)
+            if on_image:
+                on_image(image.name)
         means = {
             method: {key: fmean(row[method][key] for row in rows) for key in ("psnr_y", "ssim_y")}
             for method in ("bicubic", "model")

@@ -60,6 +60,29 @@ def setup_logging(*, is_main: bool) -> None:
     log.propagate = False
 
 
+@contextlib.contextmanager
+def default_logging(*, is_main: bool) -> Iterator[None]:
+    """Around a run that a program starts: `setup_logging`, where nobody else would show the project's lines.
+
+    A program that has decided on them, by a handler or a level for ``srgan_dist`` or by a root logger that takes INFO,
+    is left alone.
+
+    Args:
+        is_main: As in `setup_logging`.
+    """
+    decided = log.handlers or log.level != logging.NOTSET or (log.hasHandlers() and log.isEnabledFor(logging.INFO))
+    if decided:
+        yield
+        return
+    setup_logging(is_main=is_main)
+    try:
+        yield
+    finally:
+        log.handlers.clear()
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+
+
 class RunLogger:
     """Records of a run; every call is for rank 0 alone and does nothing elsewhere.
 

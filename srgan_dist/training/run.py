@@ -7,19 +7,20 @@ import itertools
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
-from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.runtime import Runtime, process_rank
 from srgan_dist.distributed.signals import StopSignals, stop_signals
 from srgan_dist.distributed.stop_grace import StopGracePeriod
 from srgan_dist.distributed.watchdog import watchdog
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
-from srgan_dist.tracking.run_logger import RunLogger
+from srgan_dist.tracking.run_logger import RunLogger, default_logging
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import write_whole
@@ -30,21 +31,38 @@ log = logging.getLogger("srgan_dist")
 STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
 
 
-def train(config: Config) -> dict[str, Any]:
-    """Train, or go on training, to the end.
+def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, Any]:
+    """Train to the end; a run whose folder has checkpoints resumes from the newest sound one.
+
+    Log lines go where the program sends those of ``srgan_dist``; where it has not decided, to stderr.
+
+    In the main thread SIGTERM, SIGINT (Ctrl-C, a notebook's interrupt) and SIGUSR1 stop the run at the next step
+    boundary with everything saved; a second SIGINT stops it at once. In another thread no signal does, since Python
+    hands them to the main thread alone: there ``stop`` does. A process trains one run at a time.
 
     Args:
         config: The resolved configuration.
+        stop: Set by another thread to stop the run as a signal would.
 
     Returns:
-        The content of result.json.
+        The content of result.json: ``steps``, ``images``, ``seconds``, ``parameters``, and, with validation images,
+        ``bicubic``, ``final`` and after pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and
+        ``perceptual``.
 
     Raises:
         UserError: The configuration does not fit the machine, the data or the checkpoint.
         Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
-        Stopped: A signal came; everything is saved, and the marker is written.
+        Stopped: It was asked to stop; everything is saved, and the same call resumes it.
+
+    Example:
+        In a notebook whose cells stay free meanwhile:
+
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> stop = threading.Event()
+        >>> run = ThreadPoolExecutor(1).submit(train, config, stop=stop)
+        >>> run.result()["final"]["psnr_y"]  # waits for the end; stop.set() brings it about earlier
     """
-    with stop_signals() as signals:
+    with default_logging(is_main=process_rank() == 0), stop_signals(stop) as signals:
         return _train(config, signals)
 
 
@@ -88,7 +106,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         failed = False
     except Stopped:
         if runtime.is_main:
-            marker = {"signal": signals.received.name if signals.received else "on another rank", "step": trainer.step}
+            marker = {"signal": signals.received or "on another rank", "step": trainer.step}
             write_whole(config.run.dir / STOPPED, json.dumps(marker))
         raise
     except Failure as error:

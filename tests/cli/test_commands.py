@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from safetensors.torch import save_file
 from srgan_dist.checkpointing.weights import save_weights
 from srgan_dist.config.root import SRResNetConfig
 from srgan_dist.models.build import build_generator, generator_metadata
-from tests.conftest import SHARED, Finished, Train, call, cli, photo
+from tests.conftest import SHARED, Finished, Train, call, cli, photo, run
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,23 @@ def test_help_names_every_command() -> None:
     for command in ("train", "pack", "check", "evaluate", "upscale", "fetch", "bench"):
         assert command in done.out
         assert cli(command, "--help").code == 0
+
+
+def test_version_names_what_a_report_needs_without_importing_torch() -> None:
+    code = (
+        "import sys; from srgan_dist.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as stop: assert stop.code in (0, None)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.code == 0, done.err
+    assert done.out.split() == [
+        *("srgan-dist", version("srgan-dist")),
+        *("torch", version("torch")),
+        *("Python", platform.python_version()),
+    ]
+    assert cli("--version").out == done.out
 
 
 def test_fetch_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
