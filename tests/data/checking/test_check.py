@@ -446,6 +446,7 @@ def set_field(field: str, value: int) -> Callable[[NDArray[np.void]], None]:
         (lambda index: index[[1, 0, *range(2, len(index))]], ["row 0 of index.npy is not in the order of the members"]),
         (lambda index: index.view(np.uint8), ["has shape"]),
     ],
+    ids=["offset", "size", "crc", "width", "hr-offset", "row-lost", "reversed", "swapped", "bytes"],
 )
 def test_an_index_that_disagrees(folder: Path, change: Callable[[NDArray[np.void]], Any], words: list[str]) -> None:
     change_index(folder, change)

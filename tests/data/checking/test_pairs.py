@@ -136,6 +136,7 @@ def test_shifts_are_measured(scale: int, shift: tuple[int, int], lossless: bool)
         (lambda x: x.transpose(1, 0, 2), "transposed"),
         (lambda x: x[..., ::-1], "with red and blue swapped"),
     ],
+    ids=["left", "right", "half", "mirror-x", "mirror-y", "transpose", "channels"],
 )
 def test_turned_and_swapped(turn: Callable[[Pixels], Pixels], words: str) -> None:
     hr = photograph(192, 192)
