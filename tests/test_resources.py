@@ -15,7 +15,7 @@ from tests.conftest import Finished, options, photo, run, write_images
 # Runs commands in one process, without a collector, and names the files under a folder that are open after each.
 SCRIPT = """
 import gc, json, os, sys
-from srgan_dist.cli import main
+from srgan_dist.cli.commands import main
 
 def open_files(folder):
     links = []
@@ -88,7 +88,7 @@ def test_a_file_left_to_the_collector_is_noticed(tmp_path: Path) -> None:
     leak = f"open({str(path)!r})"
     done = run(sys.executable, "-W", "always::ResourceWarning", "-c", leak)
     assert "ResourceWarning: unclosed file" in done.err
-    kept = f"import srgan_dist.cli as cli\nfile = open({str(path)!r})\ncli.main = lambda arguments: 0\n"
+    kept = f"import srgan_dist.cli.commands as cli\nfile = open({str(path)!r})\ncli.main = lambda arguments: 0\n"
     done = run(sys.executable, "-c", kept + SCRIPT, json.dumps([str(tmp_path), [("kept", [], 0)]]))
     assert done.code == 1
     assert f"('kept', ['{path}'])" in done.err
