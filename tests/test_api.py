@@ -95,7 +95,7 @@ def test_a_mistake_is_an_exception_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(srgan_dist.UserError, match="does not exist"):
         srgan_dist.pack(tmp_path / "nowhere", tmp_path / "shards")
     with pytest.raises(srgan_dist.UserError, match="no such weights file"):
-        srgan_dist.evaluation.evaluate(tmp_path / "nowhere.safetensors", tmp_path)
+        srgan_dist.evaluate(tmp_path / "nowhere.safetensors", tmp_path)
 
 
 def test_a_notebook_packs_trains_evaluates_and_upscales(images: Path, validation: Path, tmp_path: Path) -> None:
