@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import srgan_dist
-from srgan_dist.tracking.run_logger import default_logging
+from srgan_dist.tracking.console import default_logging
 from tests.conftest import Finished, environment, metrics, run
 
 SMALL = """

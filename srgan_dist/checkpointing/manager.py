@@ -22,7 +22,7 @@ from srgan_dist.checkpointing.async_writer import NOT_WRITTEN, AsyncWriter
 from srgan_dist.checkpointing.format import CheckpointError, TrainingState, on_host, read, seal, verify
 from srgan_dist.checkpointing.weights import WeightsFile, save_weights
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.distributed.stop_grace import StopGracePeriod
+from srgan_dist.distributed.signals import StopGracePeriod
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.files import sync_file, sync_folder
 

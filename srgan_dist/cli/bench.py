@@ -134,7 +134,7 @@ def _report(
     from rich.console import Console
 
     from srgan_dist.bench.common.measure import refuse_unwritable, write_json
-    from srgan_dist.tracking.run_logger import console
+    from srgan_dist.tracking.console import console
 
     if options.json:
         refuse_unwritable(options.json)

@@ -14,6 +14,7 @@ from typing import Any
 from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.config.load import config_from, load_config
+from srgan_dist.distributed.launch import process_rank
 from srgan_dist.errors import Failure, Stopped, UserError
 
 log = logging.getLogger("srgan_dist")
@@ -39,20 +40,19 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
 
     def run() -> None:
         config = config_from(arguments, prog=prog)
-        from srgan_dist.distributed.runtime import process_rank
         from srgan_dist.distributed.signals import ignore_stop_signals
-        from srgan_dist.tracking import run_logger as tracking
+        from srgan_dist.tracking.console import console, result_table, setup_logging
         from srgan_dist.training.run import train as train_run
 
-        tracking.setup_logging(is_main=process_rank() == 0)
+        setup_logging(is_main=process_rank() == 0)
         try:
             result = train_run(config)
         finally:
             ignore_stop_signals()
         if process_rank() == 0:
             if "final" in result:
-                tracking.console.print(tracking.result_table(result))
-            tracking.console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
+                console.print(result_table(result))
+            console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
 
     return reporting_errors(run)
 
@@ -73,9 +73,7 @@ def reporting_errors(action: Callable[[], None]) -> int:
 
 
 def _tell(message: str, code: int, *, on_every_rank: bool) -> int:
-    # Not loaded: a command, or a mistake before torch was needed.
-    runtime = sys.modules.get("srgan_dist.distributed.runtime")
-    rank = runtime.process_rank() if runtime else 0
+    rank = process_rank()
     if rank == 0 or not on_every_rank:
         sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{message}\n")
     return code
@@ -151,7 +149,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from srgan_dist.bench.common.measure import refuse_unwritable
     from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.run_logger import progress_report
+    from srgan_dist.tracking.console import progress_report
 
     if options.json:
         refuse_unwritable(options.json)
@@ -173,7 +171,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _upscale(options: argparse.Namespace) -> None:
     from srgan_dist.inference.generator import SRGenerator, upscale_file, upscale_jobs
-    from srgan_dist.tracking.run_logger import progress_report
+    from srgan_dist.tracking.console import progress_report
 
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
@@ -186,7 +184,7 @@ def _upscale(options: argparse.Namespace) -> None:
 
 def _fetch(options: argparse.Namespace) -> None:
     from srgan_dist.models.build import build_features
-    from srgan_dist.tracking.run_logger import console
+    from srgan_dist.tracking.console import console
 
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
     build_features(perceptual)
@@ -198,7 +196,7 @@ def _plan(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.planning.plan import make_plan, to_table
-    from srgan_dist.tracking.run_logger import console
+    from srgan_dist.tracking.console import console
     from srgan_dist.training.memory_estimate import Device
     from srgan_dist.utils.units import parse_bytes
 

@@ -53,7 +53,7 @@ def pack(options: argparse.Namespace) -> None:
     """``srgan-dist pack``."""
     from srgan_dist.data.packing.pack import pack, summary
     from srgan_dist.data.packing.workers import num_cores
-    from srgan_dist.tracking.run_logger import console, progress_report, setup_logging
+    from srgan_dist.tracking.console import console, progress_report, setup_logging
     from srgan_dist.utils.units import parse_bytes
 
     setup_logging(is_main=True)
@@ -98,7 +98,7 @@ def check(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from srgan_dist.data.checking.check import check_shards
-    from srgan_dist.tracking.run_logger import console, progress_report
+    from srgan_dist.tracking.console import console, progress_report
 
     # Lines go to stdout; on a terminal by way of the progress bar's console, which keeps the bar below them.
     out = console if console.is_terminal and sys.stdout.isatty() else Console()

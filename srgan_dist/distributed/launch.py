@@ -1,8 +1,53 @@
-"""How this process was started."""
+"""How this process was started, and whether it knows of the others."""
 
 from __future__ import annotations
 
-import psutil
+import os
+from typing import TYPE_CHECKING
+
+from srgan_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def process_rank() -> int:
+    """The rank of this process, also before torch is loaded."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def check_world(accelerator: Accelerator, num_ranks: int | None) -> None:
+    """Refuse ranks that do not know of each other, or are not as many as there must be.
+
+    Args:
+        accelerator: As this process sees the ranks.
+        num_ranks: Ranks that there must be, or None.
+
+    Raises:
+        UserError: Says how to start them.
+    """
+    from accelerate.utils import DistributedType
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = num_ranks or ranks_asked_for()
+    if started == accelerator.num_processes and asked not in (None, started):
+        raise UserError(
+            f"{asked} ranks were asked for, but there {'is' if started == 1 else 'are'} {started}: on CPU start "
+            "with 'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml --num_processes "
+            f"{asked} train.py ...', on GPUs with --multi_gpu, never with --cpu"
+        )
+    if started != accelerator.num_processes:
+        raise UserError(
+            f"{started} processes were started, but each sees {accelerator.num_processes}: on CPU start with "
+            "'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml train.py ...', "
+            "never with --cpu"
+        )
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise UserError(
+            f"accelerate is configured for {kind.value}, but srgan-dist trains with DDP; "
+            "use one of launch/accelerate/*.yaml by --config_file"
+        )
 
 
 def ranks_asked_for() -> int | None:
@@ -13,6 +58,8 @@ def ranks_asked_for() -> int | None:
     Returns:
         The number of processes asked for, or None.
     """
+    import psutil  # here, since a command's first line must not wait for it
+
     parent = psutil.Process().parent()
     try:
         words = parent.cmdline() if parent else []

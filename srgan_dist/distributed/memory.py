@@ -1,4 +1,4 @@
-"""How much RAM this process takes, and may still take: of the machine, and of the control groups that hold it."""
+"""How much RAM this process takes, and may still take: of the machine, and of the control groups that limit it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from pathlib import Path
 
 import psutil
 
+from srgan_dist.errors import Failure
+
 _GROUPS = Path("/sys/fs/cgroup")
+
+
+class OutOfMemory(Failure):
+    """This rank or another ran out of memory within an update; where it is shared, all ranks know."""
 
 
 def used_ram() -> int:

@@ -1,4 +1,4 @@
-"""The machine: devices, processes, precision, threads, and what all ranks must agree on."""
+"""The machine as one rank sees it: device, precision, threads, and wrapping networks for the ranks."""
 
 from __future__ import annotations
 
@@ -7,38 +7,28 @@ import gc
 import logging
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast_object_list
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from srgan_dist.distributed.collectives import SumOverRanks
-from srgan_dist.distributed.compiler import prepare_compiler
-from srgan_dist.distributed.launch import ranks_asked_for
+from srgan_dist.distributed.collectives import Collectives
+from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
-from srgan_dist.errors import Failure, UserError
+from srgan_dist.errors import UserError
 
-T = TypeVar("T")
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 log = logging.getLogger("srgan_dist")
 
 
-class OutOfMemory(Failure):
-    """This rank or another ran out of memory within an update; where it is shared, all ranks know."""
-
-
-class Runtime:
+class Runtime(Collectives):
     """One rank's view of the run: a thin layer over Accelerate, and the only place that knows the hardware.
 
     Args:
@@ -48,7 +38,7 @@ class Runtime:
         threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
-        shares_memory_errors: Ranks tell each other when one runs out of memory, at the price of a vote an update.
+        shares_memory_errors: Ranks report to each other when one runs out of memory, at the price of a vote an update.
         num_ranks: Ranks that there must be, or None.
         timeout: Seconds after which a collective that not all ranks have come to is an error.
 
@@ -77,7 +67,7 @@ class Runtime:
         os.environ.setdefault("CUDNN_CONV_WSCAP_DBG", "256")
         # Accelerate keeps one precision for the whole process; the next run of a notebook may have another.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
+        accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=tracker,
@@ -88,55 +78,24 @@ class Runtime:
             ],
         )
         # One scaler would serve both networks, and an overflow of one would hold the other back: see LossScale.
-        self.accelerator.scaler = None
+        accelerator.scaler = None
+        super().__init__(accelerator, timeout=timeout, shares_memory_errors=shares_memory_errors)
+        check_world(accelerator, num_ranks)
         self.needs_loss_scale = precision == "fp16"
-        self.device = self.accelerator.device
-        self.rank = self.accelerator.process_index
-        self.world_size = self.accelerator.num_processes
-        self.is_main = self.accelerator.is_main_process
-        hosts = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if self.world_size > 1 else None
-        self.shares_memory_errors = shares_memory_errors
         self._distributed: list[DistributedDataParallel] = []
-        # Of one rank alone, a store in its own memory.
-        shared = dist.distributed_c10d._get_default_store() if self.world_size > 1 else HashStore()
-        self._store = PrefixStore("srgan_dist", shared)
-        self._hosts = cast("dist.ProcessGroup | None", hosts)
         self.dtype = _DTYPES[self.accelerator.mixed_precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._check_world(num_ranks)
         on_gpu = self.device.type == "cuda"
         if on_gpu and precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise UserError("train.precision is bf16, which this GPU lacks; use fp32")
         self.compiles = compile
         if compile:
-            prepare_compiler(on_gpu=on_gpu)
+            _prepare_compiler(on_gpu=on_gpu)
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # Two ranks that each use every core are ten times slower than one.
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
         torch.set_num_threads(self.threads)
-        torch.backends.cudnn.benchmark = on_gpu  # crops have one size
-
-    def _check_world(self, num_ranks: int | None) -> None:
-        started = int(os.environ.get("WORLD_SIZE", "1"))
-        asked = num_ranks or ranks_asked_for()
-        if started == self.world_size and asked not in (None, started):
-            raise UserError(
-                f"{asked} ranks were asked for, but there {'is' if started == 1 else 'are'} {started}: on CPU start "
-                "with 'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml --num_processes "
-                f"{asked} train.py ...', on GPUs with --multi_gpu, never with --cpu"
-            )
-        if started != self.world_size:
-            raise UserError(
-                f"{started} processes were started, but each sees {self.world_size}: on CPU start with "
-                "'accelerate launch --config_file launch/accelerate/cpu_two_ranks.yaml train.py ...', "
-                "never with --cpu"
-            )
-        kind = self.accelerator.distributed_type
-        if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-            raise UserError(
-                f"accelerate is configured for {kind.value}, but srgan-dist trains with DDP; "
-                "use one of launch/accelerate/*.yaml by --config_file"
-            )
+        torch.backends.cudnn.benchmark = on_gpu  # patches have one size
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
@@ -182,14 +141,6 @@ class Runtime:
         """Add the gradients of ``loss``."""
         self.accelerator.backward(loss)
 
-    def reduce_mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Average scalars over the ranks, in one collective, and read them: a host synchronisation."""
-        if not values:
-            return {}
-        packed = torch.stack([value.detach().to(self.device, torch.float64) for value in values.values()])
-        packed = cast("Tensor", self.accelerator.reduce(packed, reduction="mean"))
-        return dict(zip(values, packed.tolist(), strict=True))
-
     def read_later(self, values: Tensor) -> Callable[[], list[float]]:
         """Begin to copy a vector to the host; only a call of what is returned waits for it."""
         values = values.detach().to("cpu", non_blocking=True, copy=True)
@@ -204,80 +155,6 @@ class Runtime:
 
         return read
 
-    def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """Average a tensor over the ranks, on the device; gradients flow back to every rank's."""
-        if self.world_size == 1:
-            return value
-        self.check_room()
-        mean: Tensor = SumOverRanks.apply(value) / self.world_size
-        return mean
-
-    def reduce_sum(self, value: Tensor) -> Tensor:
-        """Add a tensor over the ranks (int64 wraps around)."""
-        value = value.to(self.device)
-        if self.world_size > 1:
-            dist.all_reduce(value)
-        return value
-
-    def broadcast_tensor(self, value: Tensor) -> None:
-        """Overwrite a tensor by rank 0's, in place."""
-        if self.world_size > 1:
-            dist.broadcast(value, src=0)
-
-    def gather(self, value: Tensor) -> list[list[float]]:
-        """Every rank's vector, by rank: a host synchronisation."""
-        gathered = cast("Tensor", self.accelerator.gather(value.to(self.device)[None]))
-        return cast("list[list[float]]", gathered.tolist())
-
-    def all_gather_object(self, value: T) -> list[T]:
-        """Every rank's object, by rank."""
-        if self._hosts is None:
-            return [value]
-        values = cast("list[T]", [None] * self.world_size)
-        dist.all_gather_object(values, value, group=self._hosts)
-        return values
-
-    def broadcast(self, value: T) -> T:
-        """Give every rank the object of rank 0."""
-        return cast("T", broadcast_object_list([value])[0])
-
-    def all_agree(self, ok: bool) -> bool:
-        """True where every rank says so: the only ground for a decision that changes control flow."""
-        return not self.any_rank(not ok)
-
-    def any_rank(self, wish: bool) -> bool:
-        """True on every rank where it is true on one. Asked over the CPU: the device need not catch up."""
-        if self._hosts is None:
-            return wish
-        votes = torch.tensor(int(wish))
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
-        return bool(votes.item())
-
-    @contextlib.contextmanager
-    def memory_shared(self) -> Iterator[None]:
-        """Around an update: a rank that runs out of memory tells the others, which then do not wait for it.
-
-        Raises:
-            OutOfMemory: Here, or on another rank.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-            if self.shares_memory_errors:
-                self.any_rank(True)
-            raise OutOfMemory(str(error).splitlines()[0]) from error
-
-    def check_room(self) -> None:
-        """Before a collective within an update: whether another rank ran out of memory and will not come to it.
-
-        Raises:
-            OutOfMemory: It did.
-        """
-        if self.shares_memory_errors and self.any_rank(False):
-            raise OutOfMemory("another rank ran out of memory")
-
     def recover(self) -> None:
         """After a broken-off update, on all ranks: give back what only it still holds."""
         for network in self._distributed:
@@ -286,19 +163,6 @@ class Runtime:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def publish(self, name: str, value: str) -> None:
-        """Tell the other ranks something, without waiting for them; from any thread."""
-        self._store.set(f"{name}/{self.rank}", value)
-
-    def published(self, name: str) -> list[str | None]:
-        """What each rank last told, by rank; None where it did not. From any thread."""
-        keys = [f"{name}/{rank}" for rank in range(self.world_size)]
-        return [self._store.get(key).decode() if self._store.check([key]) else None for key in keys]
-
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        self.accelerator.wait_for_everyone()
 
     def rng_state(self) -> dict[str, Tensor]:
         """The random state of this rank."""
@@ -333,12 +197,34 @@ class Runtime:
         return f"{name}, {ranks}, {self.threads} threads each, {precision}"
 
     def close(self) -> None:
-        """End the trackers and leave the process groups, whose threads must not outlive the interpreter."""
-        self._hosts, self._store = None, PrefixStore("srgan_dist", HashStore())
+        """End the trackers and leave the process groups."""
+        self.leave()
         gc.collect()
         self.accelerator.end_training()
 
 
-def process_rank() -> int:
-    """The rank of this process, before a `Runtime` exists."""
-    return int(os.environ.get("RANK", "0"))
+def _prepare_compiler(*, on_gpu: bool) -> None:
+    """Get ready for `torch.compile`.
+
+    Args:
+        on_gpu: Whether networks run on a GPU, for which torch brings its own compiler.
+
+    Raises:
+        UserError: there is no C++ compiler for networks on a CPU.
+    """
+    # Slow to import, and only needed where networks are compiled.
+    import torch._dynamo as dynamo
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    # In mixed precision all networks go through one function of Accelerate's, and beyond the limit, by default 8 graphs
+    # of a function, a network would silently not be compiled.
+    dynamo.config.recompile_limit = 64
+    if on_gpu:
+        return
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise UserError(
+            "train.compile needs a C++ compiler on a CPU, and there is none: install g++ or leave it out"
+        ) from None

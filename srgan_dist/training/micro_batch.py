@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from srgan_dist.distributed.runtime import OutOfMemory, Runtime
+from srgan_dist.distributed.memory import OutOfMemory
+from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure
 
 T = TypeVar("T")

@@ -14,13 +14,14 @@ from typing import Any
 from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
-from srgan_dist.distributed.runtime import Runtime, process_rank
-from srgan_dist.distributed.signals import StopSignals, stop_signals
-from srgan_dist.distributed.stop_grace import StopGracePeriod
+from srgan_dist.distributed.launch import process_rank
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.distributed.signals import StopGracePeriod, StopSignals, stop_signals
 from srgan_dist.distributed.watchdog import watchdog
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
-from srgan_dist.tracking.run_logger import RunLogger, default_logging
+from srgan_dist.tracking.console import default_logging
+from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import write_whole

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from srgan_dist.cli import train
-from srgan_dist.distributed.runtime import process_rank
+from srgan_dist.distributed.launch import process_rank
 from srgan_dist.models.srresnet import SRResNet
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srgan_dist.distributed.runtime import process_rank
+from srgan_dist.distributed.launch import process_rank
 from srgan_dist.models.srresnet import SRResNet
 from tests.ranks.equivalence import main
 

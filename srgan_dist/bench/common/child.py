@@ -20,7 +20,8 @@ from srgan_dist.data.loading.pairs import Batch
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.tracking import run_logger as tracking
+from srgan_dist.tracking.console import console
+from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 
 CYCLE, PARTS, PEAK, END = "cycle", "parts", "peak", "end"
@@ -164,10 +165,8 @@ def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
     Raises:
         Ended: always, in the end.
     """
-    tracking.console.quiet = True  # its progress bar would stand in the middle of the measurement's
-    run_logger = tracking.RunLogger(
-        folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps
-    )
+    console.quiet = True  # its progress bar would stand in the middle of the measurement's
+    run_logger = RunLogger(folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps)
     trainer = build_trainer(
         config,
         runtime=runtime,

@@ -88,8 +88,8 @@ def read_wait(metrics: Path, patches: PatchShape) -> DataWait:
 
 def _train(content: dict[str, Any]) -> None:
     from srgan_dist.config.root import Config
-    from srgan_dist.tracking import run_logger as tracking
+    from srgan_dist.tracking.console import console
     from srgan_dist.training.run import train
 
-    tracking.console.quiet = True  # its progress bar would stand in the middle of the measurement's
+    console.quiet = True  # its progress bar would stand in the middle of the measurement's
     train(Config(**content))

@@ -1,0 +1,122 @@
+"""What people see on the terminal: log lines, progress bars, the table of results."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+log = logging.getLogger("srgan_dist")
+console = Console(stderr=True)
+
+
+def setup_logging(*, is_main: bool) -> None:
+    """Send the project's log to stderr: in colour above the progress bar on a terminal, else as plain lines.
+
+    Args:
+        is_main: Only rank 0 logs progress; the others log warnings and worse.
+    """
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO if is_main else logging.WARNING)
+    log.propagate = False
+
+
+@contextlib.contextmanager
+def default_logging(*, is_main: bool) -> Iterator[None]:
+    """Around a run that a program starts: `setup_logging`, where nobody else would show the project's lines.
+
+    A program that has decided on them, by a handler or a level for ``srgan_dist`` or by a root logger that takes INFO,
+    is left alone.
+
+    Args:
+        is_main: As in `setup_logging`.
+    """
+    decided = log.handlers or log.level != logging.NOTSET or (log.hasHandlers() and log.isEnabledFor(logging.INFO))
+    if decided:
+        yield
+        return
+    setup_logging(is_main=is_main)
+    try:
+        yield
+    finally:
+        log.handlers.clear()
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+
+
+def training_progress(*, visible: bool) -> Progress:
+    """The bar of a training; invisible without a terminal.
+
+    Args:
+        visible: Whether this rank shows it.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        disable=not (visible and console.is_terminal),
+        transient=False,
+    )
+
+
+def simple_progress(console: Console, *, unit: str) -> Progress:
+    """A progress bar for the tools; invisible without a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def progress_report(text: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; elsewhere nothing."""
+    with simple_progress(console, unit=unit) as progress:
+        task: Any = progress.add_task(text, total=None)
+
+        def report(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield report
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """The content of result.json as a table."""
+    table = Table(title=f"{result['steps']} steps, {result['images']} patches, {result['seconds']:.0f} s")
+    for column in ("validation images", "PSNR-Y (dB)", "SSIM-Y", "perceptual distance"):
+        table.add_column(column, justify="left" if column.startswith("valid") else "right")
+    names = {"bicubic": "bicubic", "pretrained": "after pretraining", "final": "at the end"}
+    for key, name in names.items():
+        if key in result:
+            quality = result[key]
+            perceptual = "" if quality["perceptual"] is None else f"{quality['perceptual']:.4f}"
+            table.add_row(name, f"{quality['psnr_y']:.3f}", f"{quality['ssim_y']:.4f}", perceptual)
+    return table
