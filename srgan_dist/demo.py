@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from srgan_dist.cli.commands import reporting_errors
+from srgan_dist.cli.commands import run_command
 from srgan_dist.config.load import load_config
 from srgan_dist.data.packing.pack import pack
 from srgan_dist.errors import UserError
@@ -49,7 +49,7 @@ def main() -> int:
     options, overrides = parser.parse_known_args()
     setup_logging(is_main=True)
     overrides += ["--run.resume=never"] if options.fresh else []
-    return reporting_errors(lambda: demo(options.config, overrides))
+    return run_command(lambda: demo(options.config, overrides))
 
 
 def demo(config_file: Path, overrides: list[str]) -> None:

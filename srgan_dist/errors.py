@@ -1,4 +1,4 @@
-"""What is told to people in one line instead of a traceback."""
+"""What people read in one line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -6,11 +6,11 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A run that stopped on a signal with everything saved (exit code 75): started again, it goes on."""
+    """A run that stopped on a signal with everything saved (exit code 75): started again, it resumes."""
 
 
 class Failure(Exception):
     """Something that failed although the user did nothing wrong (exit code 1), and whose message says it all."""
 
     on_every_rank = False
-    """Whether all ranks fail alike, so that one of them is enough to tell it."""
+    """Whether all ranks fail alike, so that one of them is enough to report it."""

@@ -1,4 +1,4 @@
-"""Work of all ranks that goes on beside training, and on whose outcome they agree at step boundaries."""
+"""Work of all ranks in the background of training, on whose outcome they agree at step boundaries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from srgan_dist.errors import Failure
 
 log = logging.getLogger("srgan_dist")
 
-# Of a file that cannot be written; torch.save tells a full disk by a RuntimeError.
+# Of a file that cannot be written; torch.save reports a full disk by a RuntimeError.
 NOT_WRITTEN = (OSError, RuntimeError, SafetensorError)
 
 
@@ -69,7 +69,7 @@ class AsyncWriter:
         self._go_on(error)
 
     def poll(self) -> None:
-        """Go on to the next part, if every rank has done this one."""
+        """Start the next part, if every rank has finished this one."""
         while self._running and self.runtime.all_agree(self._running.done()):
             self._go_on(self._running.exception())
 

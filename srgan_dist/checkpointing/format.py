@@ -59,7 +59,7 @@ class TrainingState:
 
 
 def on_host(tree: T) -> T:
-    """Copy everything to the host's memory, so that training can go on: one wait for the GPU.
+    """Copy everything to the host's memory, so that training can continue: one wait for the GPU.
 
     Args:
         tree: A tensor, or dictionaries, lists, tuples, snapshots and files of weights with tensors in them.
@@ -87,7 +87,7 @@ def _copied(tree: Any) -> Any:
 
 
 def _write_tensors(content: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # given the path instead, torch.save does not tell that the disk is full
+    with path.open("wb") as file:  # given the path instead, torch.save does not report a full disk
         torch.save(content, file)
 
 

@@ -40,17 +40,17 @@ class NotSaved(Failure):
 class Checkpoints:
     """The checkpoints of one run, and the weights for use that are saved with them.
 
-    Saving goes on in the background. Every rank calls each method, at the same step boundary.
+    Saving happens in the background. Every rank calls each method, at the same step boundary.
 
     Args:
         folder: Where they lie.
         keep: Number of newest ones to keep.
         runtime: The ranks that write together.
-        lead: Is told how long steps and saves take.
+        stop_grace: Notes how long steps and saves take, or None.
     """
 
-    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, lead: StopGracePeriod | None = None) -> None:
-        self.folder, self.keep, self.runtime, self._lead = folder, keep, runtime, lead
+    def __init__(self, folder: Path, *, keep: int, runtime: Runtime, stop_grace: StopGracePeriod | None = None) -> None:
+        self.folder, self.keep, self.runtime, self._stop_grace = folder, keep, runtime, stop_grace
         self._background = AsyncWriter(runtime)
 
     def path(self, step: int) -> Path:
@@ -108,8 +108,8 @@ class Checkpoints:
             NotSaved: It could not be written.
         """
         self._background.poll()
-        if self._lead:
-            self._lead.look(save=self._background.seconds)
+        if self._stop_grace:
+            self._stop_grace.look(save=self._background.seconds)
 
     def wait(self) -> None:
         """Wait until what was saved is complete on disk, and too old checkpoints are gone.
@@ -169,7 +169,7 @@ class Checkpoints:
         )
 
     def set_aside_after(self, step: int) -> list[Path]:
-        """Rename checkpoints of later steps, which a run that goes on from ``step`` does not lead to.
+        """Rename checkpoints of later steps, which a run that resumes from ``step`` does not lead to.
 
         Returns:
             Their new names, which no longer count as checkpoints.
@@ -206,7 +206,7 @@ class Checkpoints:
         chosen, all_lost = self.runtime.broadcast((chosen, bool(found) and chosen is None))
         if all_lost:
             raise UserError(
-                f"{self.folder}: none of the checkpoints there is sound; restore one, or start anew by run.resume=never"
+                f"{self.folder}: none of the checkpoints there is sound; restore one, or start over by run.resume=never"
             )
         return chosen
 

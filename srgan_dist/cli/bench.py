@@ -36,7 +36,7 @@ def add_bench(commands: Any) -> None:
     _add_loader(add("loader", _loader, text, takes_config=False))
     text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
     _add_step(add("step", _step, text, takes_config=True))
-    text = "Several ranks here, measured; many GPUs on an interconnect, foreseen. Takes train's options, too."
+    text = "Several ranks here, measured; many GPUs on an interconnect, predicted. Takes train's options, too."
     _add_scaling(add("scaling", _scaling, text, takes_config=True))
 
 
@@ -62,7 +62,7 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
     add("--ranks", default="2,4", metavar="N,N", help="processes to measure beside one; 1: none (default: 2,4)")
     add("--rounds", type=int, default=5, metavar="N", help="measurements of each (default: 5)")
     add("--strong", action="store_true", help="data.batch_size is shared by all ranks, not each one's")
-    add("--gpus", default="8,64,256,1024", metavar="N,N", help="to foresee (default: 8,64,256,1024)")
+    add("--gpus", default="8,64,256,1024", metavar="N,N", help="to predict (default: 8,64,256,1024)")
     add("--bandwidth", default="200Gb/s", metavar="RATE", help="of a node's wire (default: 200Gb/s)")
     add("--latency", default="5us", metavar="TIME", help="of one hop (default: 5us)")
     add("--gpus-per-node", type=int, default=1, metavar="N", help="which share a wire (default: 1)")

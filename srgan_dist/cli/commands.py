@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
-    return reporting_errors(lambda: command(options))
+    return run_command(lambda: command(options))
 
 
 def train(arguments: Sequence[str], *, prog: str) -> int:
@@ -54,25 +54,25 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
                 console.print(result_table(result))
             console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
 
-    return reporting_errors(run)
+    return run_command(run)
 
 
-def reporting_errors(action: Callable[[], None]) -> int:
-    """Run a command; tell a user's mistake and an expected failure in one line. Returns the exit code."""
+def run_command(action: Callable[[], None]) -> int:
+    """Run a command; report a user's mistake or an expected failure in one line. Returns the exit code."""
     try:
         action()
     except UserError as error:
-        return _tell(str(error), USAGE, on_every_rank=True)
+        return _report(str(error), USAGE, on_every_rank=True)
     except Stopped as error:
-        return _tell(str(error), STOPPED, on_every_rank=True)
+        return _report(str(error), STOPPED, on_every_rank=True)
     except KeyboardInterrupt:
-        return _tell("interrupted", INTERRUPTED, on_every_rank=True)
+        return _report("interrupted", INTERRUPTED, on_every_rank=True)
     except Failure as error:
-        return _tell(str(error), FAILED, on_every_rank=error.on_every_rank)
+        return _report(str(error), FAILED, on_every_rank=error.on_every_rank)
     return OK
 
 
-def _tell(message: str, code: int, *, on_every_rank: bool) -> int:
+def _report(message: str, code: int, *, on_every_rank: bool) -> int:
     rank = process_rank()
     if rank == 0 or not on_every_rank:
         sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{message}\n")
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_shards.add_pack(
         add("pack", cli_shards.pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles.")
     )
-    cli_shards.add_check(add("check", cli_shards.check, "Tell every fault of shards, by shard, member and offset."))
+    cli_shards.add_check(add("check", cli_shards.check, "Report every fault of shards, by shard, member and offset."))
 
     evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
     evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")

@@ -12,7 +12,7 @@ from srgan_dist.errors import Failure
 def add_pack(pack: argparse.ArgumentParser) -> None:
     """The options of ``pack``."""
     pack.add_argument("hr_dir", type=Path, metavar="HR_DIR", help="folder of HR images")
-    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; an interrupted pack goes on there")
+    pack.add_argument("out", type=Path, metavar="OUT", help="folder for the shards; an interrupted pack resumes there")
     pack.add_argument("--lr", type=Path, metavar="LR_DIR", help="folder of LR images; default: made from HR")
     pack.add_argument("--scale", type=int, default=4, help="HR pixels per LR pixel (default: 4)")
     pack.add_argument(
@@ -80,7 +80,7 @@ def pack(options: argparse.Namespace) -> None:
 def add_check(check: argparse.ArgumentParser) -> None:
     """The options of ``check``."""
     check.epilog = (
-        "Exit code 1 tells of faults. Notes are none: a picture under two keys is one, unless it is put aside for "
+        "Exit code 1 means faults. Notes are none: a picture under two keys is one, unless it is put aside for "
         "validation as well."
     )
     check.add_argument("shards", metavar="SHARDS", nargs="+", help="packed folders, or tars (globs) without a manifest")
@@ -103,13 +103,13 @@ def check(options: argparse.Namespace) -> None:
     # Lines go to stdout; on a terminal by way of the progress bar's console, which keeps the bar below them.
     out = console if console.is_terminal and sys.stdout.isatty() else Console()
 
-    def tell(line: object) -> None:
+    def report_line(line: object) -> None:
         out.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
     with progress_report("check", "MiB") as report:
         summary = check_shards(
             options.shards,
-            on_finding=tell,
+            on_finding=report_line,
             sample=options.sample,
             scale=options.scale,
             any_kernel=options.any_kernel,
@@ -119,7 +119,7 @@ def check(options: argparse.Namespace) -> None:
             on_progress=report,
         )
     for line in summary.lines():
-        tell(line)
+        report_line(line)
     if summary.num_faults:
         not_written = ", index.npy and manifest.json were not written" if options.write_index else ""
         raise Failure(f"{' '.join(map(str, options.shards))}: not sound (faults: {summary.num_faults}){not_written}")

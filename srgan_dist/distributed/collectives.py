@@ -1,4 +1,4 @@
-"""What the ranks do together: add up, gather, agree, and tell each other that one of them is out of memory."""
+"""What the ranks do together: add up, gather, agree, and report that one of them is out of memory."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Collectives:
 
     @contextlib.contextmanager
     def memory_shared(self) -> Iterator[None]:
-        """Around an update: a rank that runs out of memory tells the others, which then do not wait for it.
+        """Around an update: a rank that runs out of memory reports it to the others, which then do not wait for it.
 
         Raises:
             OutOfMemory: Here, or on another rank.
@@ -131,11 +131,11 @@ class Collectives:
             raise OutOfMemory("another rank ran out of memory")
 
     def publish(self, name: str, value: str) -> None:
-        """Tell the other ranks something, without waiting for them; from any thread."""
+        """Leave a text for the other ranks, without waiting for them; from any thread."""
         self._store.set(f"{name}/{self.rank}", value)
 
     def published(self, name: str) -> list[str | None]:
-        """What each rank last told, by rank; None where it did not. From any thread."""
+        """What each rank last published, by rank; None where it did not. From any thread."""
         keys = [f"{name}/{rank}" for rank in range(self.world_size)]
         return [self._store.get(key).decode() if self._store.check([key]) else None for key in keys]
 

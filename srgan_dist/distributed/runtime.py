@@ -172,7 +172,7 @@ class Runtime(Collectives):
         return state
 
     def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of `rng_state`; a state of the other kind of device is left alone."""
+        """Resume from a state of `rng_state`; a state of the other kind of device is left alone."""
         torch.set_rng_state(state["cpu"])
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)

@@ -1,4 +1,4 @@
-"""Signals as a wish: the run stops at the next step boundary, on all ranks together, with everything saved."""
+"""Signals ask a run to stop: it does so at the next step boundary, on all ranks together, with everything saved."""
 
 from __future__ import annotations
 
@@ -95,4 +95,4 @@ class StopGracePeriod:
                 self._step,
                 self._save,
             )
-            self.seconds = None  # told
+            self.seconds = None  # one warning is enough

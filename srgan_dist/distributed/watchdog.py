@@ -1,4 +1,4 @@
-"""What hangs is told and ended: which rank, at which step, in which function."""
+"""Ends a run that hangs, and logs which rank was at which step in which function."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def watchdog(runtime: Runtime, *, seconds: float, step: Callable[[], int]) -> It
     rank looks at the main thread's stack: nothing has to be marked in the code that is watched.
 
     Args:
-        runtime: The ranks, which tell each other where they are.
+        runtime: The ranks, which publish where they are.
         seconds: Longest time of a step with all that belongs to it: validation, pictures, a checkpoint.
         step: The step that the main thread is at.
     """

@@ -95,7 +95,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         config.run.dir / "checkpoints",
         keep=config.checkpoint.keep,
         runtime=runtime,
-        lead=StopGracePeriod(config.run.stop_lead) if runtime.is_main else None,
+        stop_grace=StopGracePeriod(config.run.stop_lead) if runtime.is_main else None,
     )
     failed = True
     try:
