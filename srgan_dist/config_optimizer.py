@@ -10,6 +10,8 @@ from srgan_dist.config_base import Fraction, Section
 
 
 class ScheduleConfig(Section):
+    common = ("learning_rate",)
+
     learning_rate: PositiveFloat = 1e-4
     """Learning rate after the warm-up."""
     schedule: Literal["constant", "multistep", "cosine"] = "constant"

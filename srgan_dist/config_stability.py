@@ -11,6 +11,7 @@ from srgan_dist.config_degradation import Probability
 
 
 def _ascends(value: tuple[float, float]) -> tuple[float, float]:
+    """Ascending."""
     if value[0] >= value[1]:
         raise ValueError(f"the low end must be below the high end, got {list(value)}")
     return value

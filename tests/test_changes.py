@@ -12,7 +12,8 @@ import torch
 
 from srgan_dist.changes import HARMLESS, origin, refuse_changes
 from srgan_dist.config import Config
-from srgan_dist.configfile import known_keys, load_config
+from srgan_dist.config_fields import known_keys
+from srgan_dist.configfile import load_config
 from srgan_dist.errors import UserError
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.weights import load_weights, save_weights

@@ -17,6 +17,8 @@ FLOORS: dict[int, set[str]] = {
         "config_optimizer",
         "config_stability",
         "config",
+        "config_fields",
+        "config_help",
         "configfile",
         "changes",
         "losses",
@@ -66,6 +68,12 @@ SIDEWAYS = {
     ("config", "config_optimizer"),
     ("config", "config_stability"),
     ("config", "config_degradation"),
+    ("config_fields", "config"),
+    ("config_fields", "config_base"),
+    ("config_help", "config_fields"),
+    ("configfile", "config_fields"),
+    ("configfile", "config_help"),
+    ("changes", "config_fields"),
     ("configfile", "errors"),
     ("configfile", "config"),
     ("changes", "config"),
@@ -101,7 +109,7 @@ SIDEWAYS = {
     ("cli", "cli_bench"),
     ("cli", "cli_data"),
 }
-CONFIGS = {"config", "config_degradation", "config_optimizer", "config_stability"}
+CONFIGS = {"config", "config_fields", "config_help", "config_degradation", "config_optimizer", "config_stability"}
 OWNERS = {
     "wandb": {"tracking"},
     "rich": {"tracking", "cli", "cli_bench", "cli_data", "evaluate", "plan", "bench", "doctor"},
