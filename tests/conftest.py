@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,16 @@ def write_images(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(6):
         Image.fromarray(photo(96, 80 + 8 * number, number)).save(folder / f"{number}.png")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command that a test calls in this process sets the log up for good; the next test must not see that."""
+    log = logging.getLogger("srgan_dist")
+    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing_extensions import assert_type
 
 import srgan_dist
 from srgan_dist import Config, SRGenerator, evaluate, load_config, pack, train
-from srgan_dist.config.root import TrainConfig
+from srgan_dist.config.training import TrainConfig
 from srgan_dist.data.shard_format.manifest import Manifest
 
 assert_type(srgan_dist.__version__, str)

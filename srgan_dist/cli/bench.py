@@ -13,6 +13,11 @@ from srgan_dist.errors import UserError
 
 OnProgress = Callable[[str], None]
 
+TAKES_CONFIG = (
+    "Train's options apply, too: --config FILE and --SECTION.KEY=VALUE. srgan-dist train --help lists the common ones, "
+    "srgan-dist train --help-all every one."
+)
+
 
 def add_bench(commands: Any) -> None:
     """``bench`` and what can be measured.
@@ -27,16 +32,19 @@ def add_bench(commands: Any) -> None:
     def add(
         name: str, run: Callable[[argparse.Namespace], None], text: str, *, takes_config: bool
     ) -> argparse.ArgumentParser:
-        bench: argparse.ArgumentParser = benches.add_parser(name, help=text, description=text, allow_abbrev=False)
+        epilog = TAKES_CONFIG if takes_config else None
+        bench: argparse.ArgumentParser = benches.add_parser(
+            name, help=text, description=text, epilog=epilog, allow_abbrev=False
+        )
         bench.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
         bench.set_defaults(command=run, takes_config=takes_config)
         return bench
 
-    text = "PatchShape a second by encoding and workers; how long a training step waits for them."
+    text = "Patches a second by encoding and workers; how long a training step waits for them."
     _add_loader(add("loader", _loader, text, takes_config=False))
-    text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's. Takes train's options, too."
+    text = "Time, memory and parts of a training step, beside BasicSR's and a notebook's."
     _add_step(add("step", _step, text, takes_config=True))
-    text = "Several ranks here, measured; many GPUs on an interconnect, predicted. Takes train's options, too."
+    text = "Several ranks here, measured; many GPUs on an interconnect, predicted."
     _add_scaling(add("scaling", _scaling, text, takes_config=True))
 
 

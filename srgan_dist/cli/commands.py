@@ -91,11 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     def add(
         name: str, run: Callable[[argparse.Namespace], None], text: str, *, takes_config: bool = False
     ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        epilog = cli_bench.TAKES_CONFIG if takes_config else None
+        command = commands.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
         command.set_defaults(command=run, takes_config=takes_config)
         return command
 
-    commands.add_parser("train", help="train a network (train --help lists every option)")
+    commands.add_parser("train", help="Train a network (train --help lists its options).")
 
     cli_shards.add_pack(
         add("pack", cli_shards.pack, "Write a folder of images as WebDataset tar shards of HR/LR tiles.")
@@ -118,13 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
 
-    text = "Which micro-batch fits into some memory, and what it costs. Takes train's options, too."
+    text = "Which micro-batch fits into some memory, and what it costs."
     plan = add("plan", _plan, text, takes_config=True)
     plan.add_argument("--memory", required=True, metavar="SIZE", help="memory of a rank, such as 16GiB")
     plan.add_argument("--ranks", type=int, default=1, metavar="N", help="processes in all (default: 1)")
     plan.add_argument("--device", choices=("cpu", "cuda"), help="whose memory it is (default: cuda, if there is one)")
 
-    text = "Ask what would fail before the GPUs are paid for. Takes train's options, too."
+    text = "Ask what would fail before the GPUs are paid for."
     doctor = add("doctor", _doctor, text, takes_config=True)
     doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
 

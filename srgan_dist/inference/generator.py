@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from srgan_dist.checkpointing.weights import load_weights
-from srgan_dist.config.root import GeneratorConfig
+from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
 from srgan_dist.imaging.read import list_images, read_image

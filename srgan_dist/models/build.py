@@ -8,16 +8,14 @@ from importlib.metadata import version
 from torch import nn
 from typing_extensions import assert_never
 
-from srgan_dist.config.root import (
+from srgan_dist.config.losses import EfficientNetLite0Config, PerceptualLossConfig, VGG19Config
+from srgan_dist.config.models import (
     DiscriminatorConfig,
-    EfficientNetLite0Config,
     GeneratorConfig,
     MSRResNetConfig,
-    PerceptualLossConfig,
     RRDBConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
-    VGG19Config,
     VGGDiscriminatorConfig,
 )
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator

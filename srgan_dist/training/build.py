@@ -10,8 +10,8 @@ import torch
 
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.compatibility import config_fingerprint, refuse_changes
-from srgan_dist.config.optimizer import ScheduleConfig
 from srgan_dist.config.root import Config
+from srgan_dist.config.training import ScheduleConfig
 from srgan_dist.data.build import build_shards, build_stream, micro_batch_size
 from srgan_dist.degradations.build import build_degradation
 from srgan_dist.distributed.memory import used_ram

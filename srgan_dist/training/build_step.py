@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from srgan_dist.checkpointing.weights import initialise
-from srgan_dist.config.root import AdversarialLossConfig, Config, LossConfig
+from srgan_dist.config.losses import AdversarialLossConfig, LossConfig
+from srgan_dist.config.root import Config
 from srgan_dist.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Features

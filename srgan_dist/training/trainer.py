@@ -13,7 +13,7 @@ from typing import Any
 from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.checkpointing.weights import WeightsFile
-from srgan_dist.config.root import TrainConfig
+from srgan_dist.config.training import TrainConfig
 from srgan_dist.data.loading.loader import BatchStream, to_device
 from srgan_dist.data.loading.order import as_hex
 from srgan_dist.degradations.degradation import Degradation

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from srgan_dist.checkpointing.weights import save_weights
-from srgan_dist.config.root import SRResNetConfig
+from srgan_dist.config.models import SRResNetConfig
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import SHARED, Finished, Train, call, cli, photo, run
 

@@ -12,7 +12,8 @@ import torch
 
 from srgan_dist.checkpointing.weights import load_weights, save_weights
 from srgan_dist.config.compatibility import HARMLESS, config_fingerprint, refuse_changes
-from srgan_dist.config.load import known_keys, load_config
+from srgan_dist.config.fields import known_keys
+from srgan_dist.config.load import load_config
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.models.msrresnet import MSRResNet
@@ -74,7 +75,7 @@ def test_all_differences_stand_in_one_line_with_the_ways_on() -> None:
     told = refusal(checkpoint(), "--data.batch_size=8", "--optimizer.betas=[0.9,0.999]", "--log.every=7")
     assert told == (
         "not the configuration of the checkpoint: data.batch_size: 16 -> 8, optimizer.betas: [0.9, 0.99] -> "
-        "[0.9, 0.999]; set it back, start anew by run.resume=never, or go on all the same by "
+        "[0.9, 0.999]; set it back, start over by run.resume=never, or resume all the same by "
         "--run.allow_changes=data.batch_size,optimizer.betas"
     )
     changed = ["--data.batch_size=8", "--optimizer.betas=[0.9,0.999]"]

@@ -144,7 +144,7 @@ def bad_files(image: NDArray[np.uint8]) -> dict[str, bytes]:
     [
         ("alpha.png", "transparent pixels (alpha down to 200)"),
         ("palette-alpha.png", "transparent pixels (alpha down to 0)"),
-        ("16-bit-grey.png", "more than 8 bits a channel (mode I;16)"),
+        ("16-bit-grey.png", "more than 8 bits a channel (mode I"),
         ("16-bit-rgb.png", "more than 8 bits a channel (mode RGB)"),
         ("float.tif", "more than 8 bits a channel (mode F)"),
         ("cmyk.jpg", "colour mode CMYK"),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from srgan_dist import SRGenerator
 from srgan_dist.checkpointing.weights import save_weights
-from srgan_dist.config.root import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
+from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import photo
 

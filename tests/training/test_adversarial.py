@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from srgan_dist.config.load import load_config
-from srgan_dist.config.root import AdversarialLossConfig
+from srgan_dist.config.losses import AdversarialLossConfig
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.training.adversarial import AdversarialObjective, AdversarialSettings

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from srgan_dist.config.root import Config, TrainConfig
+from srgan_dist.config.root import Config
+from srgan_dist.config.training import TrainConfig
 from srgan_dist.planning.plan import make_plan
 from srgan_dist.training.memory_estimate import (
     LiveBytes,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from srgan_dist.config.root import LossConfig
+from srgan_dist.config.losses import LossConfig
 from srgan_dist.losses import functional as losses
 
 

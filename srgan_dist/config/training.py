@@ -1,0 +1,183 @@
+"""The sections that say how long, how fast and in which ratio a run trains, and what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from srgan_dist.config.base import CountOrAuto, Fraction, Paths, Section
+from srgan_dist.config.degradation import Probability
+
+
+def _ascends(value: tuple[float, float]) -> tuple[float, float]:
+    """Ascending."""
+    if value[0] >= value[1]:
+        raise ValueError(f"the low end must be below the high end, got {list(value)}")
+    return value
+
+
+class RunConfig(Section):
+    common = ("dir", "seed", "resume")
+
+    dir: Path = Path("runs/default")
+    """Folder of the run: configuration, metrics, checkpoints, weights, samples, result."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights and of the order, places and flips of the patches."""
+    resume: str = "auto"
+    """auto: resume from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
+    start over; or the path of a checkpoint folder to resume from."""
+    allow_changes: Paths = ()
+    """Keys, or sections of keys, that may differ from the checkpoint's when a run resumes, besides those that only
+    change where it writes, how fast it goes and how long; its position then counts in the new data."""
+    ranks: PositiveInt | None = None
+    """Processes that there must be in all; None: however many were started."""
+    hang_seconds: PositiveFloat = 1800.0
+    """A step that takes longer, with validation and checkpoint, ends the run; each rank's place is logged."""
+    stop_lead: PositiveFloat | None = None
+    """Seconds between a scheduler's signal and its kill; a warning when a step and a save have taken longer."""
+    init_from: Path | None = None
+    """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
+
+
+class TrainConfig(Section):
+    common = ("steps", "pretrain_steps", "g_per_d", "precision")
+
+    steps: PositiveInt = 100_000
+    """Generator updates in all, pretraining included."""
+    pretrain_steps: NonNegativeInt = 0
+    """Generator updates on the pixel loss alone, before the discriminator exists to it."""
+    g_per_d: CountOrAuto = 1
+    """n of n:1, the generator updates for each discriminator update; auto: as stability.d_accuracy_band says."""
+    d_warmup_steps: NonNegativeInt = 0
+    """First steps of the adversarial phase, in which the discriminator is updated every time and the generator does not
+    yet hear of it: its adversarial weight is 0."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 or fp16: autocast; weights and optimizer stay fp32. fp16 has a loss scale for each network."""
+    channels_last: bool = True
+    """NHWC memory layout, faster on CPUs and on tensor cores."""
+    compile: bool = False
+    """torch.compile the generator, the discriminator and the perceptual network; on a CPU this needs a C++ compiler."""
+    recompute: Literal["none", "perceptual", "generator", "both"] = "none"
+    """Networks whose activations the backward pass computes a second time instead of keeping them: less memory, the
+    same gradient, more time (`srgan-dist plan` says how much)."""
+    ema_decay: Fraction = 0.999
+    """Decay of the exponential moving average of the generator, which is validated and saved; 0: the last weights."""
+    clip_grad_norm: PositiveFloat | None = None
+    """Largest global L2 norm of each network's gradient."""
+    threads: PositiveInt | None = None
+    """CPU threads per rank. None: cores / ranks of the node."""
+
+    @property
+    def planned_g_per_d(self) -> int:
+        """The n to reckon with beforehand: 1 where the run itself decides."""
+        return 1 if self.g_per_d == "auto" else self.g_per_d
+
+
+class ScheduleConfig(Section):
+    common = ("learning_rate",)
+
+    learning_rate: PositiveFloat = 1e-4
+    """Learning rate after the warm-up."""
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    """The learning rate as a function of the phase's generator updates."""
+    warmup_steps: NonNegativeInt = 0
+    """Generator updates of linear warm-up."""
+    milestones: tuple[NonNegativeInt, ...] = ()
+    """multistep: the phase's generator updates after which the rate is multiplied by gamma."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """multistep: the factor."""
+    min_learning_rate: NonNegativeFloat = 0.0
+    """cosine: where it ends."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate is {self.min_learning_rate:g}, above learning_rate {self.learning_rate:g}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must ascend, got {list(self.milestones)}")
+        return self
+
+
+class OptimizerConfig(Section):
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    """Decay of AdamW's two moments."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay; 0 is Adam."""
+    pretrain: ScheduleConfig = ScheduleConfig()
+    """The generator in pretraining."""
+    generator: ScheduleConfig = ScheduleConfig()
+    """The generator in the adversarial phase."""
+    discriminator: ScheduleConfig = ScheduleConfig()
+    """The discriminator."""
+
+
+class StabilityConfig(Section):
+    on_collapse: Literal["warn", "pause_d", "rollback", "stop"] = "warn"
+    """warn: only report it; pause_d: the discriminator pauses until its accuracy is below d_accuracy_band; rollback:
+    continue from the newest checkpoint from before the collapse with half the discriminator's learning rate, 3 times at
+    most; stop: end the run with exit code 1. Each also reports it, in the log and as "alert" in metrics.jsonl."""
+    d_accuracy_band: Annotated[tuple[Probability, Probability], AfterValidator(_ascends)] = (0.6, 0.85)
+    """The discriminator's accuracy, the mean of those on real and on generated images, smoothed, with
+    train.g_per_d=auto: above the high end it pauses, below the low end it is updated again, at every step."""
+    patience: PositiveInt = 5
+    """Log lines in a row, in the adversarial phase after train.d_warmup_steps, that make a collapse when each is
+    outside of any of the limits below."""
+    max_d_accuracy: Probability | None = 0.98
+    """Most that the discriminator is right, on real images and on generated ones; None: no limit."""
+    grad_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascends)] | None = (1e-4, 1e4)
+    """Least and greatest ratio of the gradients' norms, discriminator to generator; None: no limit."""
+    max_saturated: Probability | None = 0.1
+    """Most of the generated values, as a fraction, that are outside of [0, 1] by 5 of 255 levels; None: no limit."""
+    max_psnr_drop: PositiveFloat | None = 4.0
+    """Most that the global batch's PSNR, less bicubic's, is below the best that it held for as many log lines,
+    pretraining included, in dB; None: no limit."""
+
+
+class LogConfig(Section):
+    common = ("every",)
+
+    every: PositiveInt = 100
+    """Steps between lines of metrics.jsonl and of the tracker."""
+    images_every: PositiveInt = 5000
+    """Steps between sample pictures; needs data.validation."""
+
+
+class CheckpointConfig(Section):
+    common = ("every", "keep")
+
+    every: PositiveInt = 5000
+    """Steps between checkpoints; there is always one at the end."""
+    keep: PositiveInt = 3
+    """Newest checkpoints to keep."""
+
+
+class ValidateConfig(Section):
+    common = ("every",)
+
+    every: PositiveInt = 5000
+    """Steps between validations; there is always one at the end of each phase. Needs data.validation."""
+
+
+class TrackerConfig(Section):
+    common = ("name",)
+
+    name: Literal["wandb", "tensorboard", "none"] = "wandb"
+    """wandb is online where there is a key and the server answers, offline otherwise."""
+    project: str = "srgan-dist"
+    """Project of the tracker."""
+    group: str | None = None
+    """Group of runs."""
+    tags: Paths = ()
+    """Labels of the run."""
