@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,10 @@ def test_a_hang_of_one_process_is_told(shards: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_that_dies_takes_the_others_along(shards: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
+    # The others alone would go on for far longer than the process is given.
     arguments = changes(shards, tmp_path / "run", train__steps=10_000, checkpoint__every=10_000)
     done = launch(2, SCRIPT, "1", "die", *arguments, PYTHONPATH=str(ROOT), timeout=120)
     assert done.code != 0
-    assert time.monotonic() - started < 60
     assert "Signal 9" in done.err
     assert left_running(tmp_path) == []
 

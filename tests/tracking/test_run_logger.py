@@ -54,15 +54,14 @@ def test_without_a_key_it_logs_offline_and_says_so(train: Train, tmp_path: Path)
     assert pictures
 
 
-def test_a_server_that_does_not_answer_costs_seconds(train: Train, tmp_path: Path) -> None:
+def test_with_a_server_that_does_not_answer_the_run_is_logged_offline(train: Train, tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound but not listening: refused at once
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        started = time.monotonic()
         done = train(tmp_path / "run", changes=WANDB, WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
     assert done.code == 0, done.err
     assert "W&B: 127.0.0.1 does not answer" in done.err
-    assert time.monotonic() - started < 60
+    assert list((tmp_path / "run").glob("wandb/offline-run-*"))
 
 
 @pytest.fixture

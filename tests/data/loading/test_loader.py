@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -136,8 +137,9 @@ def test_batches_that_ranks_cannot_share_are_refused(dataset: PairDataset, batch
 def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0)
     stream = BatchStream(loader)
+    started = time.perf_counter()
     assert len(next(stream).hr) == 8
-    assert 0 < stream.wait_seconds < 5
+    assert 0 < stream.wait_seconds < time.perf_counter() - started
     stream.close()
     stream.close()
     assert list(stream) == []
@@ -276,7 +278,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
             shards, until = dataset.order.upcoming_shards(position)
             names = {dataset.shards.shard_paths[shard].name for shard in shards}
             num_windows += 1
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not names <= cached(cache):  # without being read, the next window arrives
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
@@ -286,7 +288,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
     stream.close()
     assert num_windows > 8
     assert len(cached(cache)) < len(dataset.shards.shard_paths)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any("srgan-dist" in thread.name for thread in set(threading.enumerate()) - others):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -306,12 +308,13 @@ def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_pa
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1)
     stream = BatchStream(loader)
     (worker,) = stream._arrays._workers
-    time.sleep(2)  # until it is at it
-    started = time.monotonic()
+    deadline = time.monotonic() + 60
+    while not any(name.endswith(".tar") for name in web.requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     stream.close()
-    worker.join(5)
-    assert not worker.is_alive()
-    assert time.monotonic() - started < 15  # torch itself waits for 5 s
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL  # it did not come to an end by itself
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -39,7 +39,7 @@ def opened(web: WebServer, cache: Path, *, room: int) -> ShardSet:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

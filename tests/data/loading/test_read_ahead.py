@@ -77,9 +77,7 @@ def silent() -> Iterator[ReadAhead[int]]:
 
 
 def test_closing_does_not_wait_for_what_does_not_come(silent: ReadAhead[int]) -> None:
-    started = time.monotonic()
-    silent.close()
-    assert time.monotonic() - started < 5
+    silent.close()  # else for ever, or until pytest's own limit
 
 
 def test_a_signal_interrupts_waiting(silent: ReadAhead[int]) -> None:
