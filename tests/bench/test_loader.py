@@ -100,13 +100,13 @@ def test_the_warm_up_is_not_timed() -> None:
             time.sleep(0.1 if number < 5 else 0.001)
             yield (torch.empty(1),)
 
-    assert measure(slow_at_first(), seconds=0.2, warm_batches=5).wall.low > 50
+    assert measure(slow_at_first(), seconds=0.2, warm_batches=5).wall.low > 15  # 10 if the first ones counted
 
 
 @pytest.mark.parametrize(
     ("most", "expected"), [(0, (0,)), (1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (8, (0, 1, 2, 4, 8))]
 )
-def test_worker_counts(most: int, expected: tuple[int, ...]) -> None:
+def test_worker_counts_double_up_to_the_most(most: int, expected: tuple[int, ...]) -> None:
     assert worker_counts(most) == expected
 
 

@@ -161,7 +161,7 @@ def test_what_a_step_tells_other_ranks_is_counted() -> None:
     assert (facts.votes, facts.norms) == (3, 2)
 
 
-def test_units() -> None:
+def test_bandwidths_and_times_are_read_in_every_unit() -> None:
     assert parse_bandwidth("200Gb/s", name="") == parse_bandwidth("25GB/s", name="") == 25e9
     assert parse_bandwidth("100Mbit/s", name="") == 12.5e6
     assert parse_seconds("5us", name="") == pytest.approx(5e-6)

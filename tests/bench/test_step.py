@@ -138,7 +138,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return clock
 
 
-def test_only_some_ways() -> None:
+def test_ways_that_were_not_asked_for_are_left_out() -> None:
     found = ways(Config(**BASICSR_SHAPE), ranks=1, only=["bf16", "NCHW"])
     assert [way.name for way in found] == ["BasicSR's step", "bf16", "NCHW"]
 
@@ -188,7 +188,7 @@ def report(**speed_ups: float) -> StepReport:
     return StepReport(Options(Config(**BASICSR_SHAPE), rounds=1, ranks=1), rows, {})
 
 
-def test_what_was_promised() -> None:
+def test_targets_say_which_promises_were_kept() -> None:
     found = targets(report(as_configured=1.2, bf16=2.1))
     assert [(round(target.value, 2), target.reached) for target in found] == [(1.2, True), (2.1, False), (0.42, True)]
     assert len(targets(report(bf16=2.3))) == 1

@@ -53,7 +53,7 @@ def test_what_is_saved_comes_back(runtime: Runtime, tmp_path: Path) -> None:
     assert torch.equal(loaded.rng["cpu"], torch.get_rng_state())
 
 
-def test_old_ones_go(runtime: Runtime, tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(runtime: Runtime, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2, runtime=runtime)
     for step in (1, 2, 10):
         checkpoints.save(step, state_at(step))

@@ -45,7 +45,9 @@ def refused(done: Finished, *parts: str | Path) -> None:
 # --- good input ---
 
 
-def test_pack_evaluate_upscale(images: Path, validation: Path, weights: Path, tmp_path: Path) -> None:
+def test_packing_evaluating_and_upscaling_work_together(
+    images: Path, validation: Path, weights: Path, tmp_path: Path
+) -> None:
     done = cli("pack", images, tmp_path / "shards", "--tile", "48")
     assert done.code == 0, done.err
     assert "6 images, 30 tiles, 1 shards" in done.err
@@ -208,7 +210,9 @@ BAD_RUNS: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "parts"), [case[1:] for case in BAD_RUNS], ids=[case[0] for case in BAD_RUNS])
-def test_train_refuses(train: Train, tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
+def test_train_refuses_mistakes_in_one_line_and_writes_nothing(
+    train: Train, tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
     done = train(tmp_path / "run", changes=changes)
     assert done.code == 2, done.err
     mistakes = [line for line in done.lines if line.startswith("srgan-dist: ")]

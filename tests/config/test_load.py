@@ -72,7 +72,7 @@ def test_the_resolved_configuration_gives_itself_back(tmp_path: Path) -> None:
     assert set(yaml.safe_load(config.to_yaml())) >= {"run", "data", "validate", "tracker"}
 
 
-def test_it_is_frozen() -> None:
+def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().train.steps = 3  # type: ignore[misc]
 

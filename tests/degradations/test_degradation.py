@@ -260,7 +260,7 @@ def test_realesrgan_degrades(hr: Tensor) -> None:
     assert means.abs().max() < 10
 
 
-def test_tiny_patches(make_image: Callable[..., NDArray[np.uint8]]) -> None:
+def test_the_smallest_patches_are_degraded_without_an_error(make_image: Callable[..., NDArray[np.uint8]]) -> None:
     tiny = torch.from_numpy(make_image(16, 8)).permute(2, 0, 1)[None].float().expand(40, -1, -1, -1) / 255
     keys = torch.from_numpy(hash64(6, np.arange(40)).view(np.int64))
     lr, _ = RealESRGAN(scale=4, margin=0)(tiny, keys)

@@ -15,7 +15,7 @@ def test_the_device_hashes_as_the_host_does() -> None:
     np.testing.assert_array_equal(hash_counters(torch.from_numpy(KEYS), 1000).numpy(), expected)
 
 
-def test_stored_draws() -> None:
+def test_draws_are_the_stored_ones() -> None:
     # Another value means that every run with a degradation trains on other images.
     draws = Draws([7, 2**63])
     assert draws.keys().tolist() == hash64(np.array([7, 2**63], dtype=np.uint64), 1).view(np.int64).tolist()
@@ -30,7 +30,7 @@ def test_a_sample_draws_the_same_in_any_batch() -> None:
     assert [float(v[2]) for v in values] == [alone.uniform(0, 1)[0], alone.uniform(3, 9)[0], alone.integers(0, 50)[0]]
 
 
-def test_distributions() -> None:
+def test_draws_are_independent_and_as_likely_as_asked() -> None:
     draws = Draws(np.arange(40_000))
     first, second = draws.uniform(0, 1), draws.uniform(0, 1)
     counts = np.histogram2d(first, second, bins=10, range=[[0, 1], [0, 1]])[0]

@@ -47,7 +47,7 @@ def test_it_is_pillows_jpeg(make_image: Callable[..., Pixels], height: int, widt
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 17), (17, 5), (8, 8)])
-def test_small_images(make_image: Callable[..., Pixels], height: int, width: int) -> None:
+def test_small_images_are_pillows_jpeg_too(make_image: Callable[..., Pixels], height: int, width: int) -> None:
     images = [make_image(height, width, seed) for seed in range(9)]
     # Of nine: a single coefficient on the border (1.498 of a step of 50) is seen in a whole image of this size.
     means = [np.abs(through_ours(image, 75) - through_pillow(image, 75)).mean() for image in images]

@@ -116,7 +116,7 @@ def test_noise_is_a_function_of_its_key(tables: NoiseTables) -> None:
         assert (noisy != other).float().mean() > 0.5
 
 
-def test_stored_noise(tables: NoiseTables) -> None:
+def test_noise_is_the_stored_one(tables: NoiseTables) -> None:
     image = torch.full((1, 3, 2, 1), 0.5)
     noisy = add_gaussian(image, tables, keys=torch.tensor([1]), sigma=torch.tensor([255.0]), grey=COLOUR[:1])
     np.testing.assert_allclose(

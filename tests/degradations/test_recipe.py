@@ -63,7 +63,7 @@ def test_kinds_of_kernels(kind: int) -> None:
     assert (seen.max() - seen.min() > 0.4) == (kind >= 2)
 
 
-def test_cutoffs_of_sinc_kernels() -> None:
+def test_cutoffs_of_sinc_kernels_follow_their_size() -> None:
     kernels = plan_of(400, sinc_probability=1.0).first.kernels.double()
     sizes = (kernels[:, 10].abs() > 0).sum(1)
     cutoffs = np.linspace(np.pi / 5, np.pi, 200)
@@ -145,7 +145,7 @@ def test_a_plan_depends_on_its_key_alone(plan: DegradationPlan) -> None:
     assert torch.equal(plan.kernels[17], alone.kernels[0])
 
 
-def test_stored_plan() -> None:
+def test_the_plan_of_a_sample_is_the_stored_one() -> None:
     # Another value means that every run with this degradation trains on other images.
     plan = plan_of(2)
     assert (plan.first.sizes, plan.second.sizes) == ([(343, 343), (100, 100)], [(51, 51), (58, 58)])

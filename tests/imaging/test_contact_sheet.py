@@ -17,7 +17,7 @@ def test_every_crop_is_on_the_sheet_unchanged() -> None:
     assert (sheet[:20] < 128).any()  # the labels
 
 
-def test_the_busiest_crop() -> None:
+def test_the_crop_with_most_detail_is_chosen() -> None:
     image = np.full((100, 120, 3), 128, np.uint8)
     image[40:60, 80:100] = np.random.default_rng(0).integers(0, 255, (20, 20, 3))
     top, left = busiest_crop(image, side=24, multiple=4)

@@ -75,7 +75,7 @@ def test_images_smaller_than_the_padding(make_image: Callable[..., NDArray[np.ui
     assert_nearly_equal(upscale_bicubic(tiny[:1, :1], 4), np.broadcast_to(tiny[:1, :1], (4, 4, 3)), share=0.0)
 
 
-def test_stored_values() -> None:
+def test_a_step_edge_overshoots_by_the_stored_values() -> None:
     # A step edge at x2: the cubic kernel overshoots by 2 on both sides, and 8-bit clips it at 0.
     step = np.full((2, 16, 3), 50, dtype=np.uint8)
     step[:, 8:] = 200

@@ -26,7 +26,7 @@ from tests.conftest import photo
         (MSRResNetConfig(channels=8, blocks=1), 3),
     ],
 )
-def test_a_file_is_enough(config: GeneratorConfig, scale: int, tmp_path: Path) -> None:
+def test_a_weights_file_is_enough_to_rebuild_the_generator(config: GeneratorConfig, scale: int, tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = build_generator(config, scale=scale).eval()
     path = tmp_path / "generator.safetensors"

@@ -43,7 +43,7 @@ def softplus(x: float) -> float:
         ("charbonnier", (math.sqrt(0.09 + 1e-6) + math.sqrt(0.16 + 1e-6)) / 2),
     ],
 )
-def test_pixel_loss(kind: PixelKind, expected: float) -> None:
+def test_pixel_losses_are_those_computed_by_hand(kind: PixelKind, expected: float) -> None:
     sr, hr = torch.tensor([0.5, 0.1]).view(1, 1, 1, 2), torch.tensor([0.2, 0.5]).view(1, 1, 1, 2)
     assert pixel_loss(kind, sr, hr).item() == pytest.approx(expected, rel=1e-6)
 
@@ -115,7 +115,7 @@ def test_perceptual_distance_of_equal_maps_is_0_and_dark_places_do_not_harm() ->
         ("hinge", 1.25),
     ],
 )
-def test_generator_loss(kind: AdversarialKind, expected: float) -> None:
+def test_generator_losses_are_those_computed_by_hand(kind: AdversarialKind, expected: float) -> None:
     assert adversarial_generator_loss(kind, FAKE, REAL).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_generator_loss(kind: AdversarialKind, expected: float) -> None:
         ("hinge", ((0 + 2) / 2, (1.5 + 0) / 2)),
     ],
 )
-def test_discriminator_loss(kind: AdversarialKind, expected: tuple[float, float]) -> None:
+def test_discriminator_losses_are_those_computed_by_hand(kind: AdversarialKind, expected: tuple[float, float]) -> None:
     halves = adversarial_discriminator_loss(kind, REAL, FAKE)
     assert [half.item() for half in halves] == pytest.approx(list(expected), rel=1e-6)
 

@@ -91,7 +91,7 @@ def test_the_address_is_torchvisions() -> None:
     assert torchvision.models.VGG19_Weights.IMAGENET1K_V1.url == module.VGG19_URL
 
 
-def test_of_several_one_downloads(hub: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_processes_one_downloads(hub: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"vgg19-{sha8(body)}.pth"
     with Server(body) as server:
         monkeypatch.setattr(module, "VGG19_URL", server.url(name))

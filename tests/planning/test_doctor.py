@@ -61,7 +61,7 @@ def test_too_little_memory_fails(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_reduce(shards: Path, tmp_path: Path) -> None:
+def test_on_two_ranks_the_doctor_measures_the_all_reduce(shards: Path, tmp_path: Path) -> None:
     done = ask(shards, tmp_path / "run", ranks=2)
     assert done.code == 0, done.err
     assert answers(tmp_path / "run")["ranks"]["text"].startswith("2: all-reduce at ")
@@ -110,7 +110,7 @@ def test_what_would_fail_is_named(
         assert answers(tmp_path / "run")["tracker"]["verdict"] == "warn"
 
 
-def test_without_a_configuration(tmp_path: Path) -> None:
+def test_the_doctor_needs_no_configuration(tmp_path: Path) -> None:
     assert call("evaluate", "a", "b", "--nonsense").code == 2
     done = run(sys.executable, "-m", "srgan_dist", "doctor", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.code == 0, done.err

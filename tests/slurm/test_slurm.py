@@ -50,7 +50,7 @@ def test_a_signal_before_the_trainer_can_catch_it_is_not_lost(disturbed: Job) ->
     disturbed.goes_on_after(disturbed.stopped_at)
 
 
-def test_preempted(disturbed: Job) -> None:
+def test_a_preempted_job_saves_is_requeued_and_resumes(disturbed: Job) -> None:
     step, restarts = disturbed.trains(), disturbed.restarts
     urgent = disturbed.cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=true")
     disturbed.warned()
@@ -62,7 +62,7 @@ def test_preempted(disturbed: Job) -> None:
     disturbed.goes_on_after(disturbed.stopped_at)
 
 
-def test_requeued_by_hand(disturbed: Job) -> None:
+def test_a_job_requeued_by_hand_resumes(disturbed: Job) -> None:
     step, restarts = disturbed.trains(), disturbed.restarts
     disturbed.cluster.call("scontrol", "requeue", disturbed.number)
     disturbed.requeued(restarts + 1)
@@ -70,7 +70,7 @@ def test_requeued_by_hand(disturbed: Job) -> None:
     disturbed.goes_on_after(disturbed.stopped_at)
 
 
-def test_a_node_dies(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
+def test_a_job_whose_node_dies_resumes(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
     elastic = submit("elastic", "--nodes=1-2")
     saved, restarts = disturbed.saves(disturbed.trains() + 1), disturbed.restarts
     elastic_saved = elastic.saves(10)
@@ -89,7 +89,7 @@ def test_a_node_dies(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
     assert digests(elastic.run) == digests(undisturbed)
 
 
-def test_time_is_up(disturbed: Job) -> None:
+def test_a_job_whose_time_is_up_saves_and_resumes(disturbed: Job) -> None:
     step, restarts = disturbed.trains(), disturbed.restarts
     disturbed.cluster.call("scontrol", "update", f"JobId={disturbed.number}", "TimeLimit=1")
     disturbed.warned()

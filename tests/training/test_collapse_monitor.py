@@ -72,7 +72,7 @@ class Band:
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("warmup", [0, 4])
-def test_fixed_n(runtime: Runtime, n: int, warmup: int) -> None:
+def test_with_a_fixed_n_d_learns_at_every_nth_step_and_in_warm_up(runtime: Runtime, n: int, warmup: int) -> None:
     band = Band(runtime, g_per_d=n, warmup=warmup)
     expected = [step <= warmup or step % n == 0 for step in range(1, 13)]
     assert band.play(*[1.0] * 6, *[0.0] * 6) == expected
@@ -240,7 +240,7 @@ def test_warning_changes_nothing(runtime: Runtime) -> None:
     assert not keeper.schedule.paused
 
 
-def test_d_pauses(runtime: Runtime) -> None:
+def test_after_a_collapse_d_pauses_if_so_configured(runtime: Runtime) -> None:
     keeper = stability(runtime, "pause_d")
     collapse(keeper, at=8)
     none = torch.tensor(0.0)

@@ -60,7 +60,9 @@ def test_it_is_part_of_what_a_position_means(train: Train, tmp_path: Path) -> No
         ({"data.degradation.kind": "noise", "data.degradation.margin": 6}, "belongs to another data.degradation.kind"),
     ],
 )
-def test_mistakes(train: Train, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_degradations_that_do_not_fit_are_refused(
+    train: Train, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     done = train(tmp_path / "run", changes=BASE | changes)
     assert done.code == 2
     assert message in done.lines[-1]

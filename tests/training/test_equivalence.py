@@ -101,7 +101,7 @@ STABILISERS = {
     ],
     ids=lambda changes: "-".join(str(value) for value in changes.values()),
 )
-def test_with_every_loss(weights: Any, changes: dict[str, Any]) -> None:
+def test_micro_batches_are_one_batch_with_every_loss_and_stabiliser(weights: Any, changes: dict[str, Any]) -> None:
     changes = changes | {"train__g_per_d": 2, "train__clip_grad_norm": 0.05}
     one = weights(1, 8, **changes)[0]
     assert distance(weights(1, 2, **changes)[0], one) < 1e-10
@@ -112,7 +112,7 @@ def test_with_every_loss(weights: Any, changes: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [4, 2])
 @pytest.mark.parametrize("kind", ["vanilla", "relativistic"])
-def test_two_ranks_are_one(weights: Any, micro_batch: int, kind: str) -> None:
+def test_two_ranks_compute_the_update_of_one(weights: Any, micro_batch: int, kind: str) -> None:
     changes = {
         "train__g_per_d": 3,
         "loss__adversarial__kind": kind,

@@ -51,7 +51,7 @@ def test_live_bytes_are_those_of_tensors_that_live() -> None:
     assert live.now == 0
 
 
-def test_nothing_is_allocated() -> None:
+def test_measuring_a_footprint_allocates_nothing() -> None:
     size = 1 << 44  # of float32: 64 TiB
     assert peak_bytes(lambda: torch.zeros(size) + 1) == 2 * 4 * size
 
@@ -128,7 +128,7 @@ ARGUMENTS = [
 ]
 
 
-def test_the_command() -> None:
+def test_plan_names_the_best_micro_batch_or_that_none_fits() -> None:
     done = call("plan", "--memory", "2GiB", "--device", "cpu", *ARGUMENTS)
     assert done.code == 0, done.err
     assert "best: --data.micro_batch=8 --train.recompute=none" in done.out

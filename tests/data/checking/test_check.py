@@ -125,7 +125,9 @@ def test_images_alone_are_sound(make_image: Callable[..., Pixels], tmp_path: Pat
     ],
     ids=["boundary", "header", "data"],
 )
-def test_truncation(pairs: dict[str, bytes], tmp_path: Path, cut: Callable[[int], int], words: str) -> None:
+def test_a_truncated_tar_costs_only_the_pair_that_is_cut(
+    pairs: dict[str, bytes], tmp_path: Path, cut: Callable[[int], int], words: str
+) -> None:
     shard = write_tar(tmp_path / "x.tar", pairs)
     with shard.open("r+b") as file:
         file.truncate(cut(offset_of(shard, "2.lr.png")))
@@ -220,7 +222,7 @@ def test_a_flipped_byte_of_raw_pixels_without_an_index(make_image: Callable[...,
 # --- keys and halves ---
 
 
-def test_a_missing_half(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_missing_half_is_named_with_its_place(pairs: dict[str, bytes], tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "x.tar", {name: data for name, data in pairs.items() if name != "2.lr.png"})
     (finding,), summary = check(shard)
     assert str(finding) == (
@@ -448,7 +450,9 @@ def set_field(field: str, value: int) -> Callable[[NDArray[np.void]], None]:
     ],
     ids=["offset", "size", "crc", "width", "hr-offset", "row-lost", "reversed", "swapped", "bytes"],
 )
-def test_an_index_that_disagrees(folder: Path, change: Callable[[NDArray[np.void]], Any], words: list[str]) -> None:
+def test_an_index_that_disagrees_with_the_shards_is_named_by_row(
+    folder: Path, change: Callable[[NDArray[np.void]], Any], words: list[str]
+) -> None:
     change_index(folder, change)
     found, _ = check(folder)
     assert "sha256 is" in found[0].what
@@ -486,7 +490,9 @@ def test_an_encoding_that_disagrees(folder: Path) -> None:
     assert "holds raw, the manifest's jpeg expects png" in found[1].what
 
 
-def test_one_run_tells_all(pairs: dict[str, bytes], make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_one_check_names_every_kind_of_fault_at_once(
+    pairs: dict[str, bytes], make_image: Callable[..., Pixels], tmp_path: Path
+) -> None:
     members = list(pairs.items())
     members[1] = ("0.lr.png", encoded(make_image(25, 32), "png"))
     members[3] = ("1.lr.png", b"no image")
@@ -516,7 +522,7 @@ def test_sampling_looks_at_some_pixels_and_all_headers(pairs: dict[str, bytes], 
     assert {check(shard, sample=n)[1].num_faults for n in range(1, 4)} <= {0, 1, 2}
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
+def test_the_command_prints_a_summary_and_fails_on_a_fault(folder: Path, tmp_path: Path) -> None:
     done = call("check", folder, "--contact-sheet", tmp_path / "sheet.png")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
@@ -554,7 +560,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         (["{folder}", "--write-index"], "exists, --write-index is for shards without"),
     ],
 )
-def test_wrong_usage(
+def test_wrong_usage_is_one_line_and_exit_code_2(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -52,7 +52,7 @@ def jpeg(image: Pixels, quality: int) -> Pixels:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_sound_pairs(scale: int) -> None:
+def test_sound_pairs_have_no_fault_whole_or_as_tiles(scale: int) -> None:
     hr = photograph(240, 288)
     lr = downscale(hr, scale)
     assert verdict(hr, lr, scale=scale) == Verdict(float("inf"))
@@ -65,7 +65,7 @@ def test_sound_pairs(scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize("quality", [75, 95])
-def test_sound_jpeg_pairs(scale: int, quality: int) -> None:
+def test_sound_jpeg_pairs_have_no_fault(scale: int, quality: int) -> None:
     hr = photograph(240, 288)
     assert not verdict(jpeg(hr, 95), jpeg(downscale(hr, scale), quality), scale=scale, lossless=False).fault
 
@@ -138,7 +138,7 @@ def test_shifts_are_measured(scale: int, shift: tuple[int, int], lossless: bool)
     ],
     ids=["left", "right", "half", "mirror-x", "mirror-y", "transpose", "channels"],
 )
-def test_turned_and_swapped(turn: Callable[[Pixels], Pixels], words: str) -> None:
+def test_turned_mirrored_and_swapped_pairs_are_named_so(turn: Callable[[Pixels], Pixels], words: str) -> None:
     hr = photograph(192, 192)
     lr = turn(downscale(hr, 4))
     assert verdict(hr, lr).fault.endswith(f"likeliest HR {words}")
@@ -175,7 +175,7 @@ def test_one_damaged_byte_is_seen(side: int) -> None:
     assert "levels off" in verdict(photograph(side, side), lr).fault
 
 
-def test_what_cannot_be_told() -> None:
+def test_small_and_flat_pairs_are_judged_only_where_possible() -> None:
     hr = photograph(40, 40)
     assert compare(hr, downscale(hr, 4)[::-1], scale=4, lossless=True) is None
     flat = np.full((96, 96, 3), 77, dtype=np.uint8)

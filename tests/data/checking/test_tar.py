@@ -176,7 +176,7 @@ def test_a_hole_and_an_appended_tar_hide_what_follows_from_readers(tar: Path) ->
     ],
     ids=["empty", "text", "html", "gzip", "zip"],
 )
-def test_other_files(tmp_path: Path, content: bytes, words: str) -> None:
+def test_what_is_no_tar_is_named_by_its_kind(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "x.tar").write_bytes(content)
     members, told = walk(tmp_path / "x.tar")
     assert members == []

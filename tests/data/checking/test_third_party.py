@@ -93,7 +93,9 @@ def _names(path: Path) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("scale", [2, 4])
-def test_pairs(make_image: Make, tmp_path: Path, suffixes: tuple[str, str], encoding: str | None, scale: int) -> None:
+def test_pairs_of_other_packers_are_indexed_and_read(
+    make_image: Make, tmp_path: Path, suffixes: tuple[str, str], encoding: str | None, scale: int
+) -> None:
     members, hr, lr = {}, {}, {}
     for number in range(5):
         high, key = make_image(64 + 8 * number, 96, number), f"photo-{number}"
@@ -141,7 +143,7 @@ def test_images_alone_get_their_lr_on_the_fly(make_image: Make, tmp_path: Path, 
     assert check_shards([tmp_path / "set"], on_finding=lambda _: None).num_faults == 0
 
 
-def test_lr_before_hr(make_image: Make, tmp_path: Path) -> None:
+def test_lr_members_may_come_before_hr(make_image: Make, tmp_path: Path) -> None:
     hr = make_image(64, 64)
     write_tars(
         tmp_path / "set", {"a.lr.png": encoded(downscale(hr, 4), "png"), "a.hr.png": encoded(hr, "png")}, shards=1
@@ -150,7 +152,7 @@ def test_lr_before_hr(make_image: Make, tmp_path: Path) -> None:
     assert_reads(tmp_path / "set", {"a": hr}, {"a": downscale(hr, 4)}, scale=4)
 
 
-def test_faults_are_refused(make_image: Make, tmp_path: Path) -> None:
+def test_no_index_is_written_of_faulty_shards(make_image: Make, tmp_path: Path) -> None:
     write_tars(tmp_path / "set", {"a.hr.png": encoded(make_image(64, 64), "png"), "b.png": b""})
     done = call("check", tmp_path / "set", "--write-index")
     assert done.code == 1
@@ -158,7 +160,7 @@ def test_faults_are_refused(make_image: Make, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["train_0.tar", "train_1.tar"]
 
 
-def test_wrong_usage(make_image: Make, tmp_path: Path) -> None:
+def test_what_cannot_be_indexed_is_refused(make_image: Make, tmp_path: Path) -> None:
     png, npy = (encoded(make_image(64, 64), suffix) for suffix in ("png", "npy"))
     write_tars(tmp_path / "a", {"a.png": png})
     with pytest.raises(UserError, match="HR images alone do not tell the scale: say it with --scale"):

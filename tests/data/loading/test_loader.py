@@ -100,7 +100,9 @@ def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
 
 
 @pytest.mark.parametrize("drawn", [1, 7, 1024])
-def test_sampler_positions(dataset: PairDataset, monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
+def test_each_rank_draws_its_part_of_each_batch_in_order(
+    dataset: PairDataset, monkeypatch: pytest.MonkeyPatch, drawn: int
+) -> None:
     monkeypatch.setattr("srgan_dist.data.loading.loader._DRAWN", drawn)
     sampler = GlobalBatchSampler(dataset.order, consumed=100, batch_size=6, rank=1, world_size=2)
     for number, crops in enumerate(islice(sampler, 400)):

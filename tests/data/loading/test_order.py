@@ -27,7 +27,7 @@ def small_order(seed: int = 7) -> Order:
     return Order(heights=[48, 24, 96], widths=[24, 24, 100], patch_size=24, scale=4, seed=seed)
 
 
-def test_golden_order() -> None:
+def test_the_order_of_crops_is_the_stored_one() -> None:
     # Stored once. A change here means that every run's data order changed, and with it all resumed runs.
     crops = small_order().crops([*range(8), 17, 18, 19, 1_000_000_007])
     assert crops.sample.tolist() == GOLDEN["sample"]
@@ -38,7 +38,7 @@ def test_golden_order() -> None:
     assert as_hex(int(digest(crops).sum())) == GOLDEN["digest"]
 
 
-def test_golden_hash_and_permutation() -> None:
+def test_hash_and_permutation_are_the_stored_ones() -> None:
     # The first output of SplitMix64 from state 0, as its authors publish it.
     assert as_hex(int(hash64(0)[0])) == "e220a8397b1dcdaf"
     assert hash64(-1, 5)[0] == hash64(2**64 - 1, 5)[0] != hash64(5, -1)[0]
@@ -160,7 +160,7 @@ def shard_of(crops: CropBatch) -> np.ndarray:
     return np.repeat(np.arange(7), SHARD_SAMPLES)[crops.sample]
 
 
-def test_golden_windows() -> None:
+def test_the_order_within_windows_is_the_stored_one() -> None:
     # Stored once, like the order without windows.
     crops = windowed().crops([*range(6), 100, 10_000_019])
     assert crops.sample.tolist() == WINDOWED["sample"]

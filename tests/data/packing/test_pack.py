@@ -207,11 +207,13 @@ def test_two_images_of_one_key(tmp_path: Path, make_image: Maker) -> None:
         ({"shard_bytes": 0}, "shard_bytes is 0"),
     ],
 )
-def test_bad_numbers(photos: Path, tmp_path: Path, numbers: dict[str, int], words: str) -> None:
+def test_numbers_out_of_range_are_refused(photos: Path, tmp_path: Path, numbers: dict[str, int], words: str) -> None:
     assert words in refused(tmp_path, hr_dir=photos, **numbers)
 
 
-def test_bad_output_folders(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_folders_that_are_taken_are_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     assert "is a file" in refused(tmp_path, hr_dir=photos, out=tmp_path / "file")
     assert "cannot be written (Not a directory)" in refused(tmp_path, hr_dir=photos, out=tmp_path / "file" / "out")

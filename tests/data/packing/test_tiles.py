@@ -32,7 +32,7 @@ WHOLE = Cutting(scale=4, tile=None, stride=None, min_detail=0, encoding="jpeg")
         (21, 6, 3, [0, 3, 9, 15, 21]),
     ],
 )
-def test_split_side(length: int, tile: int, scale: int, edges: list[int]) -> None:
+def test_sides_are_split_at_the_expected_edges(length: int, tile: int, scale: int, edges: list[int]) -> None:
     assert split_side(length, tile=tile, scale=scale) == edges
 
 

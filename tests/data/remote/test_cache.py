@@ -154,7 +154,9 @@ def test_a_length_that_lies_about_whole_data_harms_nobody(web: WebServer, tmp_pa
     assert file_sha256(file.path) == file.sha256
 
 
-def test_pauses_grow(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_between_tries_double_up_to_half_a_minute(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("srgan_dist.data.remote.cache.time.sleep", pauses.append)
     file = shard_file(web, tmp_path)
@@ -383,7 +385,7 @@ def test_a_command_is_run_once_to_index_it_and_again_when_its_tar_is_gone(served
         ("kill -9 $$", r"failed with exit code -9"),
     ],
 )
-def test_commands_that_fail(tmp_path: Path, command: str, words: str) -> None:
+def test_commands_that_fail_are_named_with_their_reason(tmp_path: Path, command: str, words: str) -> None:
     for _ in range(2):  # the second time as well
         with pytest.raises(UserError, match=words) as caught:
             open_shards([f"pipe:{command}"], scale=4, cache_dir=tmp_path)

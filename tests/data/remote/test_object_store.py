@@ -101,7 +101,7 @@ def test_missing_folders_and_buckets(tmp_path: Path, source: str, words: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_no_credentials(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_named(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -110,7 +110,9 @@ def test_no_credentials(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_shards([f"{bucket}/x4"], cache_dir=tmp_path)
 
 
-def test_wrong_credentials(bucket: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_refused_at_the_first_try(
+    bucket: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def check_from_now_on(after: bytes) -> None:  # moto lets so many requests pass and then looks at credentials
         plain = {"Content-Type": "text/plain"}
         request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=after, headers=plain)

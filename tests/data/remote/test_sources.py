@@ -77,5 +77,5 @@ def test_urls_of_files_keep_the_query() -> None:
     assert shown("https://h/a?sig=1") == "https://h/a"
 
 
-def test_remote_or_not() -> None:
+def test_urls_and_commands_are_remote_and_paths_are_not() -> None:
     assert [is_remote(s) for s in ("s3://b", "pipe:ls", "a/b", "/c:d")] == [True, True, False, False]
