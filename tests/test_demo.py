@@ -26,7 +26,7 @@ def test_the_demo(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "srgan_dist.demo", "--config", ROOT / "configs/demo.yaml", *SMALL]
     done = run(*command, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "runs/demo: starts anew" in done.err
+    assert "runs/demo: starts from scratch" in done.err
     for row in ("bicubic", "after pretraining", "at the end"):
         assert row in done.err
     result = json.loads((tmp_path / "runs/demo/result.json").read_text())

@@ -1,4 +1,4 @@
-"""One run from its configuration to its result: the folder, resuming, training, the last numbers."""
+"""One run, from its configuration to its result: preparing the folder, resuming, training, writing the result."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from srgan_dist.training.trainer import Trainer
 log = logging.getLogger("srgan_dist")
 
 
-STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
+STOPPED = "stopped.json"  # in the run's folder: the run was stopped by a signal, and resumes when it is started again
 
 
 def train(config: Config) -> dict[str, Any]:
-    """Train, or go on training, to the end.
+    """Train to the last step, resuming from the newest checkpoint if there is one.
 
     Args:
         config: The resolved configuration.
@@ -39,9 +39,9 @@ def train(config: Config) -> dict[str, Any]:
         The content of result.json.
 
     Raises:
-        UserError: The configuration does not fit the machine, the data or the checkpoint.
+        UserError: The configuration does not match the machine, the data or the checkpoint.
         Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
-        Stopped: A signal came; everything is saved, and the marker is written.
+        Stopped: A signal was received; everything is saved, and the marker file is written.
     """
     with stop_signals() as signals:
         return _train(config, signals)
@@ -57,7 +57,8 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         folder=str(config.run.dir),
         shares_memory_errors=config.data.micro_batch == "auto",
         num_ranks=config.run.ranks,
-        timeout=config.run.hang_seconds + 60.0,  # the watchdog tells more than a collective does
+        timeout=config.run.hang_seconds
+        + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
     set_aside = _prepare_folder(config, runtime)
@@ -92,13 +93,13 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         raise
     except Failure as error:
         if error.on_every_rank:
-            checkpoints.wait()  # what was saved before is sound
+            checkpoints.wait()  # checkpoints from before the failure are valid
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or config.run.dir
-        raise Failure(f"{where}: {error.strerror}; make room and start again: the run goes on") from None
+        raise Failure(f"{where}: {error.strerror}; free some space and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
         run_logger.close(failed=failed)
@@ -114,7 +115,7 @@ def _start(
     set_aside: Path | None,
     signals: StopSignals,
 ) -> Trainer:
-    """Build the trainer, go on from a checkpoint or begin, and say which."""
+    """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
     state = checkpoints.load(source) if source else None
@@ -132,15 +133,15 @@ def _start(
         if source.resolve().parent == checkpoints.folder.resolve():
             tracker_id = state.counters["tracker_id"]
         for abandoned in checkpoints.set_aside_after(trainer.step):
-            log.info("%s: of a later step, no longer counts", abandoned)
-        log.info("%s: goes on after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
+            log.info("%s: belongs to a later step and is no longer used", abandoned)
+        log.info("%s: resumes after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
     else:
-        old = f"; the run that was there is now {set_aside}" if set_aside else ""
-        log.info("%s: starts anew%s", folder, old)
+        old = f"; the previous run was moved to {set_aside}" if set_aside else ""
+        log.info("%s: starts from scratch%s", folder, old)
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
-        # Started again with this file, the run goes on.
+        # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         _write_whole(folder / "config.yaml", resolved.to_yaml())
     run_logger.start(step=trainer.step, tracker_id=tracker_id)
@@ -149,7 +150,7 @@ def _start(
 
 
 def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
-    """Make sure that the folder can be written, without a trace; with run.resume=never, move what is there aside."""
+    """Check that the folder is writable without creating it; with run.resume=never, rename an existing run."""
     folder, moved, problem = config.run.dir, None, None
     if runtime.is_main:
         try:
@@ -170,7 +171,7 @@ def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Never leave half of a file behind, whenever the process dies."""
+    """Write a file atomically: it is complete or absent, whenever the process is killed."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -187,12 +188,12 @@ def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
+            f"{source}: does not match this configuration ({reason}); use that run's configuration or another run.dir"
         ) from None
 
 
 def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:
-    """Write result.json and the last picture."""
+    """Write result.json and the final sample image."""
     qualities: dict[str, Any] = {}
     if trainer.validator:
         qualities["bicubic"] = trainer.validator.measure(trainer.validator.bicubic)
