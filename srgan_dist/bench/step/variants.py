@@ -1,4 +1,4 @@
-"""The ways to train that `bench step` measures, and what they come to."""
+"""The variants of the training step that `bench step` measures, and its results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BASICSR_SHAPE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train.
+class Variant:
+    """A variant of the training step.
 
     Attributes:
-        name: for people.
-        kind: ours, or a peer's.
-        changes: of the configuration, by dotted keys.
-        ranks: processes.
+        name: Its name in tables, in JSON and for ``--only``.
+        kind: ``ours``, ``basicsr`` or ``notebook``.
+        changes: Changes of the configuration, by dotted keys.
+        ranks: Number of processes.
     """
 
     name: str
@@ -41,36 +41,36 @@ class Way:
 
 
 class Row(NamedTuple):
-    """What one way came to, for one update of the generator on a whole window.
+    """The result of one variant, for one update of the generator on a whole batch.
 
     Attributes:
-        way: which.
-        seconds: of an update, with its share of the discriminator's.
-        speed_up: the time of BasicSR's step by ours, both of the same moment; None for that step itself.
-        images_per_second: over all ranks.
-        crops: in the window, or as many of it as a peer has memory for.
-        peak_gib: memory of one process.
-        parts: share of the time by part, empty for peers.
+        variant: The variant.
+        seconds: Time of a generator update with its fraction of a discriminator update.
+        speed_up: Time of BasicSR's step divided by that of this one, measured in turns; None for that step itself.
+        images_per_second: Images per second over all ranks.
+        num_patches: Patches in a batch or, for a peer, as many of them as fit into memory.
+        peak_gib: Peak memory of one process in GiB.
+        parts: Fraction of the time by part, empty for peers.
     """
 
-    way: Way
+    variant: Variant
     seconds: Spread
     speed_up: Spread | None
     images_per_second: float
-    crops: int
+    num_patches: int
     peak_gib: float
     parts: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is measured.
+class StepBenchOptions:
+    """The options of `bench step`.
 
     Attributes:
-        config: the configuration of which one thing at a time is changed.
-        rounds: measurements of each way, in turns with BasicSR's step.
-        ranks: processes of one of the ways, beside one.
-        only: names of the ways to measure beside BasicSR's, empty for all.
+        config: The configuration, of which the variants change one setting each.
+        rounds: Number of measurements of each variant, in turns with BasicSR's step.
+        ranks: Number of processes of an additional variant; 1 omits it.
+        only: Names of the variants to measure in addition to BasicSR's; empty for all.
     """
 
     config: Config
@@ -80,7 +80,7 @@ class Options:
 
     @property
     def is_basicsrs(self) -> bool:
-        """Whether the networks and the crops are those of BasicSR's recipe."""
+        """Whether networks, losses and patch size are those of BasicSR's recipe."""
         config, theirs = self.config, Config(**BASICSR_SHAPE)
         return (config.generator, config.discriminator, config.data.patch_size, config.loss) == (
             theirs.generator,
@@ -92,49 +92,53 @@ class Options:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What came out.
+    """The results of `bench step`.
 
     Attributes:
-        options: what was asked for.
-        rows: every way that ran.
-        left_out: ways that did not, and why.
+        options: The options.
+        rows: The results of the variants that ran.
+        left_out: The variants that did not run, and why.
     """
 
-    options: Options
+    options: StepBenchOptions
     rows: list[Row]
     left_out: dict[str, str]
 
     def row(self, name: str) -> Row | None:
-        """The row of a name, if it ran."""
-        return next((row for row in self.rows if row.way.name == name), None)
+        """The result of a variant, or None if it did not run."""
+        return next((row for row in self.rows if row.variant.name == name), None)
 
 
-def ways(config: Config, *, ranks: int, only: Sequence[str] = ()) -> list[Way]:
-    """BasicSR's step, with which the others are compared, the notebook's, the configuration, and it with one change.
+def variants(config: Config, *, ranks: int, only: Sequence[str] = ()) -> list[Variant]:
+    """List the variants: the steps of BasicSR and of the notebook, the configuration, and it with one change each.
 
     Args:
-        config: the configuration.
-        ranks: processes of the last way; 1 leaves it out.
-        only: names of those wanted; empty for all.
+        config: The configuration.
+        ranks: Number of processes of the last variant; 1 omits it.
+        only: Names to select, in addition to BasicSR's step; empty for all.
 
     Raises:
-        UserError: a name is not among them.
+        UserError: A name is not known.
     """
-    reference, *others = _all_ways(config, ranks=ranks)
-    names = [way.name for way in others]
+    reference, *others = _all_variants(config, ranks=ranks)
+    names = [variant.name for variant in others]
     for name in only:
         if name not in names:
             raise UserError(f"--only is {name!r}, allowed here are {', '.join(names)}")
-    return [reference, *(way for way in others if not only or way.name in only)]
+    return [reference, *(variant for variant in others if not only or variant.name in only)]
 
 
-def _all_ways(config: Config, *, ranks: int) -> list[Way]:
-    share, micro_batch = config.data.batch_size, config.data.micro_batch
-    sizes = [size for size in (share, share // 2, share // 4) if size and share % size == 0]
-    found = [Way(BASICSR_STEP, BASICSR), Way(NOTEBOOK_STEP, NOTEBOOK), Way(CONFIGURED, OURS)]
+def _all_variants(config: Config, *, ranks: int) -> list[Variant]:
+    per_rank_batch, micro_batch = config.data.batch_size, config.data.micro_batch
+    sizes = [
+        size
+        for size in (per_rank_batch, per_rank_batch // 2, per_rank_batch // 4)
+        if size and per_rank_batch % size == 0
+    ]
+    found = [Variant(BASICSR_STEP, BASICSR), Variant(NOTEBOOK_STEP, NOTEBOOK), Variant(CONFIGURED, OURS)]
 
     def add(name: str, **changes: Any) -> None:
-        found.append(Way(name, OURS, {key.replace("__", "."): value for key, value in changes.items()}))
+        found.append(Variant(name, OURS, {key.replace("__", "."): value for key, value in changes.items()}))
 
     for precision in ("fp32", "bf16", *(("fp16",) if torch.cuda.is_available() else ())):
         if precision != config.train.precision:
@@ -144,17 +148,17 @@ def _all_ways(config: Config, *, ranks: int) -> list[Way]:
         train__channels_last=not config.train.channels_last,
     )
     for size in dict.fromkeys(sizes):
-        if size != (micro_batch or share):
+        if size != (micro_batch or per_rank_batch):
             add(f"micro-batches of {size}", data__micro_batch=size)
     for recompute in ("none", "perceptual", "generator", "both"):
         if recompute != config.train.recompute:
             add(f"recompute {recompute}", train__recompute=recompute)
     add("compiled" if not config.train.compile else "not compiled", train__compile=not config.train.compile)
     if ranks > 1:
-        found.append(Way(ranks_name(ranks), OURS, ranks=ranks))
+        found.append(Variant(ranks_name(ranks), OURS, ranks=ranks))
     return found
 
 
 def ranks_name(ranks: int) -> str:
-    """The name of the configuration on several ranks."""
+    """The name of the variant on several ranks."""
     return f"{ranks} ranks"
