@@ -20,7 +20,7 @@ FEW = ["--train.steps=124", "--train.pretrain_steps=120"]  # the fewest with whi
 def test_the_demo_learns_more_than_bicubic_is_shown_again_and_starts_over(tmp_path: Path) -> None:
     done = run(*COMMAND, *FEW, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "runs/demo: starts anew" in done.err
+    assert "runs/demo: starts from scratch" in done.err
     for row in ("bicubic", "after pretraining", "at the end"):
         assert row in done.err
     result = json.loads((tmp_path / "runs/demo/result.json").read_text())

@@ -1,1 +1,1 @@
-"""Measurements of this machine, each beside the way that others take in the same run."""
+"""Benchmarks on this machine, each in turns with other implementations of the same task."""

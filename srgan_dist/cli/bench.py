@@ -79,12 +79,12 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
 
 
 def _loader(options: argparse.Namespace) -> None:
-    from srgan_dist.bench.loader.loader import Options, bench_loader, worker_counts
+    from srgan_dist.bench.loader.loader import LoaderBenchOptions, bench_loader, worker_counts
     from srgan_dist.bench.loader.peers import PatchShape
     from srgan_dist.bench.loader.report import to_json, to_tables
 
     def measure(on_progress: OnProgress) -> Any:
-        chosen = Options(
+        chosen = LoaderBenchOptions(
             images=options.images,
             patches=PatchShape(options.patch_size, options.scale, options.batch_size),
             workers=worker_counts(options.workers),
@@ -98,11 +98,11 @@ def _loader(options: argparse.Namespace) -> None:
 def _step(options: argparse.Namespace) -> None:
     from srgan_dist.bench.step.report import to_json, to_table
     from srgan_dist.bench.step.step import bench_step
-    from srgan_dist.bench.step.ways import BASICSR_SHAPE, Options
+    from srgan_dist.bench.step.variants import BASICSR_SHAPE, StepBenchOptions
 
     def measure(on_progress: OnProgress) -> Any:
         config = _config(options, prog="srgan-dist bench step", default=BASICSR_SHAPE)
-        chosen = Options(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
+        chosen = StepBenchOptions(config=config, rounds=options.rounds, ranks=options.ranks, only=options.only)
         return bench_step(chosen, on_progress=on_progress)
 
     _report(options, measure, to_table, to_json)
@@ -111,7 +111,7 @@ def _step(options: argparse.Namespace) -> None:
 def _scaling(options: argparse.Namespace) -> None:
     from srgan_dist.bench.scaling.interconnect import Interconnect, Link
     from srgan_dist.bench.scaling.report import to_json, to_table
-    from srgan_dist.bench.scaling.scaling import SHAPE, Options, bench_scaling
+    from srgan_dist.bench.scaling.scaling import SHAPE, ScalingBenchOptions, bench_scaling
     from srgan_dist.utils.units import parse_bandwidth, parse_seconds
 
     def measure(on_progress: OnProgress) -> Any:
@@ -119,7 +119,7 @@ def _scaling(options: argparse.Namespace) -> None:
         between = Link(latency, parse_bandwidth(options.bandwidth, name="--bandwidth"))
         within = Link(latency, parse_bandwidth(options.node_bandwidth, name="--node-bandwidth"))
         per_node = options.gpus_per_node
-        chosen = Options(
+        chosen = ScalingBenchOptions(
             config=_config(options, prog="srgan-dist bench scaling", default=SHAPE),
             ranks=[number for number in _numbers(options.ranks, name="--ranks") if number != 1],
             rounds=options.rounds,

@@ -1,4 +1,4 @@
-"""What the generator's images are compared with: pixels and features, weighted and named."""
+"""The losses that compare generated images with their targets: pixels and features, weighted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ContentLoss:
-    """The losses of one run that compare an image with its target.
+    """The pixel and perceptual loss of a run.
 
     Attributes:
         pixel: Kind of the pixel loss.
-        pixel_weight: Its weight in the adversarial phase.
+        pixel_weight: Weight of the pixel loss in the adversarial phase.
         features: Frozen feature network, or None for no perceptual loss.
-        perceptual: Distance between features.
-        perceptual_weight: Its weight in the adversarial phase.
+        perceptual: Kind of the distance between features.
+        perceptual_weight: Weight of the perceptual loss in the adversarial phase.
     """
 
     pixel: losses.PixelKind
@@ -33,7 +33,7 @@ class ContentLoss:
     perceptual_weight: float
 
     def pretraining(self, sr: Tensor, hr: Tensor) -> Terms:
-        """Loss of the generator before the adversarial phase.
+        """The generator's loss in pretraining.
 
         Args:
             sr: [N, 3, H, W], generated.
@@ -45,7 +45,7 @@ class ContentLoss:
         return {"g/pixel": losses.pixel_loss(self.pixel, sr, hr)}
 
     def __call__(self, sr: Tensor, hr: Tensor) -> Terms:
-        """Loss of the generator in the adversarial phase, without the adversarial term.
+        """The generator's loss in the adversarial phase, without the adversarial term.
 
         Args:
             sr: [N, 3, H, W], generated.

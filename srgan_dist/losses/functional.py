@@ -18,22 +18,23 @@ CHARBONNIER_EPSILON = 1e-3  # Lai et al. 2017 (LapSRN), for images in [0, 1]
 
 
 def full(tensor: Tensor) -> Tensor:
-    """At least float32: sums of thousands of bfloat16 values would lose most of their digits."""
+    """Convert to at least float32: sums of thousands of bfloat16 values would lose most of their digits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def pixel_loss(kind: PixelKind, sr: Tensor, hr: Tensor) -> Tensor:
-    """Measure how far generated pixels are from the true ones.
+    """Compute the distance between generated and true pixels.
 
     Args:
-        kind: "mse", "l1", or "charbonnier" (l1 that is smooth near 0).
+        kind: "mse", "l1", or "charbonnier" (L1 that is smooth near 0).
         sr: [N, C, H, W], generated.
-        hr: same shape, true.
+        hr: Same shape, true.
 
     Returns:
         Scalar, at least float32: the mean over all elements.
 
-    Source: Ledig et al. 2017, eq. 4 (mse); Lai et al. 2017, LapSRN (charbonnier).
+    Source:
+        Ledig et al. 2017, eq. 4 (mse); Lai et al. 2017, LapSRN (charbonnier).
     """
     sr, hr = full(sr), full(hr)
     if kind == "mse":
@@ -46,34 +47,36 @@ def pixel_loss(kind: PixelKind, sr: Tensor, hr: Tensor) -> Tensor:
 
 
 def perceptual_loss(criterion: Criterion, sr_features: Sequence[Tensor], hr_features: Sequence[Tensor]) -> Tensor:
-    """Measure how far feature maps of generated images are from those of the true ones.
+    """Compute the distance between the feature maps of generated and of true images.
 
     Args:
         criterion: "mse" (the paper) or "l1".
-        sr_features: feature maps of the generated images, [N, C, H, W] each.
-        hr_features: feature maps of the true images, same shapes.
+        sr_features: Feature maps of the generated images, [N, C, H, W] each.
+        hr_features: Feature maps of the true images, same shapes.
 
     Returns:
         Scalar, at least float32: the mean over layers of the mean over elements.
 
-    Source: Ledig et al. 2017, eq. 5; "l1" is what ESRGAN's and BasicSR's recipes use.
+    Source:
+        Ledig et al. 2017, eq. 5; "l1" is what ESRGAN's and BasicSR's recipes use.
     """
     distances = [pixel_loss(criterion, sr, hr) for sr, hr in zip(sr_features, hr_features, strict=True)]
     return torch.stack(distances).mean()
 
 
 def perceptual_distance(sr_features: Sequence[Tensor], hr_features: Sequence[Tensor]) -> Tensor:
-    """Measure the perceptual distance of each image pair, as LPIPS does with all its heads equal to 1.
+    """Compute the perceptual distance of each image pair: LPIPS with all its heads equal to 1.
 
     Args:
-        sr_features: feature maps of the generated images, [N, C, H, W] each.
-        hr_features: feature maps of the true images, same shapes.
+        sr_features: Feature maps of the generated images, [N, C, H, W] each.
+        hr_features: Feature maps of the true images, same shapes.
 
     Returns:
-        [N], at least float32, from 0 (same features) to 4 (opposite everywhere): channels scaled to unit length at
-        every place, squared difference summed over channels, mean over places, mean over layers.
+        [N], at least float32, from 0 (same features) to 4 (opposite everywhere): channels normalised to unit length at
+        each position, squared difference summed over channels, mean over positions, mean over layers.
 
-    Source: Zhang et al. 2018, eq. 1 with w = 1 (a mean over layers where the equation has a sum).
+    Source:
+        Zhang et al. 2018, eq. 1 with w = 1 (a mean over layers where the equation has a sum).
     """
     distances = []
     for sr, hr in zip(sr_features, hr_features, strict=True):
@@ -86,13 +89,13 @@ Average = Callable[[Tensor], Tensor]
 
 
 def compares_images(kind: AdversarialKind) -> bool:
-    """Tell whether a loss of this kind compares each image with the mean of all others.
+    """Whether a loss of this kind compares each image with the mean of all others.
 
     Args:
-        kind: the adversarial loss.
+        kind: Kind of the adversarial loss.
 
     Returns:
-        True for "relativistic" only; the other kinds are sums over images, each by itself.
+        True for "relativistic" only; the other kinds are sums of terms of single images.
     """
     return kind == "relativistic"
 
@@ -104,14 +107,14 @@ def _bce(logits: Tensor, target: float) -> Tensor:
 def adversarial_generator_loss(
     kind: AdversarialKind, fake_logits: Tensor, real_logits: Tensor | None = None, *, average: Average = torch.mean
 ) -> Tensor:
-    """Reward the generator for images that the discriminator takes for real.
+    """The generator's loss, small if the discriminator takes generated images for real.
 
     Args:
         kind: "vanilla" (non-saturating), "relativistic" (average), "lsgan" or "hinge".
-        fake_logits: logits of generated images, any shape with the batch first.
-        real_logits: logits of real images, needed by "relativistic" (see `compares_images`) and ignored
+        fake_logits: Logits of generated images, any shape with the batch first.
+        real_logits: Logits of real images, needed by "relativistic" (see `compares_images`) and ignored
             by the others.
-        average: the mean of "relativistic" over all logits; the default is that over the tensor given.
+        average: Computes the mean over all logits for "relativistic"; by default that of the given tensor.
 
     Returns:
         Scalar, at least float32.
@@ -119,9 +122,10 @@ def adversarial_generator_loss(
     Raises:
         ValueError: "relativistic" without real_logits.
 
-    Source: Goodfellow et al. 2014, section 3 (-log D(G(z))), as Ledig et al. 2017, eq. 6; Jolicoeur-Martineau
-        2018 as Wang et al. 2018 (ESRGAN), eq. 2 (the sum of both terms, not halved); Mao et al. 2017, eq. 9;
-        Miyato et al. 2018, eq. 17.
+    Source:
+        Goodfellow et al. 2014, section 3 (-log D(G(z))), as Ledig et al. 2017, eq. 6; Jolicoeur-Martineau 2018 as Wang
+        et al. 2018 (ESRGAN), eq. 2 (the sum of both terms, not halved); Mao et al. 2017, eq. 9; Miyato et al. 2018, eq.
+        17.
     """
     fake = full(fake_logits)
     if kind == "vanilla":
@@ -146,46 +150,46 @@ def adversarial_discriminator_loss(
     label_smoothing: float = 0.0,
     average: Average = torch.mean,
 ) -> tuple[Tensor, Tensor]:
-    """Reward the discriminator for telling real images from generated ones.
+    """The discriminator's loss, small if it distinguishes real from generated images.
 
     Args:
         kind: "vanilla", "relativistic" (average), "lsgan" or "hinge".
-        real_logits: logits of real images, any shape with the batch first.
-        fake_logits: logits of generated images, same shape.
-        label_smoothing: see `discriminator_half_loss`.
-        average: the mean of "relativistic" over all logits; the default is that over the tensor given.
+        real_logits: Logits of real images, any shape with the batch first.
+        fake_logits: Logits of generated images, same shape.
+        label_smoothing: See `real_or_fake_loss`.
+        average: Computes the mean over all logits for "relativistic"; by default that of the given tensor.
 
     Returns:
-        The half on real images and the half on generated ones, scalars, at least float32; the loss is their sum.
+        The term of the real images and that of the generated ones, scalars, at least float32; the loss is their sum.
 
-    Source: `discriminator_half_loss`; Jolicoeur-Martineau 2018 as Wang et al. 2018 (ESRGAN), eq. 1 (not halved).
+    Source:
+        `real_or_fake_loss`; Jolicoeur-Martineau 2018 as Wang et al. 2018 (ESRGAN), eq. 1 (not halved).
     """
     real, fake = full(real_logits), full(fake_logits)
     if compares_images(kind):
         real, fake = real - average(fake), fake - average(real)
     return (
-        discriminator_half_loss(kind, real, is_real=True, label_smoothing=label_smoothing),
-        discriminator_half_loss(kind, fake, is_real=False),
+        real_or_fake_loss(kind, real, is_real=True, label_smoothing=label_smoothing),
+        real_or_fake_loss(kind, fake, is_real=False),
     )
 
 
-def discriminator_half_loss(
-    kind: AdversarialKind, logits: Tensor, *, is_real: bool, label_smoothing: float = 0.0
-) -> Tensor:
-    """Reward the discriminator on images that are all real, or all generated.
+def real_or_fake_loss(kind: AdversarialKind, logits: Tensor, *, is_real: bool, label_smoothing: float = 0.0) -> Tensor:
+    """The discriminator's loss on images that are all real or all generated.
 
     Args:
-        kind: "vanilla", "lsgan" or "hinge"; "relativistic" is "vanilla" on logits less the other half's mean.
-        logits: any shape with the batch first.
-        is_real: what the images are.
-        label_smoothing: in [0, 1), taken off the label 1 of real images (never added to the 0 of generated
+        kind: "vanilla", "lsgan" or "hinge"; "relativistic" is "vanilla" on logits minus the mean of the others' logits.
+        logits: Any shape with the batch first.
+        is_real: Whether the images are real; otherwise they are generated.
+        label_smoothing: In [0, 1), subtracted from the label 1 of real images (never added to the label 0 of generated
             ones); "hinge" has margins in place of labels and ignores it.
 
     Returns:
         Scalar, at least float32.
 
-    Source: Goodfellow et al. 2014, eq. 1; Mao et al. 2017, eq. 9; Miyato et al. 2018, eq. 16; smoothing:
-        Salimans et al. 2016.
+    Source:
+        Goodfellow et al. 2014, eq. 1; Mao et al. 2017, eq. 9; Miyato et al. 2018, eq. 16; smoothing: Salimans et al.
+        2016.
     """
     logits, label = full(logits), 1.0 - label_smoothing if is_real else 0.0
     if kind == "vanilla" or kind == "relativistic":

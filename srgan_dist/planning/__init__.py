@@ -1,1 +1,1 @@
-"""Before a run: what fits, what it costs, what would fail."""
+"""Checks before a run: what fits into memory, what it costs, what would fail."""

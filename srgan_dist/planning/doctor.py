@@ -1,4 +1,4 @@
-"""What would fail before the GPUs are paid for: one line a question, each ok, a warning, or a failure."""
+"""``srgan-dist doctor``: checks what would make a run fail, one line for each check: ok, a warning or a failure."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from srgan_dist.training.memory_estimate import Device, predict_bytes
 
 Verdict = Literal["ok", "warn", "fail"]
 
-_SAMPLES = 4  # of each shard, whose pixels are looked at
-_SKEW = 2.0  # seconds between two nodes' clocks: logs and W&B's time axis are wrong by that much
-_SPARE_FILES = 256  # beside the shards: libraries, sockets, workers' pipes
-_INEXACT = 0.15  # a prediction of memory may be off by as much
+_SAMPLES = 4  # of each shard, whose pixels are checked
+_SKEW = 2.0  # seconds between two nodes' clocks, by which logs and W&B's time axis would be off
+_SPARE_FILES = 256  # in addition to the shards: libraries, sockets, workers' pipes
+_INEXACT = 0.15  # predictions of memory may be off by this fraction
 _REDUCE_SECONDS = 2.0
 _REDUCE_BYTES = 16 << 20  # about the generator's gradient
 
 
 class Answer(NamedTuple):
-    """The answer to one question.
+    """The result of one check.
 
     Attributes:
-        name: What was asked.
-        verdict: ``ok``, ``warn``: it may go well, ``fail``: it will not.
+        name: Name of the check.
+        verdict: ``ok``, ``warn`` if the run may fail, ``fail`` if it will.
         text: What was found, and what to do.
     """
 
@@ -51,20 +51,20 @@ class Answer(NamedTuple):
 
 
 def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
-    """Ask everything. Every rank must call it.
+    """Run all checks. Every rank must call it.
 
     Args:
-        config: Of the run to come; None leaves out what only a run decides.
+        config: The configuration of the run; None omits the checks that need one.
         runtime: The ranks.
 
     Returns:
-        Rank 0's answers, and of the other ranks those that are worse.
+        Rank 0's answers, and the other ranks' answers that are not ok and not among them.
     """
     questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
     questions["devices"] = lambda: _devices(config, runtime)
     if config:
         questions |= {
-            "window": lambda: _window(config, runtime),
+            "batch": lambda: _batch(config, runtime),
             "memory": lambda: _memory(config, runtime),
             "shards": lambda: _shards(config, runtime),
             "disk": lambda: _disk(config),
@@ -126,13 +126,12 @@ def _devices(config: Config | None, runtime: Runtime) -> Iterator[Answer]:
     yield Answer("devices", "ok", text)
 
 
-def _window(config: Config, runtime: Runtime) -> Iterator[Answer]:
+def _batch(config: Config, runtime: Runtime) -> Iterator[Answer]:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
-    text = (
-        f"{config.data.batch_size} crops = {size} x {per_rank_batch // size} micro-batches x {runtime.world_size} ranks"
-    )
-    yield Answer("window", "ok", text)
+    per_rank = f"{size} x {per_rank_batch // size} micro-batches"
+    text = f"{config.data.batch_size} patches = {per_rank} x {runtime.world_size} ranks"
+    yield Answer("batch", "ok", text)
 
 
 def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
@@ -147,7 +146,7 @@ def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
     ratio, patches = need / room, "1 patch" if size == 1 else f"{size} patches"
     text = f"{need / 2**30:.1f} GiB for {patches} at a time, as predicted, {room / 2**30:.1f} GiB free"
     verdict: Verdict = "ok" if ratio < 1 - _INEXACT else "warn" if ratio < 1 + _INEXACT else "fail"
-    yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan tells what fits")
+    yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan prints what fits")
 
 
 def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
@@ -170,10 +169,10 @@ def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
         any_kernel=degraded,
     )
     if faults:
-        more = f" (and {len(faults) - 1} more; srgan-dist check tells all)" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more; srgan-dist check reports all)" if len(faults) > 1 else ""
         yield Answer("pixels", "fail", f"{faults[0]}{more}")
     else:
-        yield Answer("pixels", "ok", f"{summary.num_looked} samples looked at are sound")
+        yield Answer("pixels", "ok", f"{summary.num_looked} checked samples are valid")
 
 
 def _files(num_shards: int) -> Answer:
@@ -196,7 +195,7 @@ def _disk(config: Config) -> Iterator[Answer]:
         generator = _num_parameters(build_generator(config.generator, scale=config.data.scale))
         discriminator = _num_parameters(build_discriminator(config.discriminator)) if config.adversarial_steps else 0
     one = 4 * (4 * generator + 3 * discriminator)  # weights and two moments, and the generator's average
-    needed = one * (config.checkpoint.keep + 1)  # the new one is complete before the oldest goes
+    needed = one * (config.checkpoint.keep + 1)  # the new one is complete before the oldest is deleted
     free = shutil.disk_usage(folder).free
     text = f"{needed / 2**30:.2f} GiB for {config.checkpoint.keep} checkpoints, {free / 2**30:.1f} GiB free"
     verdict: Verdict = "ok" if free > 2 * needed else "warn" if free > needed else "fail"
@@ -263,7 +262,7 @@ def _ranks(runtime: Runtime) -> Iterator[Answer]:
 
 
 def to_table(answers: list[Answer]) -> Table:
-    """One screen for people."""
+    """Render the answers as a table for the terminal."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -275,5 +274,5 @@ def to_table(answers: list[Answer]) -> Table:
 
 
 def to_json(answers: list[Answer]) -> list[dict[str, Any]]:
-    """The answers, for machines."""
+    """Convert the answers to JSON."""
     return [answer._asdict() for answer in answers]

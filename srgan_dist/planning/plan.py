@@ -1,4 +1,4 @@
-"""``srgan-dist plan``: which micro-batch fits into some memory, and what it costs, before anything is paid for."""
+"""``srgan-dist plan``: predicts which micro-batch fits into a given amount of memory, and its cost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from srgan_dist.training.memory_estimate import (
 
 @dataclass(frozen=True)
 class Choice:
-    """The largest micro-batch that fits, with some activations computed twice.
+    """The largest micro-batch that fits with one setting of ``train.recompute``.
 
     Attributes:
-        recompute: as ``train.recompute``.
-        micro_batch: crops in one forward on one rank; 0 where not even one fits.
-        num_micro_batches: that are accumulated for one update.
-        bytes: memory of a rank at its peak; of one crop at a time where none fits.
-        cost: arithmetic of an update, of that without computing anything twice.
+        recompute: The value of ``train.recompute``.
+        micro_batch: Patches in one forward pass on one rank; 0 if not even one fits.
+        num_micro_batches: Number of micro-batches that are accumulated for one update.
+        bytes: Peak memory of a rank; if none fits, that of one patch at a time.
+        cost: Arithmetic of an update, relative to that without recomputation.
     """
 
     recompute: Recompute
@@ -40,13 +40,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What fits.
+class MemoryPlan:
+    """The micro-batches that fit, by the setting of ``train.recompute``.
 
     Attributes:
-        choices: one for each way to compute activations twice, the cheapest first.
-        unconstrained: bytes of a rank that takes all its patches at once and keeps everything.
-        per_rank_batch: patches of a rank in a global batch.
+        choices: One for each setting of ``train.recompute``, the cheapest first.
+        unconstrained: Bytes of a rank that processes all its patches at once without recomputation.
+        per_rank_batch: Patches of a rank in a global batch.
     """
 
     choices: list[Choice]
@@ -59,22 +59,22 @@ class Plan:
         return next((choice for choice in self.choices if choice.micro_batch), None)
 
 
-def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Plan:
-    """Find what fits, for each way to compute activations twice.
+def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> MemoryPlan:
+    """Find the largest micro-batch that fits for each setting of ``train.recompute``.
 
     Args:
-        config: the configuration.
-        memory: bytes of a rank.
-        ranks: processes.
-        device: where the networks are.
+        config: The configuration.
+        memory: Bytes available to a rank.
+        ranks: Number of processes.
+        device: The kind of device that holds the networks.
 
     Returns:
-        The plan. Nothing of its size is allocated.
+        The plan. Making it allocates no memory of the predicted size.
 
     Raises:
-        UserError: the window cannot be divided among the ranks.
+        UserError: The global batch cannot be divided among the ranks.
     """
-    import srgan_dist.training.run  # noqa: F401 - what a training has loaded before it takes memory of its own
+    import srgan_dist.training.run  # noqa: F401 - the predicted memory includes these modules
 
     per_rank_batch = per_rank_batch_size(batch_size=config.data.batch_size, world_size=ranks)
     arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
@@ -89,17 +89,18 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Pla
     whole = predict_bytes(
         config, micro_batch=per_rank_batch, per_rank_batch=per_rank_batch, recompute="none", device=device
     )
-    return Plan(choices, whole, per_rank_batch)
+    return MemoryPlan(choices, whole, per_rank_batch)
 
 
-def to_table(plan: Plan, *, memory: int) -> Group:
-    """What fits, and the options of the best.
+def to_table(plan: MemoryPlan, *, memory: int) -> Group:
+    """Render the plan, with the options of its best choice.
 
     Raises:
-        Failure: nothing does.
+        Failure: Nothing fits.
     """
     table = Table(
-        title=f"{plan.per_rank_batch} crops of a rank in one window, within {_gib(memory)}", title_justify="left"
+        title=f"{plan.per_rank_batch} patches of a rank in one global batch, within {_gib(memory)}",
+        title_justify="left",
     )
     table.add_column("train.recompute")
     for column in ("data.micro_batch", "accumulated", "memory", "arithmetic"):
@@ -117,7 +118,7 @@ def to_table(plan: Plan, *, memory: int) -> Group:
         )
     return Group(
         table,
-        f"all of them at once, with nothing computed twice: {_gib(plan.unconstrained)}",
+        f"all of them at once, without recomputation: {_gib(plan.unconstrained)}",
         f"best: --data.micro_batch={best.micro_batch} --train.recompute={best.recompute}",
     )
 

@@ -1,1 +1,1 @@
-"""Training: the step, the loop around it, and all that one run needs."""
+"""Training: the step, the loop around it, and a run from its configuration to its result."""

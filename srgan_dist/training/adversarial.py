@@ -1,4 +1,4 @@
-"""The adversarial loss of one global batch: the generator's, the discriminator's, and exact in micro-batches."""
+"""The adversarial loss of one global batch, for generator and discriminator, exact however it is split."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Noise = Callable[[Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class AdversarialSettings:
-    """What does not change from batch to batch.
+    """The adversarial loss of a run: what stays the same from batch to batch.
 
     Attributes:
         kind: Kind of the adversarial loss.
         weight: Its weight in the generator's loss.
         label_smoothing: Real images are labelled 1 minus this.
-        noise: Adds noise to images [N, 3, H, W] by keys [N] and a standard deviation; None: the images as they are.
+        noise: Adds noise to images [N, 3, H, W], given keys [N] and a standard deviation; None adds none.
         r1_weight: Gamma of the R1 penalty; 0 leaves it out.
-        r1_every: Discriminator updates of which one has the penalty, this many times as strong.
+        r1_every: One discriminator update in this many has the penalty, multiplied by this number.
     """
 
     kind: losses.AdversarialKind
@@ -41,14 +41,15 @@ class AdversarialSettings:
 
 
 class RealOrFakeBatch(NamedTuple):
-    """Images of one kind, of one micro-batch: a discriminator's update is the sum over all of them.
+    """The real or the generated images of one micro-batch; a discriminator update sums over all of them.
 
     Attributes:
         images: [N, 3, H, W].
-        keys: int64 [N], of the noise.
-        is_real: Whether they are photographs or generated.
-        logit_grad: The gradient of the batch's loss by their logits, where the loss compares images; else None.
-        value: That loss, or None.
+        keys: int64 [N], keys of the noise.
+        is_real: Whether the images are real; otherwise they are generated.
+        logit_grad: The gradient of the global batch's loss with respect to their logits if the loss compares images,
+            else None.
+        value: The value of that loss, or None.
     """
 
     images: Tensor
@@ -59,24 +60,24 @@ class RealOrFakeBatch(NamedTuple):
 
 
 class AdversarialObjective:
-    """The adversarial terms of one global batch, of which this rank holds a part in micro-batches.
+    """The adversarial terms of one global batch; this rank holds its part of it, split into micro-batches.
 
     A loss that compares each image with the mean of all others (relativistic average) cannot be split into
     micro-batches. Its logits can: they are computed first, the loss of the whole batch over all ranks is
-    differentiated with respect to them, and each micro-batch then backpropagates its part of that gradient. The sum is
-    the gradient of the big batch.
+    differentiated with respect to them, and each micro-batch then backpropagates its part of that gradient. The sum
+    equals the gradient of the whole batch.
 
     Args:
         settings: The adversarial loss.
-        discriminator: The plain network.
-        batch: The micro-batches, of one size.
+        discriminator: The plain network, without its DDP wrapper.
+        batch: This rank's micro-batches, all of the same size.
         runtime: The ranks.
-        factor: On the generator's adversarial loss at this step.
-        noise: Standard deviation of the noise on all that the discriminator sees, in units of the image range.
+        factor: Multiplies the generator's adversarial loss at this step.
+        noise: Standard deviation of the noise on every image that the discriminator sees, in units of the image range.
 
     Attributes:
         batch: The micro-batches.
-        generated: The generated images of each, detached; complete after the generator's update.
+        generated: The generated images of each micro-batch, detached; complete after the generator's update.
 
     Source:
         Jolicoeur-Martineau 2018, section 4.2; Gao et al. 2021 (GradCache), section 3, for the order of passes.
@@ -102,16 +103,16 @@ class AdversarialObjective:
         self._precomputed: tuple[Tensor, list[Tensor]] | None = None
 
     def precompute_logits(self, generator: nn.Module) -> None:
-        """Before the generator's update: the logits of the whole batch, if the loss needs them.
+        """Compute the logits of the whole batch before the generator's update, if the loss needs them.
 
         Args:
-            generator: The plain network; its buffers stay as they are.
+            generator: The plain network; its buffers do not change.
         """
         if not self._compares:
             return
         with torch.no_grad():
             self._real = [self._logits(self._discriminator, patches.hr, patches.key) for patches in self.batch]
-            if len(self.batch) == 1:  # its own graph holds all logits
+            if len(self.batch) == 1:  # the only micro-batch's own graph holds all logits
                 return
             fake = []
             for patches in self.batch:
@@ -123,14 +124,14 @@ class AdversarialObjective:
         self._precomputed = (value, logit_grad)
 
     def generator_loss(self, sr: Tensor, index: int) -> Tensor:
-        """The adversarial loss of one micro-batch; gradients flow through the discriminator, not into it.
+        """Compute the adversarial loss of one micro-batch; gradients flow through the discriminator, not into it.
 
         Args:
             sr: [N, 3, H, W], generated from the micro-batch.
-            index: The micro-batch's place in the batch, 0 first; all are asked for in order.
+            index: The micro-batch's index in the batch, from 0; call this once for each, in order.
 
         Returns:
-            Scalar, weighted; the mean over the micro-batches is the batch's loss.
+            Weighted scalar; the mean over the micro-batches is the batch's loss.
         """
         logits = self._logits(self._discriminator, sr, ~self.batch[index].key)
         self.generated.append(sr.detach())
@@ -141,7 +142,7 @@ class AdversarialObjective:
         return self.weight * self._generator_loss(logits, self._real[index] if self._compares else None)
 
     def real_and_fake_batches(self) -> list[RealOrFakeBatch]:
-        """What the discriminator is updated on: every micro-batch's real images, then its generated ones."""
+        """The inputs of the discriminator's update: of every micro-batch the real images, then the generated ones."""
         real = [RealOrFakeBatch(patches.hr, patches.key, is_real=True) for patches in self.batch]
         fake = [
             RealOrFakeBatch(sr, ~patches.key, is_real=False)
@@ -152,38 +153,36 @@ class AdversarialObjective:
             values, logit_grads = self._discriminator_logit_grads()
             real = [b._replace(logit_grad=grad, value=values[0]) for b, grad in zip(real, logit_grads[0], strict=True)]
             fake = [b._replace(logit_grad=grad, value=values[1]) for b, grad in zip(fake, logit_grads[1], strict=True)]
-        return [half for pair in zip(real, fake, strict=True) for half in pair]
+        return [images for pair in zip(real, fake, strict=True) for images in pair]
 
-    def discriminator_terms(self, half: RealOrFakeBatch, discriminator: nn.Module, *, r1_is_due: bool) -> Terms:
-        """The discriminator's loss on one half of a micro-batch.
+    def discriminator_terms(self, part: RealOrFakeBatch, discriminator: nn.Module, *, r1_is_due: bool) -> Terms:
+        """Compute the discriminator's loss on the real or on the generated images of one micro-batch.
 
         Args:
-            half: One of `real_and_fake_batches`.
-            discriminator: The network in its distributed form.
-            r1_is_due: Whether this update has the R1 penalty, if any has.
+            part: One of `real_and_fake_batches`.
+            discriminator: The network wrapped for distributed training.
+            r1_is_due: Whether this update includes the R1 penalty, if it is configured.
 
         Returns:
-            ``d/loss`` and, without a gradient, the mean score, the share classified rightly, and the penalty.
+            ``d/loss`` and, without a gradient, the mean score, the accuracy, and the penalty.
 
         Source:
-            Mescheder et al. 2018, eq. 9 (R1), on real images; its factor makes up for the updates without it, as in
+            Mescheder et al. 2018, eq. 9 (R1), on real images; its factor compensates for the updates without it, as in
             Karras et al. 2020 (StyleGAN2), section 3.1.
         """
-        penalised = r1_is_due and half.is_real and self.settings.r1_weight > 0
-        images = half.images.detach().requires_grad_(penalised)
-        logits = self._logits(discriminator, images, half.keys)
-        if half.logit_grad is not None and half.value is not None:
-            loss = _with_gradient(losses.full(logits), half.logit_grad, half.value)
+        penalised = r1_is_due and part.is_real and self.settings.r1_weight > 0
+        images = part.images.detach().requires_grad_(penalised)
+        logits = self._logits(discriminator, images, part.keys)
+        if part.logit_grad is not None and part.value is not None:
+            loss = _with_gradient(losses.full(logits), part.logit_grad, part.value)
         else:
             smoothing = self.settings.label_smoothing
-            loss = losses.discriminator_half_loss(
-                self.settings.kind, logits, is_real=half.is_real, label_smoothing=smoothing
-            )
-        name = "real" if half.is_real else "fake"
+            loss = losses.real_or_fake_loss(self.settings.kind, logits, is_real=part.is_real, label_smoothing=smoothing)
+        name = "real" if part.is_real else "fake"
         terms = {
             "d/loss": loss,
             f"d/{name}_score": logits.detach().float().sigmoid().mean(),
-            f"d/{name}_accuracy": self._accuracy(logits.detach(), is_real=half.is_real),
+            f"d/{name}_accuracy": self._accuracy(logits.detach(), is_real=part.is_real),
         }
         if penalised:
             (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
@@ -193,14 +192,14 @@ class AdversarialObjective:
         return terms
 
     def fooling_rate(self) -> Tensor:
-        """Share of the generated images' logits that the discriminator got wrong, a scalar without a gradient."""
+        """Fraction of the generated images' logits that the discriminator got wrong, a scalar without a gradient."""
         return 1 - self._accuracy(torch.cat(self._fake), is_real=False)
 
     def split(self, size: int) -> None:
         """Continue in smaller micro-batches.
 
         Args:
-            size: Largest number of images in one.
+            size: Largest number of images in a micro-batch.
         """
         self.batch = split_micro_batches(self.batch, size)
         self.generated, self._real, self._fake = (
@@ -221,7 +220,7 @@ class AdversarialObjective:
         return self.runtime.mean_over_ranks(logits.mean())
 
     def _gradients(self, loss: Callable[..., Tensor], *parts: list[Tensor]) -> tuple[Tensor, list[list[Tensor]]]:
-        """A loss of all logits and its gradient, split as they are: each part is that of a mean, so times k."""
+        """A loss of all logits and its gradient, split like them; times k, as the parts are averaged afterwards."""
         leaves = [losses.full(torch.cat(logits)).requires_grad_() for logits in parts]
         value = loss(*leaves)
         gradients = torch.autograd.grad(value, leaves)
@@ -233,23 +232,23 @@ class AdversarialObjective:
         values: list[Tensor] = []
 
         def loss(real: Tensor, fake: Tensor) -> Tensor:
-            halves = losses.adversarial_discriminator_loss(
+            terms = losses.adversarial_discriminator_loss(
                 self.settings.kind, real, fake, label_smoothing=self.settings.label_smoothing, average=self._average
             )
-            values.extend(half.detach() for half in halves)
-            return sum(halves, start=real.new_zeros(()))
+            values.extend(term.detach() for term in terms)
+            return sum(terms, start=real.new_zeros(()))
 
         _, logit_grads = self._gradients(loss, self._real, self._fake)
         return values, logit_grads
 
     def _accuracy(self, logits: Tensor, *, is_real: bool) -> Tensor:
-        above, below = self._middles
+        above, below = self._thresholds
         right = logits > above if is_real else logits < below
         return right.float().mean()
 
     @cached_property
-    def _middles(self) -> tuple[Tensor | float, Tensor | float]:
-        """What logits of real images should be above, and those of generated ones below."""
+    def _thresholds(self) -> tuple[Tensor | float, Tensor | float]:
+        """The values that logits of real images should exceed, and those of generated ones stay below."""
         if self._compares:
             return self._average(torch.cat(self._fake)), self._average(torch.cat(self._real))
         middle = 0.5 if self.settings.kind == "lsgan" else 0.0  # its labels are 0 and 1
@@ -257,11 +256,11 @@ class AdversarialObjective:
 
 
 def split_micro_batches(batch: Sequence[Patches], size: int) -> list[Patches]:
-    """Split micro-batches into smaller ones; views, in the same order.
+    """Split micro-batches into smaller ones. The results are views, in the same order.
 
     Args:
         batch: Micro-batches.
-        size: Largest number of images in one of the result.
+        size: Largest number of images in a resulting micro-batch.
     """
     return [Patches(*parts) for pair in batch for parts in zip(*(_split(tensor, size) for tensor in pair), strict=True)]
 
@@ -271,6 +270,6 @@ def _split(tensor: Tensor, size: int | list[int]) -> tuple[Tensor, ...]:
 
 
 def _with_gradient(logits: Tensor, logit_grad: Tensor, value: Tensor) -> Tensor:
-    """A scalar that has a given value, and a given gradient by the logits."""
+    """A scalar with a given value and a given gradient with respect to the logits."""
     product = (logits * logit_grad).sum()
     return value + product - product.detach()

@@ -1,4 +1,4 @@
-"""From the configuration to a run's objects: one `match` for each choice, and nothing else knows both sides."""
+"""Builds the objects of a run from its configuration; no other module knows both sides."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from srgan_dist.training.trainer import Schedules, Services, Trainer, TrainingDa
 
 log = logging.getLogger("srgan_dist")
 
-_OF_FREE_RAM = 0.9  # predictions are not exact, and others grow, too
+_USABLE_FRACTION = 0.9  # of the free memory: predictions are not exact, and other processes grow, too
 
 
 def build_rates(config: Config) -> Callable[[int], Rates]:
-    """What depends on the step alone."""
+    """Build the function from a step to its learning rates, adversarial factor and noise."""
 
     def rate(schedule: ScheduleConfig, step: int, num_steps: int) -> float:
         return learning_rate(
@@ -74,7 +74,7 @@ def build_rates(config: Config) -> Callable[[int], Rates]:
 
 
 def build_collapse_response(config: Config, *, schedule: DiscriminatorSchedule, is_main: bool) -> CollapseResponse:
-    """What a collapse is, and what follows from one."""
+    """Build the collapse monitor and the response to a collapse."""
     train, stability = config.train, config.stability
     limits = Limits(
         d_accuracy=stability.max_d_accuracy,
@@ -100,15 +100,15 @@ def build_trainer(
     signals: StopSignals,
     position: dict[str, Any] | None,
 ) -> Trainer:
-    """Everything that a run needs, with fresh weights.
+    """Build a trainer with freshly initialised weights.
 
     Args:
         config: The resolved configuration.
         runtime: The machine and the other ranks.
-        run_logger: Where numbers go.
-        checkpoints: Where state goes.
-        signals: Whether this process was asked to stop.
-        position: Counters of the checkpoint to resume from, or None to start.
+        run_logger: Receives the metrics.
+        checkpoints: Stores the training state.
+        signals: Records whether this process was asked to stop.
+        position: Counters of the checkpoint to resume from, or None for a new run.
 
     Raises:
         UserError: The configuration does not fit the data, the ranks or the checkpoint.
@@ -119,7 +119,9 @@ def build_trainer(
     schedule = build_schedule(config, runtime=runtime)
     network = build_perceptual_network(config, runtime=runtime)
     images = build_validation_images(config.data)
-    features = in_autocast(network.forward, runtime=runtime) if network else None  # of images of any size
+    features = (
+        in_autocast(network.forward, runtime=runtime) if network else None
+    )  # not compiled: validation images have any size
     validator = Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None
     if network:
         runtime.compile(network)
@@ -175,17 +177,17 @@ def _training_data(config: Config, runtime: Runtime, position: dict[str, Any] | 
 def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
-    # A GPU reports when its memory is full, and halves; on a CPU the kernel kills, so it is predicted.
+    # A full GPU raises an error, and the micro-batch is halved; on a CPU the kernel kills the process, so predict.
     if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
-        from srgan_dist.training.memory_estimate import largest_micro_batch  # half a second that others can do without
+        from srgan_dist.training.memory_estimate import largest_micro_batch  # here, as importing it takes half a second
 
-        memory = int(_OF_FREE_RAM * runtime.free_memory()) + used_ram()
+        memory = int(_USABLE_FRACTION * runtime.free_memory()) + used_ram()
         found = largest_micro_batch(
             config, per_rank_batch=per_rank_batch, recompute=config.train.recompute, memory=memory, device="cpu"
         )
         size = min(runtime.all_gather_object(max(found.micro_batch, 1)))
         if not found.micro_batch:
-            log.warning("memory may not be enough for one patch at a time: srgan-dist plan says what is needed")
+            log.warning("memory may not suffice for one patch at a time: srgan-dist plan prints what is needed")
     return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime)
 
 

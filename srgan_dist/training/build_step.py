@@ -1,4 +1,4 @@
-"""From the configuration to the training step: networks, losses, schedules of the update."""
+"""Builds the training step from the configuration: networks, losses, the discriminator's schedule."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def build_step(
     features: Features | None,
     starts: bool = True,
 ) -> TwoPhases:
-    """The steps of both phases, with fresh weights.
+    """Build the steps of both phases, with freshly initialised weights.
 
     Args:
         config: The configuration.
         runtime: The machine and the other ranks.
-        micro_batch: How many patches go through the networks at once.
+        micro_batch: Number of patches that go through the networks at once.
         schedule: When the discriminator is updated.
         features: Frozen feature network for the perceptual loss, or None.
-        starts: Whether the run starts, so that ``run.init_from`` counts; a resumed one has its weights elsewhere.
+        starts: Whether this is a new run, which loads ``run.init_from``; a resumed run takes its weights from the
+            checkpoint.
     """
     guard = FiniteGuard(runtime)
 
@@ -65,7 +66,7 @@ def build_step(
     if config.run.init_from and starts:
         initialise(network, config.run.init_from)
     network = runtime.place(network)
-    with torch.random.fork_rng(devices=()):  # the average takes no part in what the seed decides
+    with torch.random.fork_rng(devices=()):  # building the average must not change the run's random numbers
         average = runtime.place(build_generator(config.generator, scale=config.data.scale))
     average.load_state_dict(network.state_dict())
     metadata = generator_metadata(config.generator, scale=config.data.scale)
@@ -89,7 +90,7 @@ def build_step(
 
 
 def build_schedule(config: Config, *, runtime: Runtime) -> DiscriminatorSchedule:
-    """When the discriminator is updated."""
+    """Build the schedule of the discriminator's updates."""
     train, stability = config.train, config.stability
     return DiscriminatorSchedule(
         g_per_d=None if train.g_per_d == "auto" else train.g_per_d,
@@ -101,7 +102,7 @@ def build_schedule(config: Config, *, runtime: Runtime) -> DiscriminatorSchedule
 
 
 def build_content_loss(config: LossConfig, features: Features | None) -> ContentLoss:
-    """What generated images are compared with."""
+    """Build the pixel and perceptual loss."""
     return ContentLoss(
         pixel=config.pixel.kind,
         pixel_weight=config.pixel.weight,
@@ -112,7 +113,7 @@ def build_content_loss(config: LossConfig, features: Features | None) -> Content
 
 
 def build_adversarial_settings(config: AdversarialLossConfig, *, device: torch.device) -> AdversarialSettings:
-    """The adversarial loss."""
+    """Build the settings of the adversarial loss."""
     tables = noise_tables(device) if config.instance_noise else None
 
     def noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
@@ -132,7 +133,7 @@ def build_adversarial_settings(config: AdversarialLossConfig, *, device: torch.d
 
 
 def build_perceptual_network(config: Config, *, runtime: Runtime) -> FeatureNetwork | None:
-    """The frozen feature network on its device, in the precision that it computes in; None where none is used."""
+    """Build the frozen feature network on its device, in the precision it computes in; None if it is not used."""
     if not config.loss.perceptual.weight or not config.adversarial_steps:
         return None
     network = build_features(config.loss.perceptual, recompute=config.train.recompute in ("perceptual", "both"))
@@ -142,7 +143,7 @@ def build_perceptual_network(config: Config, *, runtime: Runtime) -> FeatureNetw
 
 
 def in_autocast(forward: Callable[[Tensor], Sequence[Tensor]], *, runtime: Runtime) -> Features:
-    """Features in the run's mixed precision, of a network that Accelerate has not prepared."""
+    """Wrap a network that Accelerate has not prepared, so that it runs in the run's mixed precision."""
 
     def features(images: Tensor) -> Sequence[Tensor]:
         with runtime.autocast():

@@ -1,4 +1,4 @@
-"""How a collapse of the GAN is detected, and what follows from one."""
+"""Detects a collapse of the GAN and responds to it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ log = logging.getLogger("srgan_dist")
 Action = Literal["warn", "pause_d", "rollback", "stop"]
 
 MOST_ROLLBACKS = 3
-_SATURATED = 0.52  # from the middle of [0, 1]: 5 of 255 levels beyond its ends, which good networks overshoot by less
+_SATURATED = 0.52  # distance from 0.5: 5 of 255 levels outside of [0, 1]; good networks overshoot by less
 
 
 class Collapsed(Failure):
-    """The GAN collapsed, and what was to be done about it was to stop."""
+    """The GAN collapsed, and the configured response was to stop, or no rollback was possible."""
 
     on_every_rank = True
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a healthy GAN stays within; None is not looked at.
+    """The limits of a healthy GAN; None disables a check.
 
     Attributes:
-        d_accuracy: Most that the discriminator is right on real *and* on generated images, a share.
+        d_accuracy: Largest accuracy of the discriminator on real *and* on generated images, a fraction.
         grad_ratio: Least and greatest ratio of the gradients' norms, discriminator to generator.
-        saturated: Most of the generated values outside of the image range, a share.
-        psnr_drop: Most that PSNR's gain over bicubic is below its best, in dB: that of a window alone says more about
-            its photographs than about the generator.
+        saturated: Largest fraction of generated values outside of the image range.
+        psnr_drop: Largest drop of PSNR's gain over bicubic below its best, in dB. (PSNR itself says more about the
+            photographs of a batch than about the generator.)
     """
 
     d_accuracy: float | None
@@ -51,12 +51,13 @@ class Limits:
 
 
 class CollapseMonitor:
-    """Tells a collapse from the records of metrics, which are equal on all ranks.
+    """Detects a collapse in the records of metrics, which are equal on all ranks.
 
     Args:
-        limits: What is healthy.
-        patience: Records in a row outside of them that make a collapse. The best gain is one that was held for as many.
-        start: Steps before the generator hears of the discriminator; only the best gain is learnt from them.
+        limits: The limits of a healthy GAN.
+        patience: Number of consecutive records outside of the limits that make a collapse. A gain counts as the best if
+            it was held for as many records.
+        start: Steps before the discriminator influences the generator; they only contribute to the best gain.
     """
 
     def __init__(self, limits: Limits, *, patience: int, start: int) -> None:
@@ -67,17 +68,17 @@ class CollapseMonitor:
         self._recent: list[float] = []
         self._bad = 0
 
-    def look(self, step: int, record: Mapping[str, Any]) -> str | None:
-        """Look at one record.
+    def observe(self, step: int, record: Mapping[str, Any]) -> str | None:
+        """Check one record.
 
         Args:
-            step: Its step.
+            step: The step of the record.
             record: Numbers by logged name.
 
         Returns:
-            What is wrong, in one line with the numbers, at the record that makes it a collapse; else None.
+            One line with the numbers at the record that makes it a collapse, else None.
         """
-        self._learn(record)
+        self._update_best(record)
         faults = list(self._faults(record)) if step > self.start else []
         if not faults:
             self._bad, self.since, self.is_collapsed = 0, None, False
@@ -87,9 +88,9 @@ class CollapseMonitor:
         if self._bad < self.patience or self.is_collapsed:
             return None
         self.is_collapsed = True
-        return f"the GAN collapses since step {self.since}: {'; '.join(faults)}"
+        return f"the GAN has been collapsing since step {self.since}: {'; '.join(faults)}"
 
-    def _learn(self, record: Mapping[str, Any]) -> None:
+    def _update_best(self, record: Mapping[str, Any]) -> None:
         if "g/psnr_gain" in record:
             self._recent = [*self._recent, record["g/psnr_gain"]][-self.patience :]
             if len(self._recent) == self.patience:
@@ -112,15 +113,15 @@ class CollapseMonitor:
         if limits.psnr_drop is not None and self.best is not None and gain is not None:
             drop = self.best - gain
             if drop > limits.psnr_drop:
-                told = f"PSNR is {gain:+.2f} dB beside bicubic's, {drop:.2f} below its best"
-                yield f"{told} (limit {limits.psnr_drop:g})"
+                difference = f"PSNR is {gain:+.2f} dB relative to bicubic's, {drop:.2f} below its best"
+                yield f"{difference} (limit {limits.psnr_drop:g})"
 
     def start_over(self) -> None:
-        """Forget the collapse: the weights are those of before."""
+        """Forget the collapse, after the weights were rolled back to before it."""
         self._recent, self._bad, self.since, self.is_collapsed = [], 0, None, False
 
     def state(self) -> dict[str, Any]:
-        """What it goes on from, for JSON."""
+        """The state that a resumed run restores, for JSON."""
         return {
             "best": self.best,
             "is_collapsed": self.is_collapsed,
@@ -130,24 +131,25 @@ class CollapseMonitor:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a `state`."""
         self.best, self.is_collapsed, self.since = state["best"], state["is_collapsed"], state["since"]
         self._recent, self._bad = state["recent"], state["bad"]
 
 
 class CollapseResponse:
-    """What follows from a collapse.
+    """Responds to a collapse as configured.
 
     Args:
         schedule: When the discriminator is updated.
-        monitor: Detects a collapse.
-        action: ``warn``: only report it, as the others do too; ``pause_d``: the discriminator waits until its accuracy
-            is below the band; ``rollback``: continue from the newest checkpoint from before the collapse, with
-            half the discriminator's learning rate; ``stop``: end the run.
-        is_main: Whether this rank is the one that logs.
+        monitor: Detects the collapse.
+        action: All report the collapse. ``warn`` does nothing more; ``pause_d`` pauses the discriminator until its
+            accuracy is below the band; ``rollback`` continues from the newest checkpoint from before the collapse,
+            with half the discriminator's learning rate; ``stop`` ends the run.
+        is_main: Whether this is the rank that logs.
 
     Attributes:
         d_rate: Factor on the discriminator's learning rate.
+        rollbacks: Number of rollbacks so far.
     """
 
     def __init__(
@@ -157,19 +159,19 @@ class CollapseResponse:
         self.rollbacks, self.d_rate = 0, 1.0
         self._reason: str | None = None
 
-    def look(self, step: int, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Look at a record of metrics, equal on all ranks.
+    def observe(self, step: int, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a record of metrics, which must be equal on all ranks.
 
         Args:
-            step: Its step.
+            step: The step of the record.
             record: Numbers by logged name.
 
         Returns:
-            The record with what is `derived` from it and, at the record that makes it a collapse, with ``alert``: why.
+            The record with the metrics `derived` from it and, if it makes a collapse, the reason as ``alert``.
         """
         record = derived(record)
         was_collapsed = self.monitor.is_collapsed
-        self._reason = self.monitor.look(step, record)
+        self._reason = self.monitor.observe(step, record)
         if self._reason:
             self._warn("step %d: %s", step, self._reason)
             return record | {"alert": self._reason}
@@ -178,37 +180,37 @@ class CollapseResponse:
         return record
 
     def respond(self, step: int, roll_back: Callable[[int], Path | None]) -> None:
-        """Do what is to be done where a collapse was just found; else nothing. Equal on all ranks.
+        """Respond if a collapse was just detected. All ranks decide alike.
 
         Args:
             step: The training step.
-            roll_back: Takes weights, optimizers and average from the newest checkpoint of an earlier step than the
-                given one and returns it, or returns None where there is none.
+            roll_back: Loads weights, optimizers and EMA from the newest checkpoint before the given step and returns
+                its path, or None if there is no such checkpoint.
 
         Raises:
-            Collapsed: The run ends here; checkpoints are as they were.
+            Collapsed: The run ends here; its checkpoints are unchanged.
         """
         reason, self._reason = self._reason, None
         if reason is None or self.action == "warn":
             return
         if self.action == "pause_d":
             self.schedule.pause()
-            self._warn("step %d: D waits until its accuracy is below %g", step, self.schedule.low)
+            self._warn("step %d: D pauses until its accuracy is below %g", step, self.schedule.low)
             return
         since = self.monitor.since or step
-        how = f"go on from a checkpoint of before step {since} by run.resume=PATH, with a weaker discriminator"
+        how = f"resume from a checkpoint before step {since} with run.resume=PATH and a weaker discriminator"
         if self.action == "stop":
-            raise Collapsed(f"step {step}: {reason}; stopped as by stability.on_collapse: {how}")
+            raise Collapsed(f"step {step}: {reason}; stopped because of stability.on_collapse: {how}")
         if self.rollbacks == MOST_ROLLBACKS:
             raise Collapsed(f"step {step}: {reason}; stopped after {MOST_ROLLBACKS} rollbacks: {how}")
         source = roll_back(since)
         if source is None:
-            raise Collapsed(f"step {step}: {reason}; no checkpoint of before step {since} to go back to: {how}")
+            raise Collapsed(f"step {step}: {reason}; no checkpoint before step {since} to roll back to: {how}")
         self.rollbacks += 1
         self.d_rate /= 2
         self.monitor.start_over()
         self._warn(
-            "step %d: weights and optimizers are those of %s again, D's learning rate is %g of what it was",
+            "step %d: rolled back weights and optimizers to %s, D's learning rate is now %g of the configured one",
             step,
             source,
             self.d_rate,
@@ -219,7 +221,7 @@ class CollapseResponse:
             log.warning(message, *values)
 
     def state(self) -> dict[str, Any]:
-        """What it goes on from, for JSON."""
+        """The state that a resumed run restores, for JSON."""
         return {
             "pace": self.schedule.state(),
             "monitor": self.monitor.state(),
@@ -228,26 +230,26 @@ class CollapseResponse:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a `state`."""
         self.schedule.load(state["pace"])
         self.monitor.load(state["monitor"])
         self.rollbacks, self.d_rate = state["rollbacks"], state["d_rate"]
 
 
-def batch_quality(generated: Sequence[Tensor], window: Sequence[Patches]) -> dict[str, Tensor]:
-    """How good a window's images are; nothing here waits for the device.
+def batch_quality(generated: Sequence[Tensor], batch: Sequence[Patches]) -> dict[str, Tensor]:
+    """Measure the generated images of a batch; nothing here waits for the device.
 
     Args:
-        generated: [N, 3, H, W] each, one a micro-batch.
-        window: The micro-batches.
+        generated: [N, 3, H, W] each, one tensor for each micro-batch.
+        batch: The micro-batches.
 
     Returns:
         Means over the images: ``g/mse`` and ``g/mse_bicubic``, the squared errors of the images and of bicubic
-        enlargements, both clamped to [0, 1]; ``g/saturated``, the share of values that are more than 5 of 255
+        enlargements, both clamped to [0, 1]; ``g/saturated``, the fraction of values that are more than 5 of 255
         levels outside of [0, 1].
     """
     columns = []
-    for sr, pair in zip(map(losses.full, generated), window, strict=True):
+    for sr, pair in zip(map(losses.full, generated), batch, strict=True):
         hr, scale = losses.full(pair.hr), pair.hr.shape[-1] // pair.lr.shape[-1]
         bicubic = upscale_bicubic_tensor(losses.full(pair.lr), scale)
         values = ((sr.clamp(0, 1) - hr).square(), (bicubic.clamp(0, 1) - hr).square(), (sr - 0.5).abs() > _SATURATED)
@@ -256,14 +258,14 @@ def batch_quality(generated: Sequence[Tensor], window: Sequence[Patches]) -> dic
 
 
 def derived(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of metrics with what follows from its numbers.
+    """Add to a record the metrics that are computed from others.
 
     Args:
         record: Numbers by logged name.
 
     Returns:
-        The record with, instead of the squared errors, ``g/psnr`` on RGB in dB (at most 100) and ``g/psnr_gain``, how
-        far it is above bicubic's; and with ``grad_norm/ratio``, discriminator to generator.
+        The record with ``g/psnr`` on RGB in dB (at most 100) and ``g/psnr_gain``, its difference to bicubic's, in place
+        of the squared errors; and with ``grad_norm/ratio``, discriminator to generator.
     """
     record = dict(record)
     if "g/mse" in record:

@@ -1,4 +1,4 @@
-"""When the discriminator learns."""
+"""Decides when the discriminator is updated."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ SMOOTHING = 0.9  # of the accuracies: about the last ten updates
 
 
 class DiscriminatorSchedule:
-    """When the discriminator learns.
+    """Decides at each step whether the discriminator is updated.
 
-    With a fixed n, at every n-th generator update. Without one, within a band of its accuracy: it pauses above the
-    band, and below the band it learns again, at every step. The accuracy is the mean of that on real and of that on
-    generated images, since a discriminator that takes all images for generated ones has not won. On real images it is
-    known from its updates alone; between them it cannot change.
+    With a fixed n, it is updated at every n-th generator update. Otherwise a band of its accuracy decides: updates
+    pause once the accuracy is above the band and resume, at every step, once it is below. The accuracy is the mean of
+    those on real and on generated images, since a discriminator that takes all images for generated ones has not won.
+    The accuracy on real images is only measured in its updates; between them it cannot change.
 
     Args:
-        g_per_d: n of n:1, or None to keep to the band.
-        warmup: Steps at the start of the adversarial phase at which it learns in any case.
+        g_per_d: The n of n:1, or None to follow the band.
+        warmup: Number of steps at the start of the adversarial phase that always update it.
         band: Low and high end, in [0, 1].
-        watches: Whether the accuracy is looked at with a fixed n, too, so that `pause` can end.
-        runtime: The ranks, which decide alike: accuracies are means over them.
+        watches: Whether the accuracy is tracked with a fixed n, too, so that `pause` can end.
+        runtime: The ranks; they all decide alike, since accuracies are averaged over them.
 
     Attributes:
-        paused: Whether the discriminator waits for the generator.
+        paused: Whether updates are paused.
     """
 
     def __init__(
@@ -39,40 +39,40 @@ class DiscriminatorSchedule:
         self.low, self.high = band
         self.watches = watches or g_per_d is None
         self.paused = False
-        self._learned = False
+        self._updated_last = False
         self._smoothed: dict[str, float] = {}
-        self._coming: tuple[list[str], Callable[[], list[float]]] | None = None
+        self._pending: tuple[list[str], Callable[[], list[float]]] | None = None
 
     def should_update(self, step: int, *, fooling_rate: Callable[[], Tensor], real_accuracy: Tensor | None) -> bool:
-        """Decide about one step, from what is known of the steps before: nothing here waits for the device.
+        """Decide about one step from the accuracies of earlier steps; nothing here waits for the device.
 
         Args:
             step: Number of the generator update in the adversarial phase, from 1.
-            fooling_rate: Gives the share of this rank's generated images that the discriminator just got wrong.
-            real_accuracy: Its accuracy on this rank's real images at its last update.
+            fooling_rate: Returns the fraction of this rank's generated images that the discriminator just got wrong.
+            real_accuracy: Its accuracy on this rank's real images at its last update, or None before the first.
         """
-        self._settle()
+        self._read_pending()
         if self.watches:
             values = {"fake": 1 - fooling_rate()}
-            if real_accuracy is not None and self._learned:
+            if real_accuracy is not None and self._updated_last:
                 values["real"] = real_accuracy
             mean = self.runtime.mean_over_ranks(torch.stack([value.double() for value in values.values()]))
-            self._coming = list(values), self.runtime.read_later(mean)
+            self._pending = list(values), self.runtime.read_later(mean)
         on_time = self.g_per_d is None or step % self.g_per_d == 0
-        self._learned = step <= self.warmup or (on_time and not self.paused)
-        return self._learned
+        self._updated_last = step <= self.warmup or (on_time and not self.paused)
+        return self._updated_last
 
     def pause(self) -> None:
-        """Let the discriminator wait until its accuracy is below the band."""
+        """Pause the discriminator until its accuracy is below the band."""
         self.paused = True
 
-    def _settle(self) -> None:
-        if self._coming is None:
+    def _read_pending(self) -> None:
+        if self._pending is None:
             return
-        (names, read), self._coming = self._coming, None
+        (names, read), self._pending = self._pending, None
         for name, value in zip(names, read(), strict=True):
             self._smoothed[name] = SMOOTHING * self._smoothed.get(name, value) + (1 - SMOOTHING) * value
-        if len(self._smoothed) < 2:  # it has not learned yet
+        if len(self._smoothed) < 2:  # it has not been updated yet
             return
         accuracy = sum(self._smoothed.values()) / 2
         if accuracy < self.low:
@@ -81,15 +81,15 @@ class DiscriminatorSchedule:
             self.paused = True
 
     def state(self) -> dict[str, Any]:
-        """What it goes on from, for JSON."""
-        self._settle()
-        return {"smoothed": self._smoothed, "paused": self.paused, "learned": self._learned}
+        """The state that a resumed run restores, for JSON."""
+        self._read_pending()
+        return {"smoothed": self._smoothed, "paused": self.paused, "learned": self._updated_last}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self._smoothed, self.paused, self._learned = dict(state["smoothed"]), state["paused"], state["learned"]
+        """Restore a `state`."""
+        self._smoothed, self.paused, self._updated_last = dict(state["smoothed"]), state["paused"], state["learned"]
 
     def __str__(self) -> str:
         if self.g_per_d is None:
-            return f"D learns until its accuracy is above {self.high:g}, and again when it is below {self.low:g}"
+            return f"D is updated until its accuracy is above {self.high:g}, and again when it is below {self.low:g}"
         return f"{self.g_per_d}:1"

@@ -1,4 +1,4 @@
-"""The exponential moving average of the generator: what is validated, saved and used."""
+"""The exponential moving average of the generator, which is validated, exported and used for inference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class EMA:
     """An exponential moving average of a network's parameters; buffers are copied.
 
     Args:
-        network: Of the same architecture, on its device, in fp32; it becomes the average.
-        decay: In [0, 1); 0 is a copy.
+        network: A network of the same architecture, on its device, in fp32; it will hold the average.
+        decay: Weight of the old average, in [0, 1); 0 copies the weights.
         runtime: The ranks.
-        metadata: Stored with the weights: architecture and scale.
+        metadata: Architecture and scale, stored with the weights.
 
     Attributes:
         network: The averaged network, in eval mode.
-        num_updates: Updates so far.
+        num_updates: Number of updates so far.
     """
 
     def __init__(self, network: nn.Module, *, decay: float, runtime: Runtime, metadata: Mapping[str, str]) -> None:
@@ -35,10 +35,10 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """``average = decay * average + (1 - decay) * weights``; the first update takes the weights as they are.
+        """``average = decay * average + (1 - decay) * weights``; the first update copies the weights.
 
         Args:
-            network: The plain network. Equal on all ranks, and so is the average.
+            network: The plain network. It is equal on all ranks, and so is the average.
         """
         average: list[Tensor] = list(self.network.parameters())
         weights: list[Tensor] = list(network.parameters())
@@ -50,19 +50,19 @@ class EMA:
             copied.copy_(buffer)
         self.num_updates += 1
 
-    def share_buffers(self) -> None:
-        """BatchNorm's running statistics differ between ranks; rank 0's are the ones that are saved and validated."""
+    def broadcast_buffers(self) -> None:
+        """Use rank 0's BatchNorm statistics on all ranks, where they differ, for validation and for export."""
         for buffer in self.network.buffers():
             self._runtime.broadcast_tensor(buffer)
 
     def file(self, path: Path, facts: Mapping[str, str]) -> WeightsFile:
-        """The weights for use.
+        """The weights file for inference, yet to be written.
 
         Args:
-            path: Where they go.
-            facts: Stored beside the metadata.
+            path: The file's path.
+            facts: Stored in addition to the metadata.
         """
-        self.share_buffers()
+        self.broadcast_buffers()
         return WeightsFile(path, self.network.state_dict(), {**self._metadata, **facts})
 
     def load(self, weights: Mapping[str, Tensor], *, num_updates: int) -> None:

@@ -1,6 +1,6 @@
-"""The training step, which exists once: the trainer asks for it, the memory estimate runs it, the benchmark times it.
+"""The training step, defined once: the trainer calls it, the memory estimate runs it, the benchmark times it.
 
-A step is one update of the generator on one global batch. While pretraining, that is all; in the adversarial phase, the
+A step is one update of the generator on one global batch. In pretraining, that is all; in the adversarial phase, the
 discriminator is updated too, when its schedule says so.
 """
 
@@ -36,30 +36,31 @@ Batch = list[Patches]
 
 
 class TrainingStep(Protocol):
-    """One update of the generator, and what belongs to it."""
+    """One update of the generator and, depending on the step, of the discriminator and of the EMA."""
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
         """Take one step.
 
         Args:
             batch: This rank's part of the global batch.
-            rates: What holds at this step.
-            measure: Also measure the generated images, for a step that is logged.
+            rates: Learning rates and factors of this step.
+            measure: Also measure the generated images, for a logged step.
 
         Returns:
-            Scalars on the device by logged name, each the mean over this rank's micro-batches. Nothing waits for them.
+            Scalars on the device by logged name, each the mean over this rank's micro-batches. The host does not wait
+            for them.
         """
         ...
 
 
 class PretrainingStep:
-    """An update on the pixel loss alone: SRResNet-MSE (Ledig et al. 2017, section 3.2).
+    """An update of the generator on the pixel loss alone: SRResNet-MSE (Ledig et al. 2017, section 3.2).
 
     Args:
         generator: Maps LR to SR.
         ema: The generator's moving average.
-        content: What generated images are compared with.
-        micro_batch: How many patches go through the networks at once.
+        content: The pixel and perceptual loss.
+        micro_batch: Number of patches that go through the networks at once.
         runtime: The machine and the other ranks.
     """
 
@@ -99,22 +100,21 @@ class PretrainingStep:
 class GANStep:
     """An update of the generator (Ledig et al. 2017, eq. 3) and, when due, of the discriminator (eq. 2).
 
-    Owns the two networks, the moving average, the losses and the finite guard; it is the only place that knows what an
-    update is.
+    Owns the two networks, the moving average and the losses; no other code defines what an update is.
 
     Args:
         generator: Maps LR to SR.
-        discriminator: Maps images to logits; a forward never changes its buffers.
+        discriminator: Maps images to logits; a forward pass never changes its buffers.
         ema: The generator's moving average.
-        content: What generated images are compared with.
+        content: The pixel and perceptual loss.
         adversarial: The adversarial loss.
         schedule: When the discriminator is updated.
-        micro_batch: How many patches go through the networks at once.
+        micro_batch: Number of patches that go through the networks at once.
         runtime: The machine and the other ranks.
 
     Attributes:
-        discriminator_updates: So far; they count the updates between two R1 penalties.
-        discriminator_metrics: Those of the last update.
+        discriminator_updates: Number of discriminator updates so far; it decides which have the R1 penalty.
+        discriminator_metrics: The metrics of the last discriminator update.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class GANStep:
         """Minimise over G the mean of ``content(G(lr), hr) + weight * adversarial(D(G(lr)))``; D is frozen.
 
         Returns:
-            The objective, which holds the images and what the discriminator said of them, and the metrics.
+            The objective, which holds the generated images and their logits, and the metrics.
         """
         batch = split_micro_batches(batch, self.micro_batch.size)
         objective = AdversarialObjective(
@@ -184,33 +184,33 @@ class GANStep:
         return objective, metrics
 
     def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> None:
-        """Minimise over D its loss on the batch's real images and on those just generated: no second forward of G."""
+        """Minimise over D its loss on the batch's real and just generated images, without a second forward of G."""
         objective.split(self.micro_batch.size)
         r1_is_due = self.discriminator_updates % self.adversarial.r1_every == 0
 
-        def losses(half: RealOrFakeBatch) -> Terms:
-            return objective.discriminator_terms(half, self.discriminator.wrapped, r1_is_due=r1_is_due)
+        def losses(part: RealOrFakeBatch) -> Terms:
+            return objective.discriminator_terms(part, self.discriminator.wrapped, r1_is_due=r1_is_due)
 
-        halves, weight = objective.real_and_fake_batches(), 1 / len(objective.batch)
+        parts, weight = objective.real_and_fake_batches(), 1 / len(objective.batch)
         self.discriminator_metrics |= self.discriminator.update(
-            halves, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
+            parts, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
         )
         advance_power_iteration(self.discriminator.network)
         self.discriminator_updates += 1
 
 
 def with_total(terms: Terms) -> Terms:
-    """The terms and ``g/total``, their sum."""
+    """Add ``g/total``, the sum of the terms."""
     return terms | {"g/total": sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))}
 
 
 class TwoPhases:
-    """Pretraining on pixels, then the GAN: which step is taken when, and the state of both.
+    """Takes the step of the current phase, pretraining or GAN, and holds the state of both.
 
     Args:
         pretraining: The step of the first phase.
-        gan: The step of the second, or None where all steps are pretraining.
-        guard: Stops learning at the first loss that is not finite.
+        gan: The step of the second phase, or None if all steps are pretraining.
+        guard: Stops the optimizers at the first loss that is not finite.
     """
 
     def __init__(self, pretraining: PretrainingStep, gan: GANStep | None, *, guard: FiniteGuard) -> None:
@@ -220,17 +220,17 @@ class TwoPhases:
         self.generator.network.train()
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
-        """Take one step of the phase that it belongs to; see `TrainingStep`."""
+        """Take one step of the current phase; see `TrainingStep`."""
         step: TrainingStep = self.gan if self.gan and not rates.is_pretraining else self.pretraining
         return step(batch, rates, measure=measure)
 
     @property
     def discriminator_updates(self) -> int:
-        """Updates of the discriminator so far."""
+        """Number of discriminator updates so far."""
         return self.gan.discriminator_updates if self.gan else 0
 
     def counters(self, reduce_mean: Callable[[Mapping[str, Tensor]], dict[str, float]]) -> dict[str, Any]:
-        """What a resumed run needs beside weights and optimizers, for JSON.
+        """What a resumed run needs in addition to weights and optimizers, for JSON.
 
         Args:
             reduce_mean: Averages scalars over the ranks.
@@ -251,17 +251,17 @@ class TwoPhases:
         return {name: network.optimizer_state() for name, network in self.networks.items()}
 
     def load_counters(self, counters: Mapping[str, Any]) -> None:
-        """Resume from `counters`."""
+        """Restore `counters`."""
         if self.gan:
             self.gan.discriminator_updates = counters["discriminator_updates"]
             metrics = counters["discriminator_stats"]
             self.gan.discriminator_metrics = {name: as_tensor(value) for name, value in metrics.items()}
 
     def load_networks(self, state: TrainingState) -> None:
-        """Take weights, optimizers and average from a checkpoint."""
+        """Load weights, optimizers and EMA from a checkpoint."""
         for name, network in self.networks.items():
             if name == "discriminator" and name not in state.weights:
-                continue  # all steps were to be pretraining: it begins as it would have then
+                continue  # the checkpoint is from a run of pretraining only: D keeps its initial weights
             network.network.load_state_dict(state.weights[name])
             network.load_optimizer_state(state.optimizers[name])
         self.ema.load(state.weights["ema"], num_updates=state.counters["averaged"])

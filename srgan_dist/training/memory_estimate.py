@@ -1,4 +1,4 @@
-"""How much memory an update takes, found out without taking it: it runs on tensors that have only a shape."""
+"""Predicts the memory of an update by running it on tensors that have a shape but no data."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _RATES = Rates(step=1, phase_step=1, is_pretraining=False, generator=1e-4, discr
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-# What oneDNN's copies and the allocator's holes take, as measured: 60 to 250 MiB over the shipped recipes.
+# oneDNN's copies and the allocator's fragmentation, measured: 60 to 250 MiB over the shipped recipes.
 _LIBRARIES = 150 * 2**20
-# CUDA's context and cuDNN's workspaces; an estimate.
+# CUDA's context and cuDNN's workspaces, estimated.
 _GPU_LIBRARIES = 1024 * 2**20
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the tensors of one rank need.
+    """The memory that the tensors of one rank need.
 
     Attributes:
-        peak: Most bytes of tensors at a time: weights, gradients, moments, the average, the window, activations.
-        saved: Bytes of what a checkpoint holds; on a CPU a copy of it is there while it is being written.
+        peak: Largest number of bytes of tensors at a time: weights, gradients, moments, EMA, batch, activations.
+        saved: Bytes of a checkpoint; on a CPU, a copy of them is in memory while it is being written.
     """
 
     peak: int
@@ -53,11 +53,11 @@ class Footprint:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the memory of all tensors that are made within, as long as they live.
+    """Adds up the memory of all tensors that are created within it, as long as they live.
 
     Attributes:
-        now: Bytes that are held.
-        peak: Most bytes that were held at a time.
+        now: Bytes in use.
+        peak: Largest number of bytes in use at a time.
     """
 
     def __init__(self) -> None:
@@ -87,13 +87,13 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(action: Callable[[], object]) -> int:
-    """Run something on tensors without memory.
+    """Run a function on tensors without memory.
 
     Args:
-        action: Makes all its tensors itself, and reads no value.
+        action: Creates all its tensors itself, and reads no values.
 
     Returns:
-        Most bytes of tensors that it would have held at a time.
+        The largest number of bytes of tensors that it would have used at a time.
     """
     live = LiveBytes()
     with _without_memory(), live:
@@ -101,24 +101,26 @@ def peak_bytes(action: Callable[[], object]) -> int:
     return live.peak
 
 
-def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recompute: Recompute) -> Footprint:
-    """Take a training step on tensors without memory, as a configuration has it.
+def estimate_step_memory(
+    config: Config, *, micro_batch: int, num_micro_batches: int, recompute: Recompute
+) -> Footprint:
+    """Estimate the memory of a training step by running it on tensors without memory.
 
     Args:
-        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
-        micro_batch: Patches in one forward.
+        config: The configuration; its own micro-batch and ``train.recompute`` are ignored.
+        micro_batch: Patches in one forward pass.
         num_micro_batches: Micro-batches of one rank in a global batch.
-        recompute: As ``train.recompute``.
+        recompute: The value of ``train.recompute``.
 
     Returns:
-        What one rank needs. It takes a second or a few.
+        What one rank needs. Computing it takes a few seconds.
     """
     live = LiveBytes()
     with _without_memory(), live:
-        # The second micro-batch meets the gradients of the first; further ones only add their images.
+        # The second micro-batch runs while the first one's gradients exist; further ones only add their images.
         present = min(num_micro_batches, 2)
         rehearsal = _Rehearsal(config, recompute, micro_batch=micro_batch, num_micro_batches=present)
-        rehearsal.step(rehearsal.batch, _RATES)  # makes the optimizers' moments
+        rehearsal.step(rehearsal.batch, _RATES)  # creates the optimizers' moments
         rehearsal.step(rehearsal.batch, _RATES)
         patches = rehearsal.batch[0]
         images = sum(image.nbytes for image in (patches.lr, patches.hr, patches.hr))  # and SR, of HR's size
@@ -129,19 +131,19 @@ def footprint(config: Config, *, micro_batch: int, num_micro_batches: int, recom
 def predict_bytes(
     config: Config, *, micro_batch: int, per_rank_batch: int, recompute: Recompute, device: Device
 ) -> int:
-    """Predict the most memory that a rank of a training takes.
+    """Predict the peak memory of one training process.
 
     Args:
-        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
-        micro_batch: Crops in one forward on one rank.
+        config: The configuration; its own micro-batch and ``train.recompute`` are ignored.
+        micro_batch: Patches in one forward pass on one rank.
         per_rank_batch: Patches of a rank in a global batch.
-        recompute: As ``train.recompute``.
-        device: Where the networks are.
+        recompute: The value of ``train.recompute``.
+        device: The kind of device that holds the networks.
 
     Returns:
-        Resident bytes on a CPU, which begin with those of this process; bytes of the GPU on a GPU, an estimate.
+        On a CPU, resident bytes, including those that this process already uses; on a GPU, an estimate of its memory.
     """
-    found = footprint(
+    found = estimate_step_memory(
         config, micro_batch=micro_batch, num_micro_batches=per_rank_batch // micro_batch, recompute=recompute
     )
     if device == "cuda":
@@ -153,8 +155,8 @@ class Fit(NamedTuple):
     """The largest micro-batch that fits.
 
     Attributes:
-        micro_batch: Crops in one forward; 0 where not even one fits.
-        bytes: What it needs; where none fits, what one crop would.
+        micro_batch: Patches in one forward pass; 0 if not even one fits.
+        bytes: Memory that it needs; if none fits, memory that one patch needs.
     """
 
     micro_batch: int
@@ -164,14 +166,14 @@ class Fit(NamedTuple):
 def largest_micro_batch(
     config: Config, *, per_rank_batch: int, recompute: Recompute, memory: int, device: Device
 ) -> Fit:
-    """Find the largest micro-batch that fits, as `predict_bytes` has it.
+    """Find the largest micro-batch that fits according to `predict_bytes`.
 
     Args:
-        config: The configuration; its own micro-batch and ``train.recompute`` do not count.
+        config: The configuration; its own micro-batch and ``train.recompute`` are ignored.
         per_rank_batch: Patches of a rank in a global batch; a micro-batch divides it.
-        recompute: As ``train.recompute``.
-        memory: Bytes of a rank.
-        device: Where the networks are.
+        recompute: The value of ``train.recompute``.
+        memory: Bytes available to a rank.
+        device: The kind of device that holds the networks.
     """
     need = 0
     for size in range(per_rank_batch, 0, -1):
@@ -185,14 +187,14 @@ def largest_micro_batch(
 
 
 def operations(config: Config, *, recompute: Recompute) -> int:
-    """Count the floating-point operations that one patch costs: its part of an update of each network.
+    """Count the floating-point operations of one patch.
 
     Args:
         config: The configuration.
-        recompute: As ``train.recompute``.
+        recompute: The value of ``train.recompute``.
 
     Returns:
-        Those of ``g_per_d`` updates of the generator and one of the discriminator.
+        The operations of ``g_per_d`` updates of the generator and one of the discriminator.
     """
     with _without_memory():
         rehearsal = _Rehearsal(config, recompute, micro_batch=1, num_micro_batches=1)
@@ -210,10 +212,10 @@ def operations(config: Config, *, recompute: Recompute) -> int:
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """All tensors that are made within have a shape and nothing else."""
+    """All tensors that are created within have a shape but no data."""
     log = logging.getLogger(FeatureNetwork.__module__)
     level = log.level
-    log.setLevel(logging.ERROR)  # that weights without values are untrained goes without saying
+    log.setLevel(logging.ERROR)  # hides the warning about untrained weights, which have no values here
     try:
         with FakeTensorMode():
             yield
@@ -222,7 +224,7 @@ def _without_memory() -> Iterator[None]:
 
 
 class _InAutocast(nn.Module):
-    """A network as it is when Accelerate has prepared it."""
+    """Runs a network in autocast, as Accelerate does with the networks it has prepared."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
         super().__init__()
@@ -235,7 +237,7 @@ class _InAutocast(nn.Module):
 
 
 class _RehearsalRuntime:
-    """A machine with one rank and no hardware: what `Runtime` offers to a step, without Accelerate."""
+    """Stands in for `Runtime`: one rank without hardware, and without Accelerate."""
 
     device = torch.device("cpu")
     world_size = 1
@@ -254,7 +256,7 @@ class _RehearsalRuntime:
         return _InAutocast(network, self.autocast_dtype), optimizer
 
     def compile(self, network: nn.Module) -> None:
-        pass  # a compiled network needs no more memory than the plain one, whose need is found here
+        pass  # a compiled network needs no more memory than the plain one, which is measured here
 
     def freeze_batchnorm_stats(self, network: nn.Module) -> None:
         network.eval()
@@ -279,10 +281,12 @@ class _RehearsalRuntime:
 
 
 class _Rehearsal:
-    """The trainer's own step, and a batch, without data, logs and other ranks."""
+    """The trainer's own step and a batch, without data, logs and other ranks."""
 
     def __init__(self, config: Config, recompute: Recompute, *, micro_batch: int, num_micro_batches: int) -> None:
-        adversarial = config.loss.adversarial.model_copy(update={"r1_every": 1})  # each update has the costly penalty
+        adversarial = config.loss.adversarial.model_copy(
+            update={"r1_every": 1}
+        )  # every update has the penalty, so that it is counted
         untrained = config.loss.perceptual.model_copy(update={"weights": "random"})
         loss = config.loss.model_copy(update={"adversarial": adversarial, "perceptual": untrained})
         train = config.train.model_copy(update={"g_per_d": 1, "recompute": recompute})
@@ -304,6 +308,6 @@ class _Rehearsal:
         self.batch = [Patches(lr=lr, hr=hr, key=keys) for _ in range(num_micro_batches)]
 
     def saved_bytes(self) -> int:
-        """Bytes of what a checkpoint holds."""
+        """Bytes of a checkpoint."""
         tensors = tree_leaves((self.step.weights(), self.step.optimizers()))
         return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

@@ -1,4 +1,4 @@
-"""How many crops go through the networks at once, and fewer of them when memory runs out."""
+"""The size of the micro-batches, which is reduced when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ log = logging.getLogger("srgan_dist")
 
 
 class MicroBatch:
-    """The size of a rank's micro-batches. The window stays what it is, whatever they are.
+    """The size of a rank's micro-batches. It does not affect the global batch.
 
     Args:
-        size: Crops in one forward.
-        per_rank_batch: Patches of this rank in a window, a multiple of ``size``.
-        runtime: The ranks; where it shares memory errors, the size is halved instead of ending the run.
+        size: Patches in one forward pass.
+        per_rank_batch: Patches of this rank in a global batch, a multiple of ``size``.
+        runtime: The ranks; if it shares memory errors, running out of memory halves the size instead of ending the run.
 
     Attributes:
-        size: Crops in one forward.
-        per_rank_batch: Patches of this rank in a window.
+        size: Patches in one forward pass.
+        per_rank_batch: Patches of this rank in a global batch.
     """
 
     def __init__(self, size: int, *, per_rank_batch: int, runtime: Runtime) -> None:
         self.size, self.per_rank_batch, self.runtime = size, per_rank_batch, runtime
 
     def __str__(self) -> str:
-        """A window in words."""
+        """The composition of a global batch, for the log."""
         ranks, k = self.runtime.world_size, self.per_rank_batch // self.size
-        return f"window of {self.per_rank_batch * ranks} = {self.size} x {k} micro-batches x {ranks} ranks"
+        return f"global batch of {self.per_rank_batch * ranks} = {self.size} x {k} micro-batches x {ranks} ranks"
 
     def within_memory(self, update: Callable[[T], R], data: T) -> R:
-        """Run an update; where a rank runs out of memory, all run it again in smaller micro-batches.
+        """Run an update; if any rank runs out of memory, all ranks run it again in smaller micro-batches.
 
         Args:
-            update: Cuts the data into micro-batches of ``size``.
-            data: What it works on.
+            update: Splits the data into micro-batches of ``size``.
+            data: The argument of ``update``.
 
         Raises:
-            Failure: Not even one crop fits, or the size was given and not to be changed.
+            Failure: Not even one patch fits, or the configuration fixes the size.
         """
         while True:
             try:
@@ -52,17 +52,19 @@ class MicroBatch:
                     return update(data)
             except OutOfMemory as error:
                 problem = str(error)
-            # Only here is the exception gone, and with it the broken-off update's tensors.
+            # Outside of the handler, since the exception keeps the interrupted update's tensors alive.
             self._shrink(problem)
 
     def _shrink(self, problem: str) -> None:
         if self.size == 1:
-            raise Failure(f"out of memory with one crop at a time: lower data.patch_size or the networks ({problem})")
+            raise Failure(
+                f"out of memory with one patch at a time: lower data.patch_size or the size of the networks ({problem})"
+            )
         if not self.runtime.shares_memory_errors:
             raise Failure(
-                f"out of memory with {self.size} crops at a time: set data.micro_batch below {self.size}, "
+                f"out of memory with {self.size} patches at a time: set data.micro_batch below {self.size}, "
                 f"or to auto ({problem})"
             )
         self.size = max(size for size in range(1, self.size // 2 + 1) if self.per_rank_batch % size == 0)
         self.runtime.recover()
-        log.warning("out of memory (%s): goes on with a %s", problem, self)
+        log.warning("out of memory (%s): continues with a %s", problem, self)

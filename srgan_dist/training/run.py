@@ -1,4 +1,4 @@
-"""One run from its configuration to its result: the folder, resuming, training, the last numbers."""
+"""One run, from its configuration to its result: preparing the folder, resuming, training, writing the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from srgan_dist.utils.files import write_whole
 log = logging.getLogger("srgan_dist")
 
 
-STOPPED = "stopped.json"  # in the run's folder: it stopped on a signal, and goes on when it is started again
+STOPPED = "stopped.json"  # in the run's folder: the run was stopped by a signal, and resumes when it is started again
 
 
 def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
         ``perceptual``.
 
     Raises:
-        UserError: The configuration does not fit the machine, the data or the checkpoint.
+        UserError: The configuration does not match the machine, the data or the checkpoint.
         Failure: A loss was not finite, a checkpoint could not be written, or the disk is full.
         Stopped: It was asked to stop; everything is saved, and the same call resumes it.
 
@@ -77,7 +77,8 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         folder=str(config.run.dir),
         shares_memory_errors=config.data.micro_batch == "auto",
         num_ranks=config.run.ranks,
-        timeout=config.run.hang_seconds + 60.0,  # the watchdog tells more than a collective does
+        timeout=config.run.hang_seconds
+        + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
     set_aside = _prepare_folder(config, runtime)
@@ -112,13 +113,13 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         raise
     except Failure as error:
         if error.on_every_rank:
-            checkpoints.wait()  # what was saved before is sound
+            checkpoints.wait()  # checkpoints from before the failure are valid
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or config.run.dir
-        raise Failure(f"{where}: {error.strerror}; make room and start again: the run goes on") from None
+        raise Failure(f"{where}: {error.strerror}; free some space and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
         run_logger.close(failed=failed)
@@ -134,7 +135,7 @@ def _start(
     set_aside: Path | None,
     signals: StopSignals,
 ) -> Trainer:
-    """Build the trainer, go on from a checkpoint or begin, and say which."""
+    """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
     state = checkpoints.load(source) if source else None
@@ -152,15 +153,15 @@ def _start(
         if source.resolve().parent == checkpoints.folder.resolve():
             tracker_id = state.counters["tracker_id"]
         for abandoned in checkpoints.set_aside_after(trainer.step):
-            log.info("%s: of a later step, no longer counts", abandoned)
-        log.info("%s: goes on after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
+            log.info("%s: belongs to a later step and is no longer used", abandoned)
+        log.info("%s: resumes after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)
     else:
-        old = f"; the run that was there is now {set_aside}" if set_aside else ""
-        log.info("%s: starts anew%s", folder, old)
+        old = f"; the previous run was moved to {set_aside}" if set_aside else ""
+        log.info("%s: starts from scratch%s", folder, old)
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
-        # Started again with this file, the run goes on.
+        # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml())
     run_logger.start(step=trainer.step, tracker_id=tracker_id)
@@ -169,7 +170,7 @@ def _start(
 
 
 def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
-    """Make sure that the folder can be written, without a trace; with run.resume=never, move what is there aside."""
+    """Check that the folder is writable without creating it; with run.resume=never, rename an existing run."""
     folder, moved, problem = config.run.dir, None, None
     if runtime.is_main:
         try:
@@ -200,12 +201,12 @@ def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
+            f"{source}: does not match this configuration ({reason}); use that run's configuration or another run.dir"
         ) from None
 
 
 def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:
-    """Write result.json and the last picture."""
+    """Write result.json and the final sample image."""
     qualities: dict[str, Any] = {}
     if trainer.validator:
         qualities["bicubic"] = trainer.validator.measure(trainer.validator.bicubic)

@@ -1,4 +1,4 @@
-"""What changes with the step, as pure functions of it: there is nothing to save or to resume."""
+"""Schedules as pure functions of the step: they have no state to save or restore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Intervals:
-    """Steps between the things that a run does now and then."""
+    """Numbers of steps between logging, sample images, validations and checkpoints."""
 
     log: int
     images: int
@@ -20,16 +20,16 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Rates:
-    """What holds at one step.
+    """Learning rates and factors of one step.
 
     Attributes:
         step: The training step, from 1.
         phase_step: Number of the step in its phase, from 1.
-        is_pretraining: Whether that phase is pretraining.
+        is_pretraining: Whether the step belongs to pretraining.
         generator: The generator's learning rate.
         discriminator: The discriminator's learning rate.
         adversarial: Factor in [0, 1] on the generator's adversarial loss.
-        noise: Standard deviation of the noise on what the discriminator sees, in units of the image range.
+        noise: Standard deviation of the noise on the discriminator's inputs, in units of the image range.
     """
 
     step: int
@@ -46,8 +46,8 @@ def adversarial_factor(step: int, *, delay: int, ramp: int) -> float:
 
     Args:
         step: Number of the update in the adversarial phase, from 1.
-        delay: Updates with the factor 0.
-        ramp: Updates after these over which it grows linearly; the last of them has the factor 1.
+        delay: Number of updates with the factor 0.
+        ramp: Number of updates after these over which it grows linearly to 1.
 
     Returns:
         In [0, 1].
@@ -59,15 +59,15 @@ def adversarial_factor(step: int, *, delay: int, ramp: int) -> float:
 
 
 def instance_noise(step: int, *, initial: float, num_steps: int) -> float:
-    """The standard deviation of the noise on what the discriminator sees.
+    """The standard deviation of the noise on the discriminator's inputs.
 
     Args:
         step: Number of the update in the adversarial phase, from 1.
-        initial: That of the first update.
-        num_steps: Updates over which it falls linearly to 0.
+        initial: Standard deviation at the first update.
+        num_steps: Number of updates over which it falls linearly to 0.
 
     Returns:
-        In units of ``initial``.
+        The standard deviation, in the unit of ``initial``.
 
     Source:
         Sonderby et al. 2017 (Amortised MAP inference for image super-resolution), section 3.
@@ -90,14 +90,14 @@ def learning_rate(
 
     Args:
         step: Number of the update in its phase, from 1 to ``num_steps``.
-        num_steps: Updates of the phase.
+        num_steps: Number of updates in the phase.
         base: Learning rate after the warm-up.
         schedule: ``constant``; ``multistep``: times ``gamma`` after each of ``milestones`` updates; ``cosine``:
             half a cosine from ``base`` to ``minimum`` (Loshchilov and Hutter 2017, eq. 5, without restarts).
-        warmup_steps: Updates over which the rate grows linearly up to the schedule's own value.
-        milestones: Updates of the phase, ascending.
+        warmup_steps: Number of updates over which the rate grows linearly to the schedule's value.
+        milestones: Numbers of updates in the phase, ascending.
         gamma: Factor at each milestone.
-        minimum: End of the cosine.
+        minimum: Value at the end of the cosine.
 
     Returns:
         The learning rate.

@@ -1,4 +1,4 @@
-"""A network with its optimizer, and the guard that keeps it from learning from a loss that is not a number."""
+"""A network with its optimizer, and the guard that stops updates once a loss is not finite."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Part = TypeVar("Part")
 
 
 class NonFiniteLoss(Failure):
-    """A loss was infinite or not a number; the optimizers have not moved since."""
+    """A loss was infinite or NaN; no weights have changed since."""
 
     on_every_rank = True
 
 
 class FiniteGuard:
-    """Remembers on the device which loss first was not finite, and from then on keeps every optimizer still.
+    """Records on the device which loss first was not finite, and disables every optimizer from then on.
 
-    Nothing here waits for the device until `first_fault` is asked. A rank whose loss is not finite makes its gradient
-    NaN (see `TrainableNetwork._backward`), DDP's own average carries that to every rank, and so all ranks decide alike
-    without a collective of their own.
+    Nothing here waits for the device except `first_fault`. A rank whose loss is not finite makes its gradient
+    NaN (see `TrainableNetwork._backward`) and DDP's averaging propagates that to every rank, so that all ranks decide
+    alike without an additional collective.
 
     Args:
         runtime: The ranks and the device.
@@ -39,12 +39,12 @@ class FiniteGuard:
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     def watch(self, step: int, values: Mapping[str, Tensor], *, broken: Tensor) -> None:
-        """Look at one update's values before its optimizer moves.
+        """Check the values of an update before its optimizer changes the weights.
 
         Args:
             step: The training step.
             values: Scalars by logged name.
-            broken: Whether the run must end, equal on all ranks; a boolean scalar on the device.
+            broken: Whether the run must end; a boolean scalar on the device, equal on all ranks.
         """
         names = tuple(values)
         bad = ~torch.stack([value.detach().float() for value in values.values()]).isfinite()
@@ -53,9 +53,9 @@ class FiniteGuard:
         torch.maximum(self.tripped, broken.float(), out=self.tripped)
 
     def first_fault(self) -> tuple[int, list[str]] | None:
-        """The step and the names of the values that first were not finite on any rank, or None.
+        """The step at which values first were not finite on any rank, and their names; None if there was no such step.
 
-        A host synchronisation; only where there was a fault, also a collective.
+        Synchronises with the device. All ranks must call it, as it is a collective after a fault.
         """
         if not self.tripped.item():
             return None
@@ -67,12 +67,12 @@ class FiniteGuard:
                 if steps:
                     found.setdefault(min(steps), []).append(name)
         step = min(found)
-        # The most telling of what broke at that step: a term, else the sum, else the gradient.
+        # The most specific of the values at that step: a term, else the sum, else the gradient.
         sums = [name for name in found[step] if not name.startswith("grad_norm")]
         return step, [name for name in sums if name != "g/total"] or sums or found[step]
 
     def stop_if_tripped(self) -> None:
-        """Stop the run if a value was not finite: on all ranks together, since all know the same.
+        """Stop the run, on all ranks together, if a value was not finite.
 
         Raises:
             NonFiniteLoss: Names the step and the term.
@@ -89,11 +89,11 @@ class FiniteGuard:
 class LossScale:
     """The loss scale of one network in fp16, kept on the device.
 
-    Halved when a gradient overflows, doubled after 2,000 updates without. Each network has its own, so that an
-    overflow of one never holds the other back.
+    It is halved when a gradient overflows and doubled after 2,000 updates without an overflow. Each network has its
+    own, so that an overflow of one never delays the other.
 
     Args:
-        device: Where the network is.
+        device: The network's device.
 
     Source:
         Micikevicius et al. 2018, section 3.2.
@@ -107,7 +107,7 @@ class LossScale:
 
     @property
     def is_exhausted(self) -> Tensor:
-        """Whether even a scale below 1 overflows: then it is not the scale's fault."""
+        """Whether the scale is below 1: an overflow is then not due to the scale."""
         return self.scale < 1
 
     def unscale(self, gradients: list[Tensor]) -> None:
@@ -118,7 +118,7 @@ class LossScale:
         """Adapt to one update's gradients.
 
         Args:
-            overflow: Whether they were not finite, equal on all ranks; a boolean scalar on the device.
+            overflow: Whether they were not finite; a boolean scalar on the device, equal on all ranks.
         """
         good = torch.where(overflow, 0, self.good + 1)
         grows = good == self.PATIENCE
@@ -126,27 +126,27 @@ class LossScale:
         self.good.copy_(torch.where(grows, 0, good))
 
     def state(self) -> dict[str, Tensor]:
-        """What it goes on from."""
+        """The state that a resumed run restores."""
         return {"scale": self.scale, "good": self.good}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore a `state`."""
         self.scale.copy_(state["scale"])
         self.good.copy_(state["good"])
 
 
 class TrainableNetwork:
-    """A network, its distributed form, and its AdamW.
+    """A network, its wrapper for distributed training, and its AdamW optimizer.
 
     Args:
-        network: The plain network; it is moved to the device.
+        network: The network; it is moved to the device.
         runtime: Prepares network and optimizer.
-        guard: Keeps the optimizer still after a fault.
-        name: ``g`` or ``d``, in logged names.
-        betas: AdamW's decays.
+        guard: Disables the optimizer after a fault.
+        name: ``g`` or ``d``, for the names of metrics.
+        betas: AdamW's decay rates of the moments.
         weight_decay: AdamW's decoupled weight decay.
-        clip: Largest L2 norm of the gradient, or None.
-        loss_scale: Of fp16, or None.
+        clip: Largest L2 norm of the gradient, or None to leave it as it is.
+        loss_scale: Loss scale for fp16, or None.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class TrainableNetwork:
     ) -> None:
         self.network = runtime.place(network)
         self.runtime, self.guard, self.name, self.clip, self.loss_scale = runtime, guard, name, clip, loss_scale
-        # Fused: one kernel, and one that obeys `found_inf` without the host having to read it.
+        # Fused: one kernel, which evaluates `found_inf` on the device.
         optimizer = AdamW(self.network.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
         self._held = torch.zeros((), device=runtime.device, dtype=torch.float32)
         optimizer.found_inf = self._held  # type: ignore[attr-defined]
@@ -173,17 +173,18 @@ class TrainableNetwork:
         self.wrapped, self.optimizer = runtime.prepare(self.network, optimizer)
 
     def build_ddp_buckets(self, example: Tensor) -> None:
-        """Let DDP arrange its buckets of gradients now, by a backward that changes nothing.
+        """Make DDP arrange its gradient buckets now, by a backward pass that changes nothing.
 
-        It would do so after the first update of every start. But where a gradient lies in its bucket decides in
-        which order more than two ranks add it up, and a resumed run must round as if it had never stopped.
+        By itself, DDP rearranges them after the first update of every process. The position of a gradient in its bucket
+        determines the order in which more than two ranks sum it, and a resumed run must round as if it had never been
+        interrupted.
 
         Args:
             example: An input of the network.
         """
         if self.runtime.world_size == 1:
             return
-        self.network.eval()  # no buffer moves
+        self.network.eval()  # no buffer changes
         (self.wrapped(example).sum() * 0).backward()
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,18 +199,18 @@ class TrainableNetwork:
         rate: float,
         step: int,
     ) -> dict[str, Tensor]:
-        """One update on a global batch: add up the gradients of its parts, then move the weights.
+        """Update the weights on a global batch: accumulate the gradients of its parts, then run the optimizer.
 
         Args:
-            parts: What goes through the network at once, one after the other.
-            losses: Gives a part's scalars by logged name, each a mean over the part.
-            minimised: The name of the one whose gradient is taken.
-            weight: Of each part in the mean over the batch.
+            parts: The inputs of the passes through the network, processed in order.
+            losses: Returns a part's scalars by logged name, each a mean over the part.
+            minimised: The name of the scalar to minimise.
+            weight: Weight of each part in the mean over the batch.
             rate: Learning rate.
             step: The training step.
 
         Returns:
-            The weighted sum of each scalar over the parts, and the norm of the gradient before clipping.
+            For each scalar its weighted sum over the parts, and the norm of the gradient before clipping.
         """
         self.optimizer.zero_grad(set_to_none=True)
         for group in self._adamw.param_groups:
@@ -217,7 +218,7 @@ class TrainableNetwork:
         means: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):
             last = number == len(parts)
-            # Gradients are averaged over the ranks once, in the last backward.
+            # Gradients are averaged over the ranks once, in the last backward pass.
             with self.runtime.accumulating(self.wrapped, sync=last):
                 terms = losses(part)
                 self._backward(terms[minimised], weight=weight, last=last)
@@ -228,7 +229,7 @@ class TrainableNetwork:
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """The plain network, through which gradients flow but into which none do."""
+        """Freeze the network: gradients flow through it, but none are computed for its parameters."""
         self.network.requires_grad_(False)
         try:
             yield self.network
@@ -236,15 +237,15 @@ class TrainableNetwork:
             self.network.requires_grad_(True)
 
     def _backward(self, loss: Tensor, *, weight: float, last: bool) -> None:
-        """Add the gradient of one part.
+        """Accumulate the gradient of one part.
 
         Args:
             loss: Scalar, the mean over the part.
             weight: The part's weight in the mean over the batch.
-            last: Whether the ranks' gradients are averaged in this one.
+            last: Whether the gradients are averaged over the ranks in this pass.
 
         Raises:
-            OutOfMemory: Another rank will not come to the average.
+            OutOfMemory: Another rank ran out of memory and will not take part in the averaging.
         """
         if last:
             self.runtime.check_room()
@@ -253,7 +254,7 @@ class TrainableNetwork:
         self.runtime.backward(loss * self.loss_scale.scale if self.loss_scale else loss)
 
     def move(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Move the weights by the gradient; not at all once a value was not finite, nor by one that overflowed.
+        """Run the optimizer, unless the gradient overflowed or any value so far was not finite.
 
         Args:
             step: The training step.
@@ -284,27 +285,27 @@ class TrainableNetwork:
         return state | {"loss_scale": self.loss_scale.state()} if self.loss_scale else state
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `optimizer_state`."""
+        """Restore an `optimizer_state`."""
         configured = [{key: group[key] for key in ("betas", "weight_decay")} for group in self._adamw.param_groups]
         state = dict(state)
-        scale = state.pop("loss_scale", None)  # only where the run was in fp16
+        scale = state.pop("loss_scale", None)  # only present if the run was in fp16
         if self.loss_scale and scale:
             self.loss_scale.load(scale)
         self._adamw.load_state_dict(state)
         for group, options in zip(self._adamw.param_groups, configured, strict=True):
-            group.update(options)  # the configuration decides, not what it was when the checkpoint was made
+            group.update(options)  # the current configuration decides, not that of the checkpoint
         for parameter, values in self._adamw.state.items():
             for key, value in values.items():
                 if value.shape == parameter.shape:
-                    # The fused kernels walk weights and moments in the order of memory, so it must be the same.
+                    # The fused kernels traverse weights and moments in memory order, so both must have the same layout.
                     values[key] = torch.empty_like(parameter).copy_(value)
 
 
 def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:
-    """The global L2 norm of the gradients; clips them to ``clip`` where it is given. No host synchronisation.
+    """Compute the global L2 norm of the gradients, and clip them if ``clip`` is given, without a host synchronisation.
 
     Args:
-        parameters: Parameters whose gradients are summed up; those without one are skipped.
+        parameters: Parameters; those without a gradient are skipped.
         clip: Largest norm, or None.
 
     Returns:

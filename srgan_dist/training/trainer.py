@@ -1,4 +1,4 @@
-"""The loop: steps, and what happens between them."""
+"""The training loop: steps, and the logging, validation and saving between them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ log = logging.getLogger("srgan_dist")
 
 @dataclass
 class TrainingData:
-    """What is trained on.
+    """The data of a run.
 
     Attributes:
         stream: An endless stream of this rank's parts of the global batches.
-        degradation: Makes LR images of HR ones, or None where they are read.
+        degradation: Makes LR images from HR ones, or None if they are read from the shards.
         batch_size: Patches in a global batch.
         epoch_size: Patches in an epoch.
-        fingerprint: Of configuration and data; checkpoints keep it, and a resumed run is compared with it.
+        fingerprint: Fingerprint of configuration and data, saved in checkpoints and compared when a run resumes.
     """
 
     stream: BatchStream
@@ -50,12 +50,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Schedules:
-    """What depends on the step.
+    """The objects that depend on the step.
 
     Attributes:
-        rates: Learning rates and their like, a pure function of the step.
-        intervals: How often to log, validate, save.
-        collapse: What a collapse is, and what follows from one.
+        rates: Learning rates and factors, a pure function of the step.
+        intervals: How often to log, validate and save.
+        collapse: Detects a collapse and responds to it.
     """
 
     rates: Callable[[int], Rates]
@@ -65,13 +65,13 @@ class Schedules:
 
 @dataclass(frozen=True)
 class Services:
-    """What a run writes to and hears from.
+    """The outputs and signals of a run.
 
     Attributes:
-        run_logger: Where numbers go.
-        checkpoints: Where state goes.
-        validator: Measures a generator, or None.
-        signals: Whether this process was asked to stop.
+        run_logger: Receives the metrics.
+        checkpoints: Stores the training state.
+        validator: Measures the generator on the validation images, or None.
+        signals: Records whether this process was asked to stop.
         folder: The run's folder.
     """
 
@@ -83,15 +83,15 @@ class Services:
 
 
 class Trainer:
-    """Takes steps until there are enough, and logs, validates and saves between them. Everything counts in steps.
+    """Takes the configured number of steps, and logs, validates and saves between them.
 
     Args:
-        config: How long.
+        config: The numbers of steps, and the memory format.
         runtime: The machine and the other ranks.
-        step: Takes a step, of whichever phase.
-        data: What is trained on.
-        schedules: What depends on the step.
-        services: Where results go.
+        step: Takes a step of the current phase.
+        data: The data of the run.
+        schedules: The objects that depend on the step.
+        services: The outputs and signals of the run.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Trainer:
             self.stop_if_asked()
 
     def describe(self) -> str:
-        """One line: how a global batch is made up, and the ratio."""
+        """The composition of a global batch, the phases and the ratio, in one line."""
         pretrain_steps = self.config.pretrain_steps
         return f"{self.take_step.micro_batch}; {pretrain_steps} steps of pretraining, then {self.collapse.schedule}"
 
@@ -142,7 +142,7 @@ class Trainer:
         return [to_device(part, self.runtime.device, **options) for part in patches.split(size)]
 
     def rates(self) -> Rates:
-        """What holds at this step; after a rollback, the discriminator learns more slowly."""
+        """Learning rates and factors of this step, with the discriminator's rate as reduced by rollbacks."""
         rates = self.rates_at(self.step)
         return replace(rates, discriminator=rates.discriminator * self.collapse.d_rate)
 
@@ -150,14 +150,18 @@ class Trainer:
         return self.step % every == 0 or self.step == self.config.steps
 
     def stop_if_broken(self) -> None:
-        """Stop on all ranks; on a GPU only when the host waits for it anyway, the guard holds the weights till then."""
+        """Stop on all ranks if a loss was not finite.
+
+        On a GPU, this is checked only at steps where the host waits for the device anyway; until then the guard keeps
+        the weights unchanged.
+        """
         waits = self.is_due(self.intervals.log) or self.validation_is_due or self.is_due(self.intervals.checkpoint)
         if self.runtime.device.type != "cpu" and not waits:
             return
         self.take_step.guard.stop_if_tripped()
 
     def report(self) -> None:
-        """Log, validate and draw, whatever is due; one line of metrics a step."""
+        """Log, validate and draw sample images if due; at most one line of metrics for each step."""
         record = self.measure() if self.is_due(self.intervals.log) else {}
         with self.clock.paused():
             if self.pretraining_ends:
@@ -171,7 +175,7 @@ class Trainer:
                 self.run_logger.images(self.step, self.validator.contact_sheet(networks))
 
     def measure(self) -> dict[str, Any]:
-        """The numbers of this step's global batch: means over micro-batches and ranks."""
+        """The metrics of this step's global batch: means over micro-batches and ranks."""
         digest = int(self.runtime.reduce_sum(self.digest))
         speed = self.clock.lap(self.step)
         record = {
@@ -185,7 +189,7 @@ class Trainer:
             "perf/memory_gib": self.runtime.peak_memory_gib(),
             "data/digest": as_hex(digest),
         }
-        return self.collapse.look(self.step, record)
+        return self.collapse.observe(self.step, record)
 
     @property
     def pretraining_ends(self) -> bool:
@@ -198,7 +202,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Measure the averaged generator on the validation images."""
         assert self.validator
-        self.take_step.ema.share_buffers()
+        self.take_step.ema.broadcast_buffers()
         quality = self.validator.measure(self.take_step.ema.network)
         if self.pretraining_ends:
             self.results["pretrained"] = quality
@@ -206,7 +210,7 @@ class Trainer:
         return {f"val/{name}": value for name, value in quality.items() if value is not None}
 
     def save_if_due(self) -> None:
-        """Publish what was saved in the background; save everything, if due."""
+        """Publish checkpoints that were written in the background, and save a new one if due."""
         self.checkpoints.poll()
         if self.is_due(self.intervals.checkpoint):
             self.save()
@@ -214,7 +218,7 @@ class Trainer:
             self.checkpoints.wait()
 
     def save(self) -> None:
-        """Save everything, in the background."""
+        """Start saving a checkpoint and the weights in the background."""
         with self.clock.paused():
             self.checkpoints.save(self.step, self.state(), self.weights_file("generator"))
 
@@ -228,12 +232,12 @@ class Trainer:
             raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
     def weights_file(self, name: str) -> WeightsFile:
-        """The averaged generator for use, to be written in the background."""
+        """The weights file of the averaged generator, to be written in the background."""
         facts = {"step": str(self.step), "images": str(self.consumed)}
         return self.take_step.ema.file(self.folder / "weights" / f"{name}.safetensors", facts)
 
     def state(self) -> TrainingState:
-        """Everything that the rest of the run depends on."""
+        """The complete state of the run."""
         return TrainingState(
             counters={
                 "step": self.step,
@@ -251,14 +255,14 @@ class Trainer:
         )
 
     def roll_back(self, before: int) -> Path | None:
-        """Take weights, optimizers and average from the newest checkpoint of an earlier step; all else continues."""
+        """Load weights, optimizers and EMA from the newest checkpoint before a step; everything else continues."""
         self.checkpoints.wait()
         if path := self.checkpoints.newest(before=before):
             self.take_step.load_networks(self.checkpoints.load(path))
         return path
 
     def restore(self, state: TrainingState) -> None:
-        """Resume from a state, exactly."""
+        """Restore the complete state of a run."""
         counters = state.counters
         self.step, self.consumed = counters["step"], counters["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
@@ -270,17 +274,22 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Lap:
-    """Speed since the last lap."""
+    """Speed since the last lap.
+
+    Attributes:
+        steps_per_second: Steps per second.
+        data_wait: Fraction of the time spent waiting for data.
+    """
 
     steps_per_second: float
     data_wait: float
 
 
 class Clock:
-    """Training time, and the speed between two log lines.
+    """Measures training time, and the speed between two log lines.
 
     Args:
-        step: The step that was reached.
+        step: The current step.
         seconds: Training time until then.
     """
 
@@ -290,12 +299,12 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Time of this run so far, over all its sessions."""
+        """Time of this run so far in seconds, including the time before it was resumed."""
         return self.before + time.monotonic() - self.start
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Around what is not training: it does not count as slow steps."""
+        """Exclude what runs within it, such as validation, from the measured speed."""
         begin = time.monotonic()
         yield
         self.lap_start += time.monotonic() - begin

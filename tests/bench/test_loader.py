@@ -17,7 +17,16 @@ from PIL import Image
 
 from srgan_dist.bench.common.images import choose_images, make_images
 from srgan_dist.bench.common.measure import Rate, Spread, measure
-from srgan_dist.bench.loader.loader import PNG, RAW, STREAM, Options, Row, bench_loader, ways_to_read, worker_counts
+from srgan_dist.bench.loader.loader import (
+    PNG,
+    RAW,
+    STREAM,
+    LoaderBenchOptions,
+    Row,
+    bench_loader,
+    read_methods,
+    worker_counts,
+)
 from srgan_dist.bench.loader.peers import PatchShape
 from srgan_dist.bench.loader.report import ratios
 from srgan_dist.bench.loader.startup import start_up
@@ -38,27 +47,27 @@ def abandoned_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("abandoned_files")
 @pytest.mark.filterwarnings("ignore:unclosed file .*shard-:ResourceWarning")
-def test_every_way_cuts_aligned_patches(tmp_path: Path) -> None:
-    """HR images of 4x4 blocks in one colour: however a pair is turned, HR tells what LR must be."""
+def test_every_method_cuts_aligned_patches(tmp_path: Path) -> None:
+    """HR images of 4x4 blocks in one colour: however a pair is turned, HR determines LR."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(3):
         Image.fromarray(photo(40, 36 + number, number).repeat(4, 0).repeat(4, 1)).save(folder / f"{number}.png")
     patches = PatchShape(size=32, scale=4, batch=8)
-    ways, left_out = ways_to_read(tmp_path, patches, on_progress=lambda _: None)
-    assert len(ways) == 2 * len(ENCODINGS) + 4 - len(left_out)
-    for way in ways:
-        with closing(way.read(0)) as batches:
+    methods, left_out = read_methods(tmp_path, patches, on_progress=lambda _: None)
+    assert len(methods) == 2 * len(ENCODINGS) + 4 - len(left_out)
+    for method in methods:
+        with closing(method.read(0)) as batches:
             for lr, hr, *_ in islice(batches, 5):
                 assert lr.shape == (8, 3, 8, 8)
                 assert hr.shape == (8, 3, 32, 32)
                 one = 1 if hr.dtype.is_floating_point else 255
-                assert (hr.dtype == torch.uint8) == (way.batches == "uint8")
+                assert (hr.dtype == torch.uint8) == (method.batches == "uint8")
                 assert lr.max() > one / 2
                 blocks = torch.nn.functional.avg_pool2d(hr.float(), 4)
                 error = (blocks / one - lr.float() / one).abs()
                 # The bicubic kernel looks beyond the block; another place or turn would differ by a third.
-                assert error.mean() < 0.06, way
+                assert error.mean() < 0.06, method
 
 
 def burn(seconds: float) -> None:
@@ -208,7 +217,7 @@ def test_the_command_measures_everything_and_says_what_it_left_out(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--patch-size", "50"], "--patch-size is 50, allowed are multiples of --scale 4 up to 480"),
         (["--patch-size", "484"], "--patch-size is 484"),
@@ -222,14 +231,16 @@ def test_the_command_measures_everything_and_says_what_it_left_out(
         (["--json", "."], "it is a folder"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_the_work(arguments: list[str], told: str) -> None:
+def test_mistakes_are_reported_in_one_line_before_the_work(arguments: list[str], message: str) -> None:
     done = call("bench", "loader", *arguments)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert len(done.lines) == 1
 
 
 def test_images_that_are_all_too_small(images: Path) -> None:
-    options = Options(images, PatchShape(size=128, scale=4, batch=1), workers=(0,), seconds=1, training=False)
+    options = LoaderBenchOptions(
+        images, PatchShape(size=128, scale=4, batch=1), workers=(0,), seconds=1, training=False
+    )
     with pytest.raises(UserError, match="no image has 128 pixels a side"):
         bench_loader(options, on_progress=lambda _: None)

@@ -1,4 +1,4 @@
-"""The bench of scaling: the model against figures made by hand, against DDP itself, and two ranks that are measured."""
+"""`bench scaling`: the model against values computed by hand and against DDP itself, and two measured ranks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from srgan_dist.bench.scaling.interconnect import (
     tree,
 )
 from srgan_dist.bench.scaling.report import to_table
-from srgan_dist.bench.scaling.scaling import Measured, Options, ScalingReport, foresee
+from srgan_dist.bench.scaling.scaling import Measured, ScalingBenchOptions, ScalingReport, predict
 from srgan_dist.config.root import Config
 from srgan_dist.utils.units import parse_bandwidth, parse_seconds
 from tests.conftest import call
@@ -42,7 +42,7 @@ def test_a_ring_and_a_tree_cost_what_they_cost_by_hand() -> None:
     assert ring(LINK, 1e9, 1) == tree(LINK, 1e9, 1) == 0
 
 
-def test_nodes_reduce_within_and_then_between_by_the_shorter_way() -> None:
+def test_nodes_reduce_within_and_then_between_by_the_faster_algorithm() -> None:
     wires = Interconnect(LINK, within=Link(1e-6, 1e10), per_node=4)
     assert wires.all_reduce(1e9, 4) == pytest.approx(6e-6 + 0.15)
     assert wires.all_reduce(8, 4) == pytest.approx(4e-6, rel=1e-3)
@@ -85,7 +85,7 @@ def test_buckets_are_those_of_ddp() -> None:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(network)
-        for _ in range(3):  # DDP arranges its buckets after the first, and tells of it after the next
+        for _ in range(3):  # DDP arranges its buckets after the first, and reports it after the next
             arrivals.clear()
             wrapped(torch.zeros(1, 1024)).sum().backward()
         theirs = wrapped._get_ddp_logging_data()["rebuilt_bucket_sizes"]
@@ -96,17 +96,19 @@ def test_buckets_are_those_of_ddp() -> None:
     assert ", ".join(map(str, ours)) == theirs
 
 
-def options(*, strong: bool = False, step_seconds: float | None = None, gpus: tuple[int, ...] = (4,)) -> Options:
+def options(
+    *, strong: bool = False, step_seconds: float | None = None, gpus: tuple[int, ...] = (4,)
+) -> ScalingBenchOptions:
     config = Config(data={"batch_size": 8}, train={"g_per_d": 2})
-    return Options(config, [2], 1, strong, gpus, Interconnect(LINK), step_seconds)
+    return ScalingBenchOptions(config, [2], 1, strong, gpus, Interconnect(LINK), step_seconds)
 
 
 # The generator's two gradients come at once, half a second and no time before the end; one is DDP's first bucket.
 FACTS = Facts([[Arrival(2**20, 0.5), Arrival(10**8, 0.1)], [Arrival(10**9, 0.0)]], votes=1, norms=10)
 
 
-def test_many_ranks_are_foreseen_as_by_hand() -> None:
-    ((four,), left_out) = foresee(options(), 2.0, FACTS)
+def test_many_ranks_are_predicted_as_by_hand() -> None:
+    ((four,), left_out) = predict(options(), 2.0, FACTS)
     small = 4e-3 + 16e-9  # a tree
     generator = 6e-3 + 0.15 - 0.1  # the large bucket; the small one is long over
     discriminator = (6e-3 + 1.5) / 2  # every second step
@@ -118,31 +120,31 @@ def test_many_ranks_are_foreseen_as_by_hand() -> None:
 
 
 def test_a_step_measured_elsewhere_has_less_time_to_hide_behind() -> None:
-    ((slow,), _), ((fast,), _) = foresee(options(), 2.0, FACTS), foresee(options(step_seconds=0.2), 2.0, FACTS)
+    ((slow,), _), ((fast,), _) = predict(options(), 2.0, FACTS), predict(options(step_seconds=0.2), 2.0, FACTS)
     assert fast.compute == pytest.approx(0.2)
     assert fast.gradients.exposed == pytest.approx(slow.gradients.exposed + 0.09)  # 0.01 s before the end, not 0.1
 
 
 def test_a_shared_batch_ends_where_it_cannot_be_divided() -> None:
-    found, left_out = foresee(options(strong=True, gpus=(2, 8, 16)), 2.0, FACTS)
+    found, left_out = predict(options(strong=True, gpus=(2, 8, 16)), 2.0, FACTS)
     assert [(row.ranks, row.batch, row.compute) for row in found] == [(2, 8, 1.0), (8, 8, 0.25)]
     assert left_out == {16: "a batch of 8 is not a multiple of it"}
 
 
-def test_a_prediction_that_is_far_off_is_said_so() -> None:
-    def row(ranks: int, foreseen: float) -> Measured:
+def test_a_prediction_that_is_far_off_gets_a_note() -> None:
+    def row(ranks: int, predicted: float) -> Measured:
         second = Spread.of([1.0])
-        return Measured(ranks, second, second, 0.1, LINK, foreseen)
+        return Measured(ranks, second, second, 0.1, LINK, predicted)
 
-    told = Console(width=200)
-    with told.capture() as capture:
-        told.print(to_table(ScalingReport(options(), [row(1, 1.0), row(2, 1.14), row(4, 0.84)], [], {}, FACTS)))
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(to_table(ScalingReport(options(), [row(1, 1.0), row(2, 1.14), row(4, 0.84)], [], {}, FACTS)))
     text = capture.get()
-    assert "note: 4 ranks were foreseen -16 % wrong" in text
+    assert "note: 4 ranks: the prediction is off by -16 %" in text
     assert "note: 2 ranks" not in text
 
 
-def test_what_a_step_tells_other_ranks_is_counted() -> None:
+def test_what_a_step_communicates_is_counted() -> None:
     runtime = ObservedRuntime(threads=1)
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
     runtime.prepare(network, torch.optim.SGD(network.parameters(), lr=0.1))
@@ -169,7 +171,7 @@ def test_bandwidths_and_times_are_read_in_every_unit() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_measures_two_ranks_and_foresees_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_measures_two_ranks_and_predicts_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     shape = ["--data.patch_size=32", "--data.batch_size=2", "--generator.channels=8", "--generator.blocks=1"]
     shape += ["--discriminator.channels=4", "--loss.perceptual.weight=0", "--loss.pixel.weight=1", "--train.g_per_d=2"]
@@ -192,7 +194,7 @@ def test_the_command_measures_two_ranks_and_foresees_more(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds is 0"),
         (["--ranks", "0"], "--ranks is 0, allowed here are 2 to"),
@@ -207,8 +209,8 @@ def test_the_command_measures_two_ranks_and_foresees_more(tmp_path: Path, monkey
         (["--train.stepz=1"], "did you mean train.steps"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_the_work(arguments: list[str], told: str) -> None:
+def test_mistakes_are_reported_in_one_line_before_the_work(arguments: list[str], message: str) -> None:
     done = call("bench", "scaling", *arguments)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert len(done.lines) == 1

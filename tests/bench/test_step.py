@@ -1,4 +1,4 @@
-"""The bench of a training step: what the peers compute, where time goes, and the command."""
+"""`bench step`: what the peers compute, where time goes, and the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srgan_dist.bench.step import step as bench
 from srgan_dist.bench.step.child import BASICSR, NOTEBOOK, OURS, peer_networks
 from srgan_dist.bench.step.peers import BasicSRStep, Networks, NotebookStep
 from srgan_dist.bench.step.report import targets
-from srgan_dist.bench.step.ways import BASICSR_SHAPE, Options, Row, StepReport, Way, ways
+from srgan_dist.bench.step.variants import BASICSR_SHAPE, Row, StepBenchOptions, StepReport, Variant, variants
 from srgan_dist.config.root import Config
 from srgan_dist.training.memory_estimate import peak_bytes
 from tests.conftest import call
@@ -69,7 +69,7 @@ def test_basicsrs_step_is_an_update_of_each_network_and_of_the_average() -> None
     assert not torch.equal(weights(made.discriminator), weights(before.discriminator))
 
 
-def test_the_notebooks_step_learns_the_same_and_pays_more() -> None:
+def test_the_notebooks_step_computes_the_same_update_at_a_higher_cost() -> None:
     mine, theirs = networks(), networks()
     for network, other in ((mine.generator, theirs.generator), (mine.discriminator, theirs.discriminator)):
         other.load_state_dict(network.state_dict())
@@ -90,7 +90,7 @@ def test_the_notebooks_step_learns_the_same_and_pays_more() -> None:
         torch.testing.assert_close(weights(other), weights(network), rtol=1e-4, atol=1e-6)
 
 
-def test_the_notebook_learns_n_times_for_each_time_of_the_discriminator() -> None:
+def test_the_notebook_updates_the_generator_n_times_for_each_discriminator_update() -> None:
     made = networks()
     step = NotebookStep(made, g_per_d=3)
     step.cycle(*images())
@@ -107,22 +107,22 @@ def test_the_notebook_needs_more_memory() -> None:
     assert bytes_of(NOTEBOOK) > 1.3 * bytes_of(BASICSR)
 
 
-def test_each_way_changes_one_thing() -> None:
+def test_each_variant_changes_one_thing() -> None:
     config = Config(**BASICSR_SHAPE)
-    found = ways(config, ranks=2)
-    assert [way.kind for way in found[:3]] == [BASICSR, NOTEBOOK, OURS]
+    found = variants(config, ranks=2)
+    assert [variant.kind for variant in found[:3]] == [BASICSR, NOTEBOOK, OURS]
     assert found[-1].ranks == 2
-    assert len({way.name for way in found}) == len(found)
-    keys = {key for way in found[3:-1] for key in way.changes}
+    assert len({variant.name for variant in found}) == len(found)
+    keys = {key for variant in found[3:-1] for key in variant.changes}
     assert keys == {"train.precision", "train.channels_last", "train.compile", "train.recompute", "data.micro_batch"}
-    for way in found[3:-1]:
-        ((key, value),) = way.changes.items()
+    for variant in found[3:-1]:
+        ((key, value),) = variant.changes.items()
         section, name = key.split(".")
         assert getattr(getattr(config, section), name) != value
 
 
 class FakeTime:
-    """A clock that goes on only when somebody works."""
+    """A clock that advances only by `work`."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -138,9 +138,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return clock
 
 
-def test_ways_that_were_not_asked_for_are_left_out() -> None:
-    found = ways(Config(**BASICSR_SHAPE), ranks=1, only=["bf16", "NCHW"])
-    assert [way.name for way in found] == ["BasicSR's step", "bf16", "NCHW"]
+def test_variants_that_were_not_asked_for_are_left_out() -> None:
+    found = variants(Config(**BASICSR_SHAPE), ranks=1, only=["bf16", "NCHW"])
+    assert [variant.name for variant in found] == ["BasicSR's step", "bf16", "NCHW"]
 
 
 def test_time_counts_for_the_part_that_is_at_work(clock: FakeTime) -> None:
@@ -181,11 +181,11 @@ def test_a_backward_counts_for_the_network_that_it_runs_through(clock: FakeTime)
 
 def report(**speed_ups: float) -> StepReport:
     def row(name: str, kind: str, speed_up: float) -> Row:
-        return Row(Way(name, kind), Spread.of([1.0]), Spread.of([speed_up]), 8.0, 8, 1.0, {})
+        return Row(Variant(name, kind), Spread.of([1.0]), Spread.of([speed_up]), 8.0, 8, 1.0, {})
 
     rows = [row(name.replace("_", " "), OURS, speed_up) for name, speed_up in speed_ups.items()]
     rows.append(row("the notebook's step", NOTEBOOK, 0.5))
-    return StepReport(Options(Config(**BASICSR_SHAPE), rounds=1, ranks=1), rows, {})
+    return StepReport(StepBenchOptions(Config(**BASICSR_SHAPE), rounds=1, ranks=1), rows, {})
 
 
 def test_targets_say_which_promises_were_kept() -> None:
@@ -194,7 +194,7 @@ def test_targets_say_which_promises_were_kept() -> None:
     assert len(targets(report(bf16=2.3))) == 1
     two = report(**{"as_configured": 1.2, "2_ranks": 2.2})
     one_thread = Config(**BASICSR_SHAPE | {"train": {"threads": 1}})
-    two = dataclasses.replace(two, options=Options(one_thread, rounds=1, ranks=2))
+    two = dataclasses.replace(two, options=StepBenchOptions(one_thread, rounds=1, ranks=2))
     assert targets(two)[-1].value == pytest.approx(2.2 / 1.2)
     assert targets(two)[-1].reached
 
@@ -205,12 +205,12 @@ def test_the_command_measures_in_turns_and_says_what_it_left_out(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "220")
     chosen = [
-        Way("BasicSR's step", BASICSR),
-        Way("as configured", OURS),
-        Way("fp16", OURS, {"train.precision": "fp16"}),
-        Way("2 ranks", OURS, ranks=2),
+        Variant("BasicSR's step", BASICSR),
+        Variant("as configured", OURS),
+        Variant("fp16", OURS, {"train.precision": "fp16"}),
+        Variant("2 ranks", OURS, ranks=2),
     ]
-    monkeypatch.setattr("srgan_dist.bench.step.step.ways", lambda *_, **__: chosen)
+    monkeypatch.setattr("srgan_dist.bench.step.step.variants", lambda *_, **__: chosen)
     options = [f"--data.{key}={value}" for key, value in SMALL["data"].items()]
     options += ["--generator.channels=8", "--generator.blocks=1", "--discriminator.channels=4", "--train.threads=1"]
     options += ["--loss.perceptual.layer=conv2_2", "--train.g_per_d=2"]
@@ -235,7 +235,7 @@ def test_the_command_measures_in_turns_and_says_what_it_left_out(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds is 0"),
         (["--ranks", "0"], "--ranks is 0"),
@@ -244,8 +244,8 @@ def test_the_command_measures_in_turns_and_says_what_it_left_out(
         (["--train.stepz=1"], "did you mean train.steps"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_the_work(arguments: list[str], told: str) -> None:
+def test_mistakes_are_reported_in_one_line_before_the_work(arguments: list[str], message: str) -> None:
     done = call("bench", "step", *arguments)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert len(done.lines) == 1

@@ -177,6 +177,6 @@ def test_two_launched_ranks_end_like_undisturbed_ones(
     done = on_ranks(train_and_die, command, None, ranks=2)
     assert [rank.code for rank in done] == [0, 0], done
     assert "2 ranks" in done[0].err
-    assert "goes on after step 2 of 6" in done[0].err
+    assert "resumes after step 2 of 6" in done[0].err
     assert "rng-00001.pt" in saved(whole_of_two)
     assert saved(tmp_path / "run") == saved(whole_of_two)

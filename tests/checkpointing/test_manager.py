@@ -288,7 +288,7 @@ def test_a_run_that_filled_the_disk_goes_on_when_there_is_room(shards: Path, sma
     (small_disk / "ballast").unlink()
     done = start(small_disk / "run", 8)
     assert done.code == 0, done.err
-    assert "goes on after step 4 of 8" in done.err
+    assert "resumes after step 4 of 8" in done.err
     assert start(tmp_path / "whole", 8).code == 0
     for name in ("generator", "discriminator", "ema"):
         file = f"checkpoints/step-000008/{name}.safetensors"

@@ -82,7 +82,7 @@ def test_auto_takes_what_fits_into_the_group(large_shards: Path, tmp_path: Path,
     command = (sys.executable, "train.py", *options(config))
     done = within(800, *command)
     assert done.code == 0, done.err
-    found = re.search(r"window of 16 = (\d+) x (\d+) micro-batches x 1 ranks", done.err)
+    found = re.search(r"global batch of 16 = (\d+) x (\d+) micro-batches x 1 ranks", done.err)
     assert found, done.err
     assert 1 <= int(found[1]) < 16
     assert int(found[1]) * int(found[2]) == 16

@@ -89,7 +89,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     end = {"train.steps": step + 3}
     done = train(folder, ranks=ranks, changes=LONG | end)
     assert done.code == 0, done.err
-    assert f"goes on after step {step} of" in done.err
+    assert f"resumes after step {step} of" in done.err
     assert not (folder / "stopped.json").exists()
     assert train(tmp_path / "whole", ranks=ranks, changes=LONG | end).code == 0
     for first, second in zip(metrics(folder), metrics(tmp_path / "whole"), strict=True):

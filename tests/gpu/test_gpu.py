@@ -86,7 +86,7 @@ def test_a_full_gpu_halves_the_micro_batch(shards: Path, tmp_path: Path) -> None
     done = run(sys.executable, script, *options(changes), PYTHONPATH=str(ROOT))
     assert done.code == 0, done.err
     assert "out of memory" in done.err
-    assert "goes on with a window of 64" in done.err
+    assert "continues with a global batch of 64" in done.err
     finite(tmp_path / "run")
 
 

@@ -36,7 +36,7 @@ def test_a_sound_run_is_ok(shards: Path, tmp_path: Path) -> None:
     assert {
         "versions",
         "devices",
-        "window",
+        "batch",
         "memory",
         "shards",
         "files",
@@ -45,18 +45,18 @@ def test_a_sound_run_is_ok(shards: Path, tmp_path: Path) -> None:
         "space",
         "perceptual",
     } <= set(found)
-    assert found["window"]["text"] == "4 crops = 4 x 1 micro-batches x 1 ranks"
+    assert found["batch"]["text"] == "4 patches = 4 x 1 micro-batches x 1 ranks"
     assert not (tmp_path / "run").exists()
 
 
 def test_too_little_memory_fails(shards: Path, tmp_path: Path) -> None:
     done = ask(shards, tmp_path / "run", "--data.batch_size=100000", "--data.micro_batch=50000")
     assert done.code == 1
-    told = answers(tmp_path / "run")["memory"]
-    assert told["verdict"] == "fail"
+    memory = answers(tmp_path / "run")["memory"]
+    assert memory["verdict"] == "fail"
     assert re.fullmatch(
-        r"[\d.]+ GiB for 50000 crops at a time, as predicted, [\d.]+ GiB free: srgan-dist plan tells what fits",
-        told["text"],
+        r"[\d.]+ GiB for 50000 patches at a time, as predicted, [\d.]+ GiB free: srgan-dist plan prints what fits",
+        memory["text"],
     )
 
 
@@ -65,7 +65,7 @@ def test_on_two_ranks_the_doctor_measures_the_all_reduce(shards: Path, tmp_path:
     done = ask(shards, tmp_path / "run", ranks=2)
     assert done.code == 0, done.err
     assert answers(tmp_path / "run")["ranks"]["text"].startswith("2: all-reduce at ")
-    assert answers(tmp_path / "run")["window"]["text"] == "4 crops = 2 x 1 micro-batches x 2 ranks"
+    assert answers(tmp_path / "run")["batch"]["text"] == "4 patches = 2 x 1 micro-batches x 2 ranks"
 
 
 def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Job:
         """Wait until a new start resumes there, and let it stand still."""
         until("the start", lambda: self.state == "RUNNING" and " micro-batches x " in self.log(0))
         self.stand_still()
-        assert f"goes on after step {step} of {STEPS}" in self.log(0)
+        assert f"resumes after step {step} of {STEPS}" in self.log(0)
 
 
 Submit = Callable[..., Job]

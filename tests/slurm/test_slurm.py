@@ -178,7 +178,7 @@ def test_ranks_that_do_not_start_are_started_again(submit: Submit) -> None:
     job.ended()
     assert job.restarts == 1
     assert "4 of 4 ranks did not start; queues again" in job.output
-    assert "starts anew" in job.output
+    assert "starts from scratch" in job.output
 
 
 def test_the_first_that_dies_is_named_last(submit: Submit) -> None:
@@ -228,7 +228,7 @@ raise RuntimeError
 
 def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
     (cluster.folder / "ratios.txt").write_text("--train.g_per_d=1\n--train.g_per_d=3 '--tracker.tags=[\"a b\"]'\n")
-    run_options = options(SMALL | {"data.train": shards, "train.steps": 60})  # seconds: time to be told to stop
+    run_options = options(SMALL | {"data.train": shards, "train.steps": 60})  # takes seconds, long enough to be stopped
     overridden = [word for word in run_options if not word.startswith("--train.g_per_d")]
     arguments = ["--array=1-2", "--cpus-per-gpu=1", "launch/slurm/sweep.sbatch", "ratios.txt", *overridden]
     number = cluster.submit(*arguments)

@@ -1,4 +1,4 @@
-"""What each side learns from a window, against references that know nothing of autograd's second derivatives."""
+"""The losses of both networks on a global batch, against references without autograd's second derivatives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def runtime() -> Runtime:
     return Runtime(threads=1)
 
 
-def window(num: int, *, size: int = 4) -> list[Patches]:
+def batch_of(num: int, *, size: int = 4) -> list[Patches]:
     draw = torch.Generator().manual_seed(0)
     hr = torch.rand(num, 3, size, size, generator=draw, dtype=torch.float64)
     return [Patches(hr[:, :, ::4, ::4], hr, torch.arange(num) * 7919 + 1)]
@@ -35,7 +35,7 @@ def discriminator() -> nn.Module:
 
 def test_r1_is_the_squared_gradient_and_its_own_gradient_is_right(runtime: Runtime) -> None:
     gamma, every, step = 30.0, 4, 1e-5
-    network, pairs = discriminator(), window(2)
+    network, pairs = discriminator(), batch_of(2)
     objective = AdversarialObjective(
         AdversarialSettings(kind="vanilla", weight=1.0, r1_weight=gamma, r1_every=every),
         network,
@@ -101,15 +101,15 @@ def test_noise_is_on_all_that_the_discriminator_sees_and_falls_to_none(runtime: 
             return images.mean(dim=(1, 2, 3))[:, None]
 
     settings = build_adversarial_settings(AdversarialLossConfig(instance_noise=0.2), device=torch.device("cpu"))
-    pair = Patches(*(part.float() if part.is_floating_point() else part for part in window(8, size=32)[0]))
+    pair = Patches(*(part.float() if part.is_floating_point() else part for part in batch_of(8, size=32)[0]))
     sr = pair.hr.flip(0)
     for rate in (rates[0], rates[4], rates[9], rates[10]):
         seen.clear()
         objective = AdversarialObjective(settings, Spy(), [pair], runtime=runtime, noise=rate.noise)
         objective.generator_loss(sr, 0)
-        for half in objective.real_and_fake_batches():
-            objective.discriminator_terms(half, Spy(), r1_is_due=False)
-        assert torch.equal(seen[0], seen[2])  # the generator is told of the very images that D learns from
+        for part in objective.real_and_fake_batches():
+            objective.discriminator_terms(part, Spy(), r1_is_due=False)
+        assert torch.equal(seen[0], seen[2])  # G's loss is computed from the very images that D is updated on
         for images, clean in ((seen[1], pair.hr), (seen[2], sr)):
             assert (images - clean).std().item() == pytest.approx(rate.noise, rel=0.05)
             assert torch.equal(images, clean) == (rate.noise == 0)
@@ -127,7 +127,7 @@ def test_fooling_rate_is_the_fraction_on_the_wrong_side(
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor(fakes)[:, None] + 0 * images.mean()
 
-    (pair,) = window(4)
+    (pair,) = batch_of(4)
     objective = AdversarialObjective(AdversarialSettings(kind=kind, weight=1.0), Recites(), [pair], runtime=runtime)  # type: ignore[arg-type]
     objective.precompute_logits(nn.Identity())
     objective.generator_loss(pair.hr, 0)

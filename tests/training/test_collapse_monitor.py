@@ -1,4 +1,4 @@
-"""When the discriminator learns, what a collapse is, and what follows from it."""
+"""When the discriminator is updated, how a collapse is detected, and the response to it."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Band:
 
     def turn(self, fake: float, real: float) -> bool:
         self.step += 1
-        learns = self.schedule.should_update(
+        updates = self.schedule.should_update(
             self.step, fooling_rate=lambda: torch.tensor(1 - fake), real_accuracy=self.real
         )
-        if learns:
+        if updates:
             self.real = torch.tensor(real)
-        return learns
+        return updates
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -81,7 +81,7 @@ def test_with_a_fixed_n_d_learns_at_every_nth_step_and_in_warm_up(runtime: Runti
 
 def test_the_band_has_hysteresis(runtime: Runtime) -> None:
     band = Band(runtime)
-    # Of generated images 1, 1, 0.9, 0.81, ... are told rightly, smoothed, and of real ones all. The first of these is
+    # Of generated images 1, 1, 0.9, 0.81, ... are classified rightly, smoothed, and of real ones all. The first is
     # known at the third step; (1 + 0.9 ** k) / 2 is below 0.6 from k = 16 on.
     assert band.play(1.0, 1.0, *[0.0] * 17) == [True, True] + [False] * 16 + [True]
     # From 0.9 ** 17 up by a tenth of what is left: (1 + 1 - (1 - 0.9 ** 17) * 0.9 ** k) / 2 is above 0.85 from k = 10.
@@ -102,7 +102,7 @@ def test_between_updates_the_accuracy_on_real_images_is_the_last_one(runtime: Ru
     assert band.schedule.state()["smoothed"]["real"] == 1.0
 
 
-def test_the_warmup_does_not_wait(runtime: Runtime) -> None:
+def test_the_warmup_ignores_the_band(runtime: Runtime) -> None:
     assert Band(runtime, warmup=4).play(*[1.0] * 6) == [True] * 4 + [False] * 2
 
 
@@ -134,7 +134,7 @@ def test_a_value_is_read_one_step_later(runtime: Runtime, monkeypatch: pytest.Mo
     assert happened == ["step 1", "copy begins", "step 2", "read", "copy begins"]
 
 
-def test_the_pace_goes_on_from_its_state(runtime: Runtime) -> None:
+def test_the_schedule_resumes_from_its_state(runtime: Runtime) -> None:
     fakes = [*[1.0] * 5, *[0.0] * 22, *[1.0] * 14, *[0.0] * 20, *[1.0] * 9]
     whole = Band(runtime, warmup=1).play(*fakes, real=0.9)
     assert 10 < sum(whole) < 60
@@ -164,45 +164,45 @@ LIMITS = Limits(d_accuracy=0.9, grad_ratio=(0.1, 10.0), saturated=0.05, psnr_dro
         ({"grad_norm/ratio": 12.5}, "D's gradient is 12.5 times as large as G's (limits 0.1 and 10)"),
         ({"grad_norm/ratio": 0.05}, "D's gradient is 0.05 times as large as G's (limits 0.1 and 10)"),
         ({"g/saturated": 0.25}, "0.250 of G's values are outside of the image range (limit 0.05)"),
-        ({"g/psnr_gain": -1.5}, "PSNR is -1.50 dB beside bicubic's, 3.50 below its best (limit 3)"),
+        ({"g/psnr_gain": -1.5}, "PSNR is -1.50 dB relative to bicubic's, 3.50 below its best (limit 3)"),
     ],
 )
-def test_each_limit_is_told_once_with_its_numbers(sick: dict[str, float], message: str) -> None:
+def test_each_limit_is_reported_once_with_its_numbers(sick: dict[str, float], message: str) -> None:
     monitor = CollapseMonitor(LIMITS, patience=3, start=0)
     records = [HEALTHY] * 4 + [HEALTHY | sick] * 6 + [HEALTHY] + [HEALTHY | sick] * 3
-    told = [monitor.look(10 * step, record) for step, record in enumerate(records, start=1)]
-    assert [step for step, line in enumerate(told, start=1) if line] == [7, 14]
-    assert told[6] == f"the GAN collapses since step 50: {message}"
+    reported = [monitor.observe(10 * step, record) for step, record in enumerate(records, start=1)]
+    assert [step for step, line in enumerate(reported, start=1) if line] == [7, 14]
+    assert reported[6] == f"the GAN has been collapsing since step 50: {message}"
     none = CollapseMonitor(
         Limits(d_accuracy=None, grad_ratio=None, saturated=None, psnr_drop=None), patience=1, start=0
     )
-    assert not any(none.look(step, record) for step, record in enumerate(records))
+    assert not any(none.observe(step, record) for step, record in enumerate(records))
 
 
 def test_one_good_record_among_bad_ones_is_no_collapse() -> None:
     monitor = CollapseMonitor(LIMITS, patience=3, start=0)
     sick = HEALTHY | {"g/saturated": 1.0}
-    assert not any(monitor.look(step, sick if step % 3 else HEALTHY) for step in range(1, 40))
+    assert not any(monitor.observe(step, sick if step % 3 else HEALTHY) for step in range(1, 40))
 
 
-def test_the_best_psnr_is_that_of_pretraining_too_but_not_of_a_single_window() -> None:
+def test_the_best_psnr_is_that_of_pretraining_too_but_not_of_a_single_batch() -> None:
     monitor = CollapseMonitor(LIMITS, patience=3, start=4)
     pretraining = [{"g/psnr_gain": value} for value in (-9.0, -9.0, -9.0, 2.0, 2.5, 12.0, 2.0)]
-    assert not any(monitor.look(step, record) for step, record in enumerate(pretraining, start=-3))
+    assert not any(monitor.observe(step, record) for step, record in enumerate(pretraining, start=-3))
     assert monitor.best == 2.0
-    told = [monitor.look(step, HEALTHY | {"g/psnr_gain": -1.1}) for step in range(5, 9)]
-    assert [bool(line) for line in told] == [False, False, True, False]
+    reported = [monitor.observe(step, HEALTHY | {"g/psnr_gain": -1.1}) for step in range(5, 9)]
+    assert [bool(line) for line in reported] == [False, False, True, False]
 
 
-def test_the_monitor_goes_on_from_its_state() -> None:
+def test_the_monitor_resumes_from_its_state() -> None:
     draw = random.Random(0)
     records = [HEALTHY | {"g/psnr_gain": draw.choice([-4.0, 2.0, 7.0])} for _ in range(60)]
     whole = CollapseMonitor(LIMITS, patience=2, start=3)
-    told = [whole.look(step, record) for step, record in enumerate(records)]
-    assert sum(line is not None for line in told) > 3
+    reported = [whole.observe(step, record) for step, record in enumerate(records)]
+    assert sum(line is not None for line in reported) > 3
     monitor = CollapseMonitor(LIMITS, patience=2, start=3)
     for step, record in enumerate(records):
-        assert monitor.look(step, record) == told[step]
+        assert monitor.observe(step, record) == reported[step]
         state = json.loads(json.dumps(monitor.state()))
         monitor = CollapseMonitor(LIMITS, patience=2, start=3)
         monitor.load(state)
@@ -227,16 +227,16 @@ def collapse(
 ) -> dict[str, Any]:
     """Two bad records; returns the second one as it is written."""
     for step in (at - 1, at):
-        record = keeper.look(step, SICK)
+        record = keeper.observe(step, SICK)
         keeper.respond(step, roll_back)
     return record
 
 
 def test_warning_changes_nothing(runtime: Runtime) -> None:
     keeper = stability(runtime, "warn")
-    reason = "the GAN collapses since step 7: 1.000 of G's values are outside of the image range (limit 0.05)"
+    reason = "the GAN has been collapsing since step 7: 1.000 of G's values are outside of the image range (limit 0.05)"
     assert collapse(keeper, at=8) == SICK | {"alert": reason}
-    assert keeper.look(9, SICK) == SICK
+    assert keeper.observe(9, SICK) == SICK
     assert not keeper.schedule.paused
 
 
@@ -262,14 +262,16 @@ def test_a_rollback_goes_to_before_the_first_bad_record(runtime: Runtime) -> Non
     other = stability(runtime, "rollback")
     other.load(json.loads(json.dumps(keeper.state())))
     assert (other.d_rate, other.rollbacks) == (0.125, 3)
-    with pytest.raises(Collapsed, match=r"step 40: the GAN collapses since step 39: .*; stopped after 3 rollbacks"):
+    with pytest.raises(
+        Collapsed, match=r"step 40: the GAN has been collapsing since step 39: .*; stopped after 3 rollbacks"
+    ):
         collapse(other, at=40, roll_back=roll_back)
     with pytest.raises(Collapsed, match="no checkpoint of before step 7"):
         collapse(stability(runtime, "rollback"), at=8)
 
 
-def test_stop_names_what_to_go_on_from(runtime: Runtime) -> None:
-    with pytest.raises(Collapsed, match=r"step 8: .*go on from a checkpoint of before step 7 by run\.resume=PATH"):
+def test_stop_names_what_to_resume_from(runtime: Runtime) -> None:
+    with pytest.raises(Collapsed, match=r"step 8: .*resume from a checkpoint before step 7 with run\.resume=PATH"):
         collapse(stability(runtime, "stop"), at=8)
 
 
@@ -301,10 +303,10 @@ def test_a_run_rolls_back(train: Train, tmp_path: Path, ranks: int) -> None:
     done = train(run, ranks=ranks, changes=ALWAYS_ILL | {"stability.on_collapse": "rollback"})
     assert done.code == 0, done.err
     assert f"x {ranks} ranks" in done.err
-    assert done.err.count("the GAN collapses since") == 3
+    assert done.err.count("the GAN has been collapsing since") == 3
     for step, source, rate in ((4, 2, 0.5), (6, 4, 0.25), (8, 6, 0.125)):
-        line = f"step {step}: weights and optimizers are those of {run}/checkpoints/step-{source:06d} again"
-        assert f"{line}, D's learning rate is {rate:g} of what it was" in done.err
+        line = f"step {step}: rolled back weights and optimizers to {run}/checkpoints/step-{source:06d}"
+        assert f"{line}, D's learning rate is now {rate:g} of the configured one" in done.err
         for name in ("generator", "discriminator", "ema"):
             assert same(part(run, step, f"{name}.safetensors"), part(run, 2, f"{name}.safetensors"))
             assert not same(part(run, step - 1, f"{name}.safetensors"), part(run, 2, f"{name}.safetensors"))
@@ -319,14 +321,14 @@ def test_a_run_rolls_back(train: Train, tmp_path: Path, ranks: int) -> None:
     assert state["world_size"] == ranks
     assert state["averaged"] == 2
     assert (state["stability"]["rollbacks"], state["stability"]["d_rate"]) == (3, 0.125)
-    learned = part(run, 7, "optimizer_discriminator.pt")["param_groups"][0]["lr"]
-    assert learned == pytest.approx(0.25 * part(run, 3, "optimizer_discriminator.pt")["param_groups"][0]["lr"])
+    reduced = part(run, 7, "optimizer_discriminator.pt")["param_groups"][0]["lr"]
+    assert reduced == pytest.approx(0.25 * part(run, 3, "optimizer_discriminator.pt")["param_groups"][0]["lr"])
 
 
 @pytest.mark.parametrize(
     ("response", "steps", "message"),
     [
-        ("stop", 4, "stopped as by stability.on_collapse: go on from a checkpoint of before step 3"),
+        ("stop", 4, "stopped because of stability.on_collapse: resume from a checkpoint before step 3"),
         ("rollback", 10, "stopped after 3 rollbacks"),
     ],
 )
@@ -334,7 +336,9 @@ def test_a_collapse_stops_the_run(train: Train, tmp_path: Path, response: str, s
     run = tmp_path / "run"
     done = train(run, changes=ALWAYS_ILL | {"stability.on_collapse": response, "train.steps": 20})
     assert done.code == 1, done.err
-    assert done.err.splitlines()[-1].startswith(f"srgan-dist: step {steps}: the GAN collapses since step {steps - 1}:")
+    assert done.err.splitlines()[-1].startswith(
+        f"srgan-dist: step {steps}: the GAN has been collapsing since step {steps - 1}:"
+    )
     assert message in done.err
     assert "Traceback" not in done.err
     assert "alert" in metrics(run)[-1]
@@ -377,14 +381,14 @@ RESTLESS = ALWAYS_ILL | {
 }
 
 
-def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> None:
+def test_an_adaptive_run_resumes_bit_for_bit(train: Train, tmp_path: Path) -> None:
     whole, copy = tmp_path / "whole", tmp_path / "copy"
     done = train(whole, changes=RESTLESS)
     assert done.code == 0, done.err
-    assert "then D learns until its accuracy is above 0.6, and again when it is below 0.5" in done.err
+    assert "then D is updated until its accuracy is above 0.6, and again when it is below 0.5" in done.err
     lines = metrics(whole)
-    learned = [after["d/updates"] > before["d/updates"] for before, after in itertools.pairwise(lines[1:])]
-    assert sum(before != after for before, after in itertools.pairwise(learned)) >= 1
+    updated = [after["d/updates"] > before["d/updates"] for before, after in itertools.pairwise(lines[1:])]
+    assert sum(before != after for before, after in itertools.pairwise(updated)) >= 1
     assert [line["step"] for line in lines if "alert" in line] == [14]
     shutil.copytree(whole, copy)
     states = {
@@ -396,7 +400,7 @@ def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> Non
     for step in range(stop + 1, 17):
         shutil.rmtree(copy / f"checkpoints/step-{step:06d}")
     done = train(copy, changes=RESTLESS)
-    assert f"goes on after step {stop} of 16" in done.err
+    assert f"resumes after step {stop} of 16" in done.err
     for name in ("generator", "discriminator", "ema"):
         assert same(part(whole, 16, f"{name}.safetensors"), part(copy, 16, f"{name}.safetensors"))
     for first, second in zip(lines, metrics(copy), strict=True):
@@ -404,7 +408,7 @@ def test_an_adaptive_run_goes_on_to_the_bit(train: Train, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("factor", "collapses"), [(1, False), (50, True)])
-def test_a_provoked_collapse_is_told(train: Train, tmp_path: Path, factor: int, collapses: bool) -> None:
+def test_a_provoked_collapse_is_reported(train: Train, tmp_path: Path, factor: int, collapses: bool) -> None:
     changes = {
         "discriminator.norm": "none",
         "loss.perceptual.weight": 0,
@@ -426,19 +430,19 @@ def test_a_provoked_collapse_is_told(train: Train, tmp_path: Path, factor: int, 
     assert all(alert in done.err for alert in alerts)
 
 
-def test_quality_is_that_of_the_window() -> None:
+def test_quality_is_that_of_the_whole_batch() -> None:
     draw = torch.Generator().manual_seed(0)
     hr = torch.rand(6, 3, 8, 8, generator=draw)
     sr = hr + 0.2 * torch.randn(hr.shape, generator=draw)
     lr = torch.rand(6, 3, 4, 4, generator=draw)
     sr[0, 0, 0, 0], sr[1, 0, 0, 0] = 1.019, 1.021
-    window = [Patches(lr, hr, torch.arange(6))]
-    found = batch_quality([sr], window)
+    batch = [Patches(lr, hr, torch.arange(6))]
+    found = batch_quality([sr], batch)
     outside = sum(value < -0.02 or value > 1.02 for value in sr.double().flatten().tolist())
     assert outside > 50
     assert found["g/saturated"].item() == pytest.approx(outside / sr.numel(), rel=1e-5)
     for size in (3, 2, 1):
-        pieces = batch_quality(sr.split(size), split_micro_batches(window, size))
+        pieces = batch_quality(sr.split(size), split_micro_batches(batch, size))
         assert all(torch.allclose(pieces[name], value) for name, value in found.items())
     record = derived({name: value.item() for name, value in found.items()})
     psnr = float(peak_signal_noise_ratio(sr.clamp(0, 1), hr, data_range=1.0))

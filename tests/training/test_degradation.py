@@ -37,7 +37,7 @@ def test_it_trains_and_resumes_exactly(train: Train, tmp_path: Path, changes: di
     shutil.rmtree(tmp_path / "copy/checkpoints/step-000004")
     done = train(tmp_path / "copy", changes=BASE | changes | {"data.micro_batch": 4})
     assert done.code == 0, done.err
-    assert "goes on after step 2 of 4" in done.err
+    assert "resumes after step 2 of 4" in done.err
     for first, second in zip(metrics(tmp_path / "run"), metrics(tmp_path / "copy"), strict=True):
         assert first["data/digest"] == second["data/digest"]
         assert first["g/total"] == second["g/total"]

@@ -13,7 +13,7 @@ from srgan_dist.data.packing.pack import pack
 from tests.conftest import Train, metrics, options, photo
 from tests.ranks.faults import Ended, on_ranks, train_and_die
 
-STEPS = 14  # of 4 crops, more than two epochs of the tiny shards
+STEPS = 14  # of 4 patches each, more than two epochs of the tiny shards
 
 
 def digests(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def test_ranks_micro_batches_and_workers_do_not_matter(
     done = train(tmp_path / "run", ranks=ranks, changes=changes)
     assert done.code == 0, done.err
     k = 4 // (ranks * micro_batch)
-    assert f"window of 4 = {micro_batch} x {k} micro-batches x {ranks} ranks" in done.err
+    assert f"global batch of 4 = {micro_batch} x {k} micro-batches x {ranks} ranks" in done.err
     assert digests(tmp_path / "run") == expected
 
 

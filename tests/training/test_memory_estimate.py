@@ -14,7 +14,7 @@ from srgan_dist.config.training import TrainConfig
 from srgan_dist.planning.plan import make_plan
 from srgan_dist.training.memory_estimate import (
     LiveBytes,
-    footprint,
+    estimate_step_memory,
     largest_micro_batch,
     operations,
     peak_bytes,
@@ -64,7 +64,7 @@ def test_weights_moments_and_the_average_are_saved() -> None:
     discriminator = build_discriminator(made.discriminator)
     g = sum(value.nbytes for value in generator.values())
     d = sum(value.nbytes for value in discriminator.parameters())
-    found = footprint(made, micro_batch=1, num_micro_batches=1, recompute="none")
+    found = estimate_step_memory(made, micro_batch=1, num_micro_batches=1, recompute="none")
     # Weights and two moments of each; the average is weights alone.
     assert found.saved == pytest.approx(4 * g + 3 * d, rel=0.02)
     assert found.peak > found.saved
@@ -74,7 +74,7 @@ def test_activations_grow_with_the_micro_batch_and_shrink_when_computed_twice() 
     made = config(generator={"channels": 16, "blocks": 24, "norm": "group"}, loss={})
 
     def peak(micro_batch: int, recompute: Any = "none") -> int:
-        return footprint(made, micro_batch=micro_batch, num_micro_batches=2, recompute=recompute).peak
+        return estimate_step_memory(made, micro_batch=micro_batch, num_micro_batches=2, recompute=recompute).peak
 
     assert peak(32) - peak(16) == pytest.approx(2 * (peak(16) - peak(8)), rel=0.02)
     none, perceptual, generator, both = (peak(8, how) for how in ("none", "perceptual", "generator", "both"))
@@ -138,7 +138,7 @@ def test_plan_names_the_best_micro_batch_or_that_none_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--memory", "lots"], "--memory is 'lots'"),
         (["--memory", "16"], "--memory is 16 bytes: give its unit, such as 16GiB"),
@@ -147,10 +147,10 @@ def test_plan_names_the_best_micro_batch_or_that_none_fits() -> None:
         (["--memory", "1GiB", "--trian.steps=1"], "did you mean train.steps"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments: list[str], told: str) -> None:
+def test_mistakes_are_reported_in_one_line(arguments: list[str], message: str) -> None:
     done = call("plan", *arguments)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert len(done.lines) == 1
 
 

@@ -49,10 +49,10 @@ def test_the_window_survives_an_out_of_memory(
 def test_a_size_that_was_given_is_not_changed(shards: Path, tmp_path: Path) -> None:
     done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 2, data__micro_batch=8)
     assert done.code == 1
-    assert "out of memory with 8 crops at a time: set data.micro_batch below 8, or to auto" in done.err
+    assert "out of memory with 8 patches at a time: set data.micro_batch below 8, or to auto" in done.err
 
 
 def test_a_run_without_memory_for_one_patch_fails_with_that_reason(shards: Path, tmp_path: Path) -> None:
     done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 0, data__micro_batch="auto")
     assert done.code == 1
-    assert "out of memory with one crop at a time" in done.err
+    assert "out of memory with one patch at a time" in done.err

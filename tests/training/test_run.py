@@ -87,7 +87,7 @@ def test_a_finished_run_is_left_alone(whole: Path, train: Train, tmp_path: Path)
     shutil.copytree(whole, copy)
     done = train(copy)
     assert done.code == 0
-    assert "goes on after step 6 of 6" in done.err
+    assert "resumes after step 6 of 6" in done.err
     assert [line["step"] for line in metrics(copy)] == [1, 2, 3, 4, 5, 6]
     assert same(copy, whole)
 
@@ -100,7 +100,7 @@ def test_resumed_is_uninterrupted(whole: Path, train: Train, tmp_path: Path) -> 
         file.write('{"step": 7, "cut o')
     done = train(copy)
     assert done.code == 0, done.err
-    assert "goes on after step 3 of 6" in done.err
+    assert "resumes after step 3 of 6" in done.err
     assert same(copy, whole)
     before, after = metrics(whole), metrics(copy)
     assert [line["step"] for line in after] == [1, 2, 3, 4, 5, 6]
@@ -122,14 +122,14 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(whole: Path, train: Train
     done = train(copy)
     assert done.code == 0, done.err
     assert "generator.safetensors does not match the SHA-256" in done.err
-    assert "goes on after step 3 of 6" in done.err
+    assert "resumes after step 3 of 6" in done.err
     assert same(copy, whole)
 
 
 def test_a_named_checkpoint_is_the_one_that_is_loaded(whole: Path, train: Train, tmp_path: Path) -> None:
     done = train(tmp_path / "run", changes={"run.resume": whole / "checkpoints/step-000003"})
     assert done.code == 0, done.err
-    assert "goes on after step 3 of 6" in done.err
+    assert "resumes after step 3 of 6" in done.err
     assert same(tmp_path / "run", whole)
 
 
@@ -138,7 +138,7 @@ def test_never_resume_sets_the_old_run_aside(whole: Path, train: Train, tmp_path
     shutil.copytree(whole, copy)
     done = train(copy, changes={"run.resume": "never"})
     assert done.code == 0, done.err
-    assert f"starts anew; the run that was there is now {tmp_path / 'run.1'}" in done.err
+    assert f"starts from scratch; the previous run was moved to {tmp_path / 'run.1'}" in done.err
     assert same(tmp_path / "run.1", whole)
     assert same(copy, whole)  # the same seed
 
@@ -152,7 +152,7 @@ def test_another_seed_is_another_run(whole: Path, train: Train, tmp_path: Path) 
 def test_two_ranks_read_and_do_the_same(whole: Path, train: Train, tmp_path: Path) -> None:
     done = train(tmp_path / "run", ranks=2)
     assert done.code == 0, done.err
-    assert "window of 4 = 2 x 1 micro-batches x 2 ranks" in done.err
+    assert "global batch of 4 = 2 x 1 micro-batches x 2 ranks" in done.err
     one, two = metrics(whole), metrics(tmp_path / "run")
     for first, second in zip(one, two, strict=True):
         assert first["data/digest"] == second["data/digest"]

@@ -1,1 +1,1 @@
-"""What every benchmark needs."""
+"""Shared by the benchmarks: child processes, timing, test images."""

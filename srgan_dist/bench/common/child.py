@@ -1,4 +1,4 @@
-"""A process that is measured, as it sees itself: it trains step by step, as it is told."""
+"""The child side of a benchmark: a process that trains step by step, as its parent orders."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ AnyRuntime = TypeVar("AnyRuntime", bound=Runtime)
 
 
 class Ended(Exception):
-    """Enough is measured."""
+    """The parent has no more orders."""
 
 
 class Orders:
-    """What the parent asks for, and the answers.
+    """Receives the parent's orders and sends the answers.
 
     Args:
-        connection: to the parent; None on other ranks than the first, which follow it.
-        runtime: of this process.
-        timeline: the stopwatches.
-        steps: steps of a cycle.
+        connection: The connection to the parent; None on all ranks but the first, which they follow.
+        runtime: This process's runtime.
+        timeline: Measures the parts of a step.
+        steps: Number of steps in a cycle.
     """
 
     def __init__(self, connection: Connection | None, runtime: Runtime, timeline: Timeline, *, steps: int) -> None:
@@ -49,10 +49,10 @@ class Orders:
         self._started = 0.0
 
     def wait(self) -> None:
-        """Called between steps: answer what was asked for, if it is done, and wait for the next order.
+        """Answer the current order if it is done, and wait for the next one; to be called between steps.
 
         Raises:
-            Ended: there is none; on all ranks.
+            Ended: There are no more orders; raised on all ranks.
         """
         if self.runtime.any_rank(self.connection is not None and self._is_last(self.connection)):
             raise Ended
@@ -67,7 +67,7 @@ class Orders:
         while not self._left:
             try:
                 self._order = connection.recv()
-            except EOFError:  # the parent is gone
+            except EOFError:  # the parent has ended
                 return True
             if self._order == END:
                 return True
@@ -83,34 +83,34 @@ class Orders:
 
 
 class Gate(Iterator[Batch]):
-    """Hands on windows one by one, each when the parent wants the next step.
+    """Passes on global batches one by one, each when the parent orders the next step.
 
     Args:
-        windows: the trainer's.
-        orders: the parent's.
+        batches: The trainer's stream.
+        orders: The parent's orders.
     """
 
-    def __init__(self, windows: BatchStream, orders: Orders) -> None:
-        self._windows, self._orders = windows, orders
+    def __init__(self, batches: BatchStream, orders: Orders) -> None:
+        self._batches, self._orders = batches, orders
         self.wait_seconds = 0.0
 
     def __next__(self) -> Batch:
         self._orders.wait()
         with self._orders.timeline.within("data"):
-            window = next(self._windows)
-        self.wait_seconds = self._windows.wait_seconds
-        return window
+            batch = next(self._batches)
+        self.wait_seconds = self._batches.wait_seconds
+        return batch
 
 
 def read_spec(file: str) -> tuple[dict[str, Any], Config]:
-    """What the parent wants: all of it, and the configuration in it."""
+    """Read the parent's specification. Returns it and the configuration in it."""
     spec = json.loads(Path(file).read_text(encoding="utf-8"))
-    logging.getLogger("srgan_dist").setLevel(logging.ERROR)  # each process would warn of untrained weights
+    logging.getLogger("srgan_dist").setLevel(logging.ERROR)  # otherwise every process warns about untrained weights
     return spec, Config(**spec["config"])
 
 
 def runtime_options(config: Config) -> dict[str, Any]:
-    """Those of a runtime that a step depends on."""
+    """The runtime options that affect a step."""
     return {
         "precision": config.train.precision,
         "channels_last": config.train.channels_last,
@@ -123,13 +123,13 @@ def runtime_options(config: Config) -> dict[str, Any]:
 def connected(
     work: Callable[[AnyRuntime, Connection | None], None], address: str, kind: type[AnyRuntime], **options: Any
 ) -> None:
-    """Make a runtime and work for the parent; a mistake or a failure is told to it.
+    """Create a runtime and work for the parent; mistakes and failures are sent to it as a message.
 
     Args:
-        work: gets the runtime and, on the first rank, the connection to the parent.
-        address: the parent's.
-        kind: of runtime.
-        options: the runtime's.
+        work: Called with the runtime and, on the first rank, the connection to the parent.
+        address: The parent's socket.
+        kind: Class of the runtime.
+        options: Arguments of the runtime.
     """
     try:
         runtime = kind(**options)
@@ -149,7 +149,7 @@ def connected(
 
 
 def synchronize(runtime: Runtime) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished its work."""
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
 
@@ -158,14 +158,14 @@ def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
     """Train as ordered, until there are no more orders.
 
     Args:
-        config: the configuration.
-        runtime: of this process.
-        orders: the parent's.
+        config: The configuration.
+        runtime: This process's runtime.
+        orders: The parent's orders.
 
     Raises:
-        Ended: always, in the end.
+        Ended: Always, after the last order.
     """
-    console.quiet = True  # its progress bar would stand in the middle of the measurement's
+    console.quiet = True  # its progress bar would interfere with the benchmark's
     run_logger = RunLogger(folder=config.run.dir, accelerator=runtime.accelerator, num_steps=config.train.steps)
     trainer = build_trainer(
         config,

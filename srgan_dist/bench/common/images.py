@@ -1,4 +1,4 @@
-"""The images of a measurement: some of the user's, or made ones; and the peers' copies of the same tiles."""
+"""The images of a benchmark, the user's or generated, and copies of their tiles for other readers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def make_images(folder: Path, *, count: int = _MADE, seed: int = 0) -> None:
     """Write PNG images that compress about as badly as photographs do.
 
     Args:
-        folder: to fill; it exists.
-        count: images, of 960x1440 pixels.
-        seed: the same seed gives the same pixels.
+        folder: An existing folder to write to.
+        count: Number of images, of 960x1440 pixels each.
+        seed: The same seed gives the same pixels.
     """
     for number in range(count):
         pixels = _photo_like(np.random.default_rng((seed, number)), _MADE_HEIGHT, _MADE_WIDTH)
@@ -52,18 +52,18 @@ def _photo_like(draw: np.random.Generator, height: int, width: int) -> NDArray[n
 
 
 def choose_images(source: Path, folder: Path, *, patch_size: int) -> list[Path]:
-    """Link enough images for a measurement, drawn from all over the user's folder, the same each time.
+    """Link enough images for a benchmark, a fixed random selection from the user's folder.
 
     Args:
-        source: the user's images.
-        folder: to fill with links; it exists.
-        patch_size: images with a shorter side are passed over.
+        source: The folder with the user's images.
+        folder: An existing folder for the links.
+        patch_size: Images with a shorter side are skipped.
 
     Returns:
-        The chosen images; empty where all are too small.
+        The chosen images; empty if all are too small.
 
     Raises:
-        UserError: there is no such folder, it holds no image, or one cannot be read.
+        UserError: The folder does not exist, contains no images, or contains an unreadable one.
     """
     images = list_images(source)
     random.Random(0).shuffle(images)
@@ -85,8 +85,8 @@ def png_tiles(shards: Sequence[Path], folder: Path) -> list[str]:
     """Write the tiles of raw shards as PNG files, ``hr/KEY.png`` and ``lr/KEY.png``, as other trainers prepare them.
 
     Args:
-        shards: raw tars.
-        folder: to make.
+        shards: Tars of raw arrays.
+        folder: The folder to create.
 
     Returns:
         The keys.

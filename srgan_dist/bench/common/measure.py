@@ -1,4 +1,4 @@
-"""Rates in steady state, per second and per second of CPU time, and what they were measured on."""
+"""Measures rates in steady state, per second and per second of CPU time, and describes the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from srgan_dist.errors import UserError
 
 REPEATS = 5
-_FEWEST_BATCHES = 4  # in a repeat: slow ways would otherwise be timed over one or two
+_FEWEST_BATCHES = 4  # in a repeat: slow readers would otherwise be timed over one or two
 
 
 class Spread(NamedTuple):
@@ -30,17 +30,17 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Summarise some repeats, at least one."""
+        """Summarise at least one repeat."""
         return cls(median(values), min(values), max(values))
 
 
 class Rate(NamedTuple):
-    """Images a second.
+    """Images per second.
 
     Attributes:
-        wall: by the clock.
-        core: by the CPU time of this process and its workers: what one core alone would do.
-        repeats: how often it was measured.
+        wall: Per second of wall time.
+        core: Per second of CPU time of this process and its workers: the rate of a single core.
+        repeats: Number of measurements.
     """
 
     wall: Spread
@@ -48,7 +48,7 @@ class Rate(NamedTuple):
     repeats: int
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers by their names."""
+        """Convert the rate to JSON."""
         return {"per_second": self.wall._asdict(), "per_core": self.core._asdict(), "repeats": self.repeats}
 
 
@@ -56,9 +56,9 @@ def measure(batches: Iterator[Any], *, seconds: float, warm_batches: int) -> Rat
     """Time a stream in its steady state.
 
     Args:
-        batches: an endless stream of tuples whose first tensor is [b, ...].
-        seconds: to measure, over all repeats; a fifth more goes to the warm-up.
-        warm_batches: to read at least before the clock starts, so that start-up and full queues do not count.
+        batches: An endless iterator of tuples whose first tensor is [b, ...].
+        seconds: Duration of all repeats together; the warm-up takes another fifth of it.
+        warm_batches: Minimum number of batches to read in the warm-up, so that start-up and full queues do not count.
 
     Returns:
         The rate, over `REPEATS` repeats.
@@ -81,12 +81,12 @@ def _repeat(batches: Iterator[Any], *, seconds: float, fewest: int) -> tuple[int
         count += 1
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    # The kernel counts a child's time in ticks of 10 ms; a repeat shorter than one must not divide by zero.
+    # The kernel counts a child's time in ticks of 10 ms; avoid a division by zero in a shorter repeat.
     return images, time.perf_counter() - started, max(_cpu_seconds() - used, 1e-6)
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and of its living children."""
+    """CPU time of this process and of its running children."""
     total = time.process_time()
     for child in psutil.Process().children(recursive=True):
         try:
@@ -98,12 +98,12 @@ def _cpu_seconds() -> float:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, Any]:
-    """Cores, their name, memory, the GPU or None, and the system."""
+    """Describe the machine: cores, CPU, memory, GPU or None, operating system."""
     return {
         "cores": num_cores(),
         "cpu": _cpu_name(),
@@ -114,7 +114,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions(*packages: str) -> dict[str, str | None]:
-    """Versions of Python and of some packages, None where one is not installed."""
+    """Versions of Python and of the given packages, None for those that are not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -125,10 +125,10 @@ def describe_versions(*packages: str) -> dict[str, str | None]:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Tell before the work that its result could not be written after it.
+    """Refuse a path to which the result could not be written, before the work starts.
 
     Raises:
-        UserError: the path is a folder, or it is in none, or it is not the user's to write.
+        UserError: The path is a folder, is in a folder that does not exist, or is not writable.
     """
     if path.is_dir():
         problem = "it is a folder"
@@ -142,10 +142,10 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write numbers to a file.
+    """Write a result as JSON to a file.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     try:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -154,7 +154,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def verdict(reached: bool) -> str:
-    """Whether a target is reached, in a word."""
+    """Say in one word whether a target is reached."""
     return "reached" if reached else "missed"
 
 

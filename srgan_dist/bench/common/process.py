@@ -1,4 +1,4 @@
-"""A process that is measured: started, told what to do over a socket, and ended."""
+"""The parent side of a benchmark: starts a process, gives it orders over a socket, and ends it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 from srgan_dist.bench.common.child import CYCLE, END
 from srgan_dist.errors import Failure
 
-_WARM_UP = 2  # cycles: the first one meets cold caches, compilers and allocators
+_WARM_UP = 2  # cycles: the first one runs with cold caches, compilers and allocators
 _END_SECONDS = 20.0
 
 
 class Process:
-    """A process, or several ranks, that work when they are told.
+    """A process, or several ranks, that carry out orders.
 
     Args:
-        work: a function of a module; it is called in the process with the name of a file of JSON: what the parent
-            wants, and ``address``, the socket to connect to.
-        folder: an empty one.
-        spec: what the parent wants.
-        ranks: that do it together.
-        crops: that it takes at a time.
-        scale: of the seconds of a cycle.
+        work: A function of a module; it is called in the process with the name of a JSON file that holds ``spec`` and
+            ``address``, the socket to connect to.
+        folder: An empty folder.
+        spec: The specification of the work.
+        ranks: Number of ranks.
+        num_patches: Number of patches that it processes at a time.
+        scale: Factor on the seconds of a cycle.
 
     Raises:
-        Failure: it ended before it connected.
+        Failure: The process ended before it connected.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Process:
         spec: Mapping[str, Any],
         *,
         ranks: int,
-        crops: int,
+        num_patches: int,
         scale: float = 1.0,
     ) -> None:
-        self.crops, self._scale, self._errors = crops, scale, folder / "stderr"
+        self.num_patches, self._scale, self._errors = num_patches, scale, folder / "stderr"
         file, address = folder / "spec.json", str(folder / "socket")
         file.write_text(json.dumps({"address": address, **spec}), encoding="utf-8")
         name = work.__name__
@@ -78,7 +78,7 @@ class Process:
         return Failure(": ".join([f"its process ended with code {self._process.wait()}", *said]))
 
     def close(self) -> None:
-        """End it, and all its ranks."""
+        """End the process and all its ranks."""
         with suppress(BrokenPipeError):
             self._connection.send(END)
         self._connection.close()
@@ -88,16 +88,16 @@ class Process:
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.terminate()  # several ranks have a parent of their own, which ends them
+            self._process.terminate()  # of several ranks this is the launcher, which ends them
             self._process.wait()
 
     def ask(self, order: str) -> Any:
         """Give an order and wait for the answer.
 
         Raises:
-            Failure: it cannot be done.
+            Failure: The process reported a failure, or ended.
         """
-        with suppress(BrokenPipeError):  # it ended, and has left word
+        with suppress(BrokenPipeError):  # it has ended; its message is received below
             self._connection.send(order)
         try:
             answer = self._connection.recv()
@@ -108,6 +108,6 @@ class Process:
         return answer * self._scale if order == CYCLE else answer
 
     def warm_up(self) -> None:
-        """Run until nothing happens for the first time any more."""
+        """Run cycles until caches, compilers and allocators are warm."""
         for _ in range(_WARM_UP):
             self.ask(CYCLE)

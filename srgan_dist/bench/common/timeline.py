@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a stopwatch for each part of the trainer."""
+"""Measures how much time each part of a training step takes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PARTS = (GENERATOR, DISCRIMINATOR, PERCEPTUAL, OPTIMIZER, DATA, COMMUNICATION, O
 
 
 class Timeline:
-    """At each moment one part is at work, and time counts for it.
+    """Attributes time to parts; at each moment one part is active.
 
     Args:
-        synchronize: waits for the device.
+        synchronize: Waits for the device.
 
     Attributes:
-        seconds: by part, since `start`.
+        seconds: Seconds by part since `start`.
     """
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
@@ -36,19 +36,19 @@ class Timeline:
         self._part, self._since, self._gradient = OTHER, 0.0, 0.0
 
     def start(self) -> None:
-        """Begin to measure; the device is waited for at every change."""
+        """Start measuring; every switch then waits for the device."""
         self.seconds = defaultdict(float)
         self._running, self._part = True, OTHER
         self._since = self._now()
 
     def stop(self) -> dict[str, float]:
-        """End it; the seconds by part."""
+        """Stop measuring. Returns the seconds by part."""
         self.switch(OTHER)
         self._running = False
         return {part: self.seconds[part] for part in PARTS}
 
     def switch(self, part: str) -> None:
-        """From now on, time counts for another part."""
+        """Attribute the time from now on to another part."""
         if self._running:
             now = self._now()
             self.seconds[self._part] += now - self._since
@@ -56,7 +56,7 @@ class Timeline:
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
-        """Time counts for a part, and afterwards for the one before."""
+        """Attribute time to a part, and afterwards to the previous one."""
         before = self._part
         self.switch(part)
         try:
@@ -65,7 +65,7 @@ class Timeline:
             self.switch(before)
 
     def timed(self, call: Callable[..., Any], part: str) -> Callable[..., Any]:
-        """A function, timed."""
+        """Wrap a function so that its time is attributed to a part."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.within(part):
@@ -74,7 +74,7 @@ class Timeline:
         return timed
 
     def network(self, call: Callable[..., Any], part: str) -> Callable[..., Any]:
-        """A network's forward, timed, and its backward, from the moment that its output's gradient is there."""
+        """Wrap a network's forward: times it, and its backward from the moment its output's gradient is available."""
         forward = self.timed(call, part)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ class Timeline:
         return timed
 
     def backward(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A backward pass: what is left after the last gradient is waiting for the other ranks."""
+        """Wrap a backward pass: the time after the last gradient is attributed to communication."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.within(OTHER):
@@ -100,7 +100,7 @@ class Timeline:
         return timed
 
     def gradient(self, _: Tensor) -> None:
-        """A gradient is there."""
+        """Note the time at which a gradient is available; a hook of parameters."""
         if self._running:
             self._gradient = self._now()
 
@@ -110,16 +110,16 @@ class Timeline:
 
 
 def observe(trainer: Trainer, runtime: Runtime, timeline: Timeline) -> None:
-    """Put the stopwatches into a trainer.
+    """Instrument a trainer.
 
     Args:
-        trainer: its parts are replaced by timed ones.
-        runtime: the trainer's.
-        timeline: what they count for.
+        trainer: The trainer, whose parts are replaced by timed ones.
+        runtime: The trainer's runtime.
+        timeline: Receives the times.
     """
     for name, trainable in trainer.take_step.networks.items():
         network: Any = trainable.network
-        # What a module's call runs, compiled or not, also when the call comes from DDP.
+        # What calling a module runs, compiled or not, also if DDP calls it.
         network._compiled_call_impl = timeline.network(network._compiled_call_impl or network._call_impl, name)
         _replace(trainable, "move", timeline.timed(trainable.move, OPTIMIZER))
         if runtime.world_size > 1:

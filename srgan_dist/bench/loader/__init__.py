@@ -1,1 +1,1 @@
-"""`bench loader`."""
+"""``srgan-dist bench loader``: reading patches."""

@@ -1,4 +1,4 @@
-"""``srgan-dist bench loader``: how fast patches come, by encoding and workers, beside other trainers' ways."""
+"""``srgan-dist bench loader``: patches per second, by encoding and workers, of our loader and of others' methods."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from srgan_dist.data.shard_format.encodings import ENCODINGS, Encoding
 from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.errors import UserError
 
-_SHARD_BYTES = 8 * 2**20  # several shards, also of few images
+_SHARD_BYTES = 8 * 2**20  # small, so that few images give several shards, too
 _OURS = "srgan-dist, "
 RAW, STREAM = f"{_OURS}raw", "webdataset, same raw tars"
 PNG, CV2, LMDB = "PNG folder, Pillow", "PNG folder, cv2 float32 like BasicSR", "LMDB of PNG, Pillow"
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is measured.
+class LoaderBenchOptions:
+    """The options of `bench loader`.
 
     Attributes:
-        images: the user's images, None makes some.
-        patches: what is cut.
-        workers: numbers of workers, ascending.
-        seconds: to measure each way with each number of workers.
-        training: whether to measure the waiting of a training step.
+        images: The folder with the user's images; None generates some.
+        patches: Size, scale and number of the patches.
+        workers: Numbers of workers to measure, ascending.
+        seconds: Duration of each measurement.
+        training: Whether to measure how long a training step waits for its data.
     """
 
     images: Path | None
@@ -59,8 +59,8 @@ class Options:
     training: bool = True
 
 
-class Way(NamedTuple):
-    """One way from files to batches: its name, what its batches are, and how to read them with some workers."""
+class ReadMethod(NamedTuple):
+    """A method of reading batches: its name, the type of its batches, and a function of the number of workers."""
 
     name: str
     batches: str
@@ -68,7 +68,7 @@ class Way(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One way with one number of workers."""
+    """The rate of one method with one number of workers."""
 
     name: str
     batches: str
@@ -82,15 +82,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What came out.
+    """The results of `bench loader`.
 
     Attributes:
-        rows: every way with every number of workers.
-        starts: what opening many samples costs.
-        wait: of a training step, or None.
-        left_out: ways that were not measured, and why.
-        images: what they were measured on, in words.
-        options: what was asked for.
+        rows: The rates of every method with every number of workers.
+        starts: The cost of opening many samples.
+        wait: How long a training step waits for its data, or None.
+        left_out: What was not measured, and why.
+        images: Description of the images.
+        options: The options.
     """
 
     rows: list[Row]
@@ -98,37 +98,37 @@ class Report:
     wait: DataWait | None
     left_out: dict[str, str]
     images: str
-    options: Options
+    options: LoaderBenchOptions
 
 
 def worker_counts(most: int | None) -> tuple[int, ...]:
-    """Numbers of workers to measure: 0, 1, 2, and on by doubling, up to the greatest.
+    """The numbers of workers to measure: 0, 1, 2, 4, ... and the greatest.
 
     Args:
-        most: the greatest; None takes the cores of this machine.
+        most: The greatest number; None for the number of cores of this machine.
     """
     most = num_cores() if most is None else most
     doubled = [2**power for power in range(most.bit_length()) if 2**power < most]
     return tuple(dict.fromkeys([0, *doubled, most]))
 
 
-def bench_loader(options: Options, *, on_progress: Callable[[str], None]) -> Report:
-    """Measure the loader and its peers on the same images, one after another, with warm files.
+def bench_loader(options: LoaderBenchOptions, *, on_progress: Callable[[str], None]) -> Report:
+    """Measure the loader and its peers on the same images, one after another, with files in the page cache.
 
     Args:
-        options: what.
-        on_progress: called with what is being done.
+        options: What to measure.
+        on_progress: Called with a description of the current work.
 
     Raises:
-        UserError: a number is out of range, or the images are missing, unreadable or too small.
+        UserError: A number is out of range, or the images are missing, unreadable or too small.
     """
     _refuse_bad_numbers(options)
     patches = options.patches
     with tempfile.TemporaryDirectory(prefix="srgan-dist-bench-") as name, _one_thread():
         work = Path(name)
         images = _images(work / "images", options, on_progress)
-        ways, left_out = ways_to_read(work, patches, on_progress=on_progress)
-        rows = [row for way in ways for row in _measure(way, options, on_progress)]
+        methods, left_out = read_methods(work, patches, on_progress=on_progress)
+        rows = [row for method in methods for row in _measure(method, options, on_progress)]
         on_progress("opening many samples")
         starts = start_up(work, SIZES)
         wait = None
@@ -142,33 +142,33 @@ def bench_loader(options: Options, *, on_progress: Callable[[str], None]) -> Rep
     return Report(rows, starts, wait, left_out, images, options)
 
 
-def _images(folder: Path, options: Options, on_progress: Callable[[str], None]) -> str:
+def _images(folder: Path, options: LoaderBenchOptions, on_progress: Callable[[str], None]) -> str:
     folder.mkdir()
     on_progress("images")
     if options.images is None:
         make_images(folder)
-        return "made images (clouds, edges, noise; no photographs)"
+        return "generated images (clouds, edges, noise; no photographs)"
     chosen = choose_images(options.images, folder, patch_size=options.patches.size)
     if not chosen:
         raise UserError(f"{options.images}: no image has {options.patches.size} pixels a side: lower --patch-size")
     return str(options.images)
 
 
-def ways_to_read(
+def read_methods(
     work: Path, patches: PatchShape, *, on_progress: Callable[[str], None]
-) -> tuple[list[Way], dict[str, str]]:
-    """Write the same tiles in every form.
+) -> tuple[list[ReadMethod], dict[str, str]]:
+    """Write the same tiles in every format.
 
     Args:
-        work: folder with ``images/``; everything is written into it.
-        patches: what is cut.
-        on_progress: called with what is being done.
+        work: Folder with ``images/``; all files are written to it.
+        patches: Size, scale and number of the patches.
+        on_progress: Called with a description of the current work.
 
     Returns:
-        The ways; and the names of those left out, with the reason.
+        The methods; and the names of those left out, with the reason.
 
     Raises:
-        UserError: an image is unreadable, or the scale is out of range.
+        UserError: An image is unreadable, or the scale is out of range.
     """
     on_progress("packing raw")
     manifest = pack(
@@ -184,42 +184,42 @@ def ways_to_read(
     on_progress("writing PNG files")
     keys = png_tiles(tars, work / "tiles")
     files = Files(work / "tiles")
-    ways: list[Way] = []
+    methods: list[ReadMethod] = []
     for encoding in ENCODINGS:
         if encoding != "raw":
             on_progress(f"packing {encoding}")
             _pack_tiles(work, encoding, patches.scale)
-        ways += _our_ways(f"{_OURS}{encoding}", work / encoding, patches)
-    ways.append(Way(STREAM, "uint8", lambda workers: webdataset_stream(tars, patches, workers=workers)))
+        methods += _our_methods(f"{_OURS}{encoding}", work / encoding, patches)
+    methods.append(ReadMethod(STREAM, "uint8", lambda workers: webdataset_stream(tars, patches, workers=workers)))
     left_out: dict[str, str] = {}
-    ways.append(_png_way(PNG, PngPairs(files, Pillow, keys, patches)))
+    methods.append(_png_method(PNG, PngPairs(files, Pillow, keys, patches)))
     if find_spec("cv2"):
-        ways.append(_png_way(CV2, PngPairs(files, OpenCV, keys, patches)))
+        methods.append(_png_method(CV2, PngPairs(files, OpenCV, keys, patches)))
     else:
         left_out[CV2] = "cv2 is not installed (pip install opencv-python-headless)"
     if find_spec("lmdb"):
         on_progress("writing an LMDB")
         write_lmdb(files, work / "lmdb", keys)
-        ways.append(_png_way(LMDB, PngPairs(Lmdb(work / "lmdb"), Pillow, keys, patches)))
+        methods.append(_png_method(LMDB, PngPairs(Lmdb(work / "lmdb"), Pillow, keys, patches)))
     else:
         left_out[LMDB] = "lmdb is not installed (pip install lmdb)"
-    return ways, left_out
+    return methods, left_out
 
 
-def _png_way(name: str, pairs: PngPairs) -> Way:
-    return Way(name, "float", lambda workers: png_loader(pairs, workers=workers))
+def _png_method(name: str, pairs: PngPairs) -> ReadMethod:
+    return ReadMethod(name, "float", lambda workers: png_loader(pairs, workers=workers))
 
 
-def _our_ways(name: str, folder: Path, patches: PatchShape) -> list[Way]:
+def _our_methods(name: str, folder: Path, patches: PatchShape) -> list[ReadMethod]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
-        Way(name, "uint8", lambda workers: ours(folder, patches, workers=workers, device=None)),
-        Way(name, f"float on {device}", lambda workers: ours(folder, patches, workers=workers, device=device)),
+        ReadMethod(name, "uint8", lambda workers: ours(folder, patches, workers=workers, device=None)),
+        ReadMethod(name, f"float on {device}", lambda workers: ours(folder, patches, workers=workers, device=device)),
     ]
 
 
 def _pack_tiles(work: Path, encoding: Encoding, scale: int) -> None:
-    # From the tiles, not from the images: JPEG keeps images whole, and all encodings are to hold the same.
+    # From the tiles, not from the images: JPEG shards hold whole images, but all encodings must hold the same tiles.
     pack(
         work / "tiles" / "hr",
         work / encoding,
@@ -232,12 +232,12 @@ def _pack_tiles(work: Path, encoding: Encoding, scale: int) -> None:
     )
 
 
-def _measure(way: Way, options: Options, on_progress: Callable[[str], None]) -> Iterator[Row]:
+def _measure(method: ReadMethod, options: LoaderBenchOptions, on_progress: Callable[[str], None]) -> Iterator[Row]:
     for workers in options.workers:
-        on_progress(f"{way.name}, {way.batches}, {workers} workers")
-        with closing(way.read(workers)) as batches:
+        on_progress(f"{method.name}, {method.batches}, {workers} workers")
+        with closing(method.read(workers)) as batches:
             rate = measure(batches, seconds=options.seconds, warm_batches=4 + 2 * PREFETCH * workers)
-        yield Row(way.name, way.batches, workers, rate)
+        yield Row(method.name, method.batches, workers, rate)
 
 
 @contextmanager
@@ -250,9 +250,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _refuse_bad_numbers(options: Options) -> None:
+def _refuse_bad_numbers(options: LoaderBenchOptions) -> None:
     patches = options.patches
-    if patches.scale < 1:  # pack tells the upper limit
+    if patches.scale < 1:  # pack checks the upper limit
         raise UserError(f"--scale is {patches.scale}, allowed are 1 or more")
     if not patches.scale <= patches.size <= TILE or patches.size % patches.scale:
         raise UserError(

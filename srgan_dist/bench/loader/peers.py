@@ -1,4 +1,4 @@
-"""Ways from images to batches: ours, and those that other trainers take, each as its users write it."""
+"""Methods of reading batches: ours, and those of other trainers, each written as its users write it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from srgan_dist.data.loading.loader import BatchStream, make_loader, to_device
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import open_shards
 
-PREFETCH = 4  # batches a worker reads ahead, in every way
+PREFETCH = 4  # batches that each worker reads ahead, for every method
 _SHUFFLED = 100  # samples in webdataset's buffer, still encoded: 70 MB of raw tiles
 _ENDLESS = 2**40
 _LMDB_BYTES = 2**40  # of address space, not of disk
@@ -33,7 +33,7 @@ _Image = NDArray[Any]
 
 @dataclass(frozen=True)
 class PatchShape:
-    """What is cut: the side of the HR patch in pixels, HR pixels per LR pixel, patches in a batch."""
+    """Side of the HR patch in pixels, HR pixels per LR pixel, and patches in a batch."""
 
     size: int
     scale: int
@@ -41,16 +41,16 @@ class PatchShape:
 
 
 def ours(folder: Path, patches: PatchShape, *, workers: int, device: torch.device | None) -> Generator[Any, None, None]:
-    """Read our shards through the loader of training.
+    """Read our shards with the loader that training uses.
 
     Args:
-        folder: packed shards.
-        patches: what is cut.
-        workers: processes; 0 reads in this one.
-        device: where the batches go, as floats, flipped; None leaves them as bytes on the CPU.
+        folder: Folder of packed shards.
+        patches: Size, scale and number of the patches.
+        workers: Number of worker processes; 0 reads in this one.
+        device: Device for the batches as floats, flipped; None leaves them as bytes on the CPU.
 
     Yields:
-        (LR, HR, ...), without end.
+        (LR, HR, ...), endlessly.
     """
     loader = make_loader(
         PairDataset(open_shards([folder]), patch_size=patches.size, seed=0),
@@ -60,26 +60,26 @@ def ours(folder: Path, patches: PatchShape, *, workers: int, device: torch.devic
         world_size=1,
         workers=workers,
     )
-    windows = BatchStream(loader, pin_memory=device is not None and device.type == "cuda")
+    stream = BatchStream(loader, pin_memory=device is not None and device.type == "cuda")
     try:
-        for batch in windows:
+        for batch in stream:
             yield batch if device is None else to_device(batch, device)
     finally:
-        windows.close()
+        stream.close()
 
 
 def webdataset_stream(shards: Sequence[Path], patches: PatchShape, *, workers: int) -> Generator[Any, None, None]:
-    """Read raw tars through webdataset's own pipeline; crops, flips, and leaves bytes, as ours does.
+    """Read raw tars with webdataset's own pipeline; crops and flips, and returns bytes, as ours does.
 
     Args:
-        shards: raw tars.
-        patches: what is cut.
-        workers: processes; 0 reads in this one.
+        shards: Tars of raw arrays.
+        patches: Size, scale and number of the patches.
+        workers: Number of worker processes; 0 reads in this one.
 
     Yields:
-        (LR, HR), without end.
+        (LR, HR), endlessly.
     """
-    # resampled: what its maintainer advises for endless streams, and the only one without an end to wait at.
+    # resampled: what its maintainer recommends for endless streams; without it, every epoch ends with a wait.
     dataset = (
         webdataset.WebDataset([str(path) for path in shards], resampled=True, shardshuffle=False)
         .shuffle(_SHUFFLED, initial=_SHUFFLED)
@@ -101,14 +101,14 @@ class _CutSample:
 
 
 def png_loader(pairs: PngPairs, *, workers: int) -> Generator[Any, None, None]:
-    """Read single pairs through PyTorch's loader.
+    """Read single pairs with PyTorch's loader.
 
     Args:
-        pairs: the data set.
-        workers: processes; 0 reads in this one.
+        pairs: The data set.
+        workers: Number of worker processes; 0 reads in this one.
 
     Yields:
-        [LR, HR], without end: an end would start the workers anew.
+        [LR, HR], endlessly, as every new epoch would restart the workers.
     """
     yield from DataLoader(
         pairs,
@@ -120,13 +120,13 @@ def png_loader(pairs: PngPairs, *, workers: int) -> Generator[Any, None, None]:
 
 
 class PngPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs of PNG files, decoded whole for each patch.
+    """Pairs of PNG files, each decoded completely for one patch.
 
     Args:
-        read: the bytes of a file by its side, ``hr`` or ``lr``, and its key.
-        decode: from bytes to [H, W, 3], and from a patch to a float tensor [3, H, W] in [0, 1].
-        keys: of the tiles.
-        patches: what is cut.
+        read: Returns the bytes of a file, given its side, ``hr`` or ``lr``, and its key.
+        decode: Converts bytes to [H, W, 3], and a patch to a float tensor [3, H, W] in [0, 1].
+        keys: The keys of the tiles.
+        patches: Size, scale and number of the patches.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class PngPairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Pillow:
-    """Bytes until the patch is cut, then floats: the usual data set of a PyTorch tutorial."""
+    """Converts to floats after cutting the patch, as the usual data set of a PyTorch tutorial."""
 
     @staticmethod
     def image(data: bytes) -> _Image:
@@ -163,7 +163,7 @@ class Pillow:
 
 
 class OpenCV:
-    """Floats from the start, for the whole image: the way of BasicSR."""
+    """Converts the whole image to floats before cutting the patch, as BasicSR does."""
 
     @staticmethod
     def image(data: bytes) -> _Image:
@@ -190,7 +190,7 @@ class Files:
 
 
 class Lmdb:
-    """Reads the same PNG files out of one LMDB, opened where it is first read: a worker must not inherit it."""
+    """Reads the same PNG files from an LMDB, opened on first use, as workers must not inherit an open one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -208,9 +208,9 @@ def write_lmdb(source: Files, folder: Path, keys: Sequence[str]) -> None:
     """Copy PNG files into a new LMDB.
 
     Args:
-        source: of the files.
-        folder: to make.
-        keys: of the tiles.
+        source: Reads the files.
+        folder: The folder to create.
+        keys: The keys of the tiles.
     """
     with import_module("lmdb").open(str(folder), map_size=_LMDB_BYTES) as database, database.begin(write=True) as all:
         for key in keys:

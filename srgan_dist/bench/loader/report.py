@@ -1,4 +1,4 @@
-"""The measurements of the loader as tables for people and as numbers for programs."""
+"""Renders the results of `bench loader` as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from srgan_dist.bench.common.measure import Spread, describe_machine, describe_v
 from srgan_dist.bench.loader.loader import PNG, RAW, STREAM, Report, Row
 from srgan_dist.bench.loader.startup import MOST_MIB, MOST_SECONDS, StartUp
 
-_TARGETS = {PNG: 40.0, STREAM: 10.0}  # of raw bytes, by CPU time
+_TARGETS = {PNG: 40.0, STREAM: 10.0}  # least ratio of raw bytes to the peer, by CPU time
 _WAIT_TARGET = 1.0  # percent of a step
 _PACKAGES = ("srgan-dist", "torch", "numpy", "pillow", "webdataset", "opencv-python-headless", "lmdb")
 
 
 class Ratio(NamedTuple):
-    """Our raw shards against a peer, each with the number of workers that suits it best.
+    """The rate of our raw shards relative to a peer's, each with its best number of workers.
 
     Attributes:
-        batches: ours: bytes as the loader hands them out, or floats on the device.
-        peer: its name.
-        core: by CPU time.
-        wall: by the clock.
-        target: that `core` is to reach, or None.
+        batches: Type of our batches: bytes as the loader returns them, or floats on the device.
+        peer: Name of the peer.
+        core: Ratio by CPU time.
+        wall: Ratio by wall time.
+        target: Target for `core`, or None.
     """
 
     batches: str
@@ -57,7 +57,7 @@ def _best(rows: list[Row], name: str, batches: str | None, by: str) -> float:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All numbers, the machine and the versions."""
+    """Convert the report to JSON, with the machine and the versions."""
     options = report.options
     wait = report.wait
     return {
@@ -80,8 +80,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def to_tables(report: Report) -> Group:
-    """The rates, what they come to, and what is missing."""
-    lines = [f"left out: {way}: {why}" for way, why in report.left_out.items()]
+    """Render rates, ratios, further results, and what was left out."""
+    lines = [f"left out: {name}: {why}" for name, why in report.left_out.items()]
     lines += [_start_line(start) for start in report.starts]
     if report.wait:
         percent, step = report.wait.percent, report.wait.step_ms
@@ -96,7 +96,7 @@ def _rates(report: Report) -> Table:
     machine, patches = describe_machine(), report.options.patches
     title = f"{machine['cores']} cores ({machine['cpu']}), {patches.size}x{patches.size} x{patches.scale}, "
     table = Table(title=f"{title}batch {patches.batch}\n{report.images}", title_justify="left")
-    for column in ("way", "batches"):
+    for column in ("method", "batches"):
         table.add_column(column)
     for column in ("workers", "patches/s", "+-", "per core", "+-"):
         table.add_column(column, justify="right")
@@ -114,7 +114,7 @@ def _cells(spread: Spread) -> tuple[str, str]:
 
 
 def _ratios(report: Report) -> Table:
-    table = Table(title="raw shards against other ways, each with its best number of workers", title_justify="left")
+    table = Table(title="raw shards against other methods, each with its best number of workers", title_justify="left")
     for column in ("batches", "against"):
         table.add_column(column)
     for column in ("per core", "by the clock", "target per core"):
@@ -127,12 +127,12 @@ def _ratios(report: Report) -> Table:
 
 def _start_line(start: StartUp) -> str:
     seconds, mib = MOST_SECONDS.get(start.samples), MOST_MIB.get(start.samples)
-    told = [
+    costs = [
         _against(f"{start.seconds:.2g} s", start.seconds, seconds),
         _against(f"{start.mib:.0f} MiB", start.mib, mib),
     ]
-    return f"start-up with {start.samples:,} samples in {start.shards:,} shards: {', '.join(told)}"
+    return f"start-up with {start.samples:,} samples in {start.shards:,} shards: {', '.join(costs)}"
 
 
-def _against(told: str, value: float, most: float | None) -> str:
-    return told if most is None else f"{told} (at most {most:g}: {verdict(value <= most)})"
+def _against(cost: str, value: float, most: float | None) -> str:
+    return cost if most is None else f"{cost} (at most {most:g}: {verdict(value <= most)})"

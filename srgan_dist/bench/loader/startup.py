@@ -1,4 +1,4 @@
-"""What opening many samples costs before the first batch: time and memory, on an index without pixels behind it."""
+"""Measures the time and memory of opening many samples, with an index whose shards contain no pixels."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _HEADERS = (512, 128)  # of a member in the tar, and of a .npy file
 
 
 class StartUp(NamedTuple):
-    """Of one rank.
+    """The cost of the start of one rank.
 
     Attributes:
-        samples: tiles in the index.
-        shards: tars.
-        seconds: from the paths to the first batch, with the files in the page cache.
-        mib: memory of its own that the rank holds afterwards; pages of the mapped index are shared and not counted.
+        samples: Number of tiles in the index.
+        shards: Number of tars.
+        seconds: Time from the paths to the first batch, with the files in the page cache.
+        mib: Private memory of the rank afterwards in MiB; pages of the mapped index are shared and not counted.
     """
 
     samples: int
@@ -43,11 +43,11 @@ class StartUp(NamedTuple):
 
 
 def start_up(work: Path, sizes: Sequence[int] = SIZES) -> list[StartUp]:
-    """Open sets of some sizes, each in a fresh process.
+    """Open sets of several sizes, each in a new process.
 
     Args:
-        work: folder for one set at a time; 10 million samples take 400 MB there.
-        sizes: numbers of samples.
+        work: Folder for one set at a time; 10 million samples take 400 MB.
+        sizes: Numbers of samples.
 
     Returns:
         The costs, in the order of the sizes.
@@ -77,7 +77,7 @@ def _own_mib() -> float:
 
 
 def _write_empty_set(folder: Path, size: int) -> int:
-    """Write an index, a manifest, and tars that are nothing but long. Returns the number of tars."""
+    """Write an index, a manifest, and empty tars of the right length. Returns the number of tars."""
     folder.mkdir()
     number = np.arange(size)
     lengths = [_HEADERS[1] + side**2 * 3 for side in (_SIDE, _SIDE // _SCALE)]
@@ -96,7 +96,7 @@ def _write_empty_set(folder: Path, size: int) -> int:
     )
     for shard in shards:
         with open(folder / shard.name, "wb") as file:
-            file.truncate(shard.bytes)  # a hole: it takes no room on the disk
+            file.truncate(shard.bytes)  # a sparse file, which takes no space on the disk
     manifest = Manifest(
         scale=_SCALE,
         tile=_SIDE,

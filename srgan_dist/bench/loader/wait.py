@@ -1,4 +1,4 @@
-"""How long a training step waits for its data: a short real training in a process of its own."""
+"""Measures how long a training step waits for its data, by a short training run in its own process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srgan_dist.bench.loader.peers import PatchShape
 
 STEPS, LAP = 80, 10
 TRAINED_SCALES = (2, 4, 8)
-# The network of configs/compact_x4.yaml: the cheapest one that a recipe trains, so that waiting shows most.
+# The network of configs/compact_x4.yaml, the cheapest one of the recipes, with which waiting shows most.
 _GENERATOR = {
     "name": "srresnet",
     "channels": 48,
@@ -26,11 +26,11 @@ _GENERATOR = {
 
 
 class DataWait(NamedTuple):
-    """Of a short training.
+    """The result of a short training run.
 
     Attributes:
-        percent: of the time of a step that passes in waiting for its window; over laps of `LAP` steps.
-        step_ms: the time of a step in milliseconds, likewise.
+        percent: Percentage of a step's time spent waiting for its batch, over laps of `LAP` steps.
+        step_ms: Time of a step in milliseconds, over the same laps.
     """
 
     percent: Spread
@@ -38,16 +38,16 @@ class DataWait(NamedTuple):
 
 
 def data_wait(shards: Path, folder: Path, patches: PatchShape, *, steps: int = STEPS) -> DataWait:
-    """Train a small network for a moment, with the default workers.
+    """Train a small network for a short time, with the default workers.
 
     Args:
-        shards: packed folder.
-        folder: of the run; made.
-        patches: what is cut; the batch is the window of a step.
-        steps: to train; a multiple of `LAP`, at least 2 laps. The first lap is the warm-up and does not count.
+        shards: Folder of packed shards.
+        folder: The run's folder; it is created.
+        patches: Size, scale and number of the patches; the batch is the global batch.
+        steps: Number of steps; a multiple of `LAP`, at least 2 laps. The first lap is a warm-up and does not count.
 
     Returns:
-        The waiting.
+        The waiting time.
     """
     content: dict[str, Any] = {
         "run": {"dir": str(folder)},
@@ -63,21 +63,21 @@ def data_wait(shards: Path, folder: Path, patches: PatchShape, *, steps: int = S
         "checkpoint": {"every": steps},
         "tracker": {"name": "none"},
     }
-    # Its own process: a run sets the threads and the device of the whole process, and a lap needs all the cores.
+    # In its own process, as a run sets the threads and the device of the whole process.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_train, content).result()
     return read_wait(folder / "metrics.jsonl", patches)
 
 
 def read_wait(metrics: Path, patches: PatchShape) -> DataWait:
-    """Read the waiting out of a run's metrics.jsonl, without its first line.
+    """Read the waiting time from a run's metrics.jsonl, ignoring its first line.
 
     Args:
-        metrics: the file; at least 2 lines.
-        patches: the run's.
+        metrics: The file; it has at least 2 lines.
+        patches: The run's patches.
 
     Returns:
-        The waiting.
+        The waiting time.
     """
     laps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()][1:]
     return DataWait(
@@ -91,5 +91,5 @@ def _train(content: dict[str, Any]) -> None:
     from srgan_dist.tracking.console import console
     from srgan_dist.training.run import train
 
-    console.quiet = True  # its progress bar would stand in the middle of the measurement's
+    console.quiet = True  # its progress bar would interfere with the benchmark's
     train(Config(**content))

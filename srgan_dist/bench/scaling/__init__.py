@@ -1,1 +1,1 @@
-"""`bench scaling`."""
+"""``srgan-dist bench scaling``: several ranks, and a prediction for many."""

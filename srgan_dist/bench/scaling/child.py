@@ -1,4 +1,4 @@
-"""Processes of `bench scaling`: some that train step by step as they are told, and some that only reduce."""
+"""The measured processes of `bench scaling`: ranks that train, and ranks that only run all-reduces."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _REDUCE_SECONDS = 0.3  # for each size
 
 
 class Facts(NamedTuple):
-    """What a step communicates, seen in a rank that is alone.
+    """What a step communicates, observed in a single rank.
 
     Attributes:
-        arrivals: of each network's gradients, the generator's first, in the order in which they come.
-        votes: collectives of a few bytes in a step, on any device.
-        norms: those that BatchNorm adds on several GPUs, forward and backward.
+        arrivals: For each network, the generator first, its gradients in the order in which they become available.
+        votes: Number of collectives of a few bytes in a step, on any device.
+        norms: Number of collectives that BatchNorm adds on several GPUs, forward and backward.
     """
 
     arrivals: list[list[Arrival]]
@@ -45,7 +45,7 @@ class Facts(NamedTuple):
 
 
 class ObservedRuntime(Runtime):
-    """A runtime that notes what a step has to tell other ranks, also where there are none."""
+    """A runtime that records what a step communicates, even if there is only one rank."""
 
     def __init__(self, **options: Any) -> None:
         self.num_votes = self.num_norms = self.num_steps = 0
@@ -54,7 +54,7 @@ class ObservedRuntime(Runtime):
         super().__init__(**options)
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """As every runtime, and watch the network."""
+        """Prepare as usual, and observe the network."""
         stamps: list[tuple[int, Any]] = []
         self._networks.append(stamps)
         self._last.append(([], self._now()))
@@ -74,7 +74,7 @@ class ObservedRuntime(Runtime):
             self.num_norms += 2 if torch.is_grad_enabled() else 1
 
     def backward(self, loss: Tensor) -> None:
-        """As every runtime, and keep when each gradient came: those of the last backward of an update stay."""
+        """Run as usual, and record when each gradient became available in the last pass of an update."""
         for stamps in self._networks:
             stamps.clear()
         super().backward(loss)
@@ -83,20 +83,20 @@ class ObservedRuntime(Runtime):
                 self._last[index] = (list(stamps), self._now())
 
     def any_rank(self, wish: bool) -> bool:
-        """As every runtime, counted."""
+        """Run as usual, and count the collective."""
         self.num_votes += 1
         return super().any_rank(wish)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """As every runtime, counted."""
+        """Run as usual, and count the collective."""
         self.num_votes += 2 if value.requires_grad else 1
         return super().mean_over_ranks(value)
 
     def facts(self) -> Facts:
-        """What was seen, for one step."""
+        """What was observed, for one step."""
         synchronize(self)
         arrivals = [[Arrival(size, self._seconds(then, end)) for size, then in stamps] for stamps, end in self._last]
-        orders = self.num_steps + 1  # each began with a vote of this measurement's own, and so did the end
+        orders = self.num_steps + 1  # every order, and the end, includes a vote of the benchmark itself
         return Facts(arrivals, (self.num_votes - orders) / self.num_steps, self.num_norms / self.num_steps)
 
     def _now(self) -> Any:
@@ -119,10 +119,10 @@ class _CountedOrders(Orders):
 
 
 def main(file: str) -> None:
-    """Do what a file says: train as one rank, or as one of several.
+    """Train as one rank, or as one of several, as a file specifies.
 
     Args:
-        file: JSON of ``address``, ``steps`` (of a cycle), ``config``, and ``facts``, a file to write at the end.
+        file: JSON of ``address``, ``steps`` (in a cycle), ``config``, and ``facts``, a file to write at the end.
     """
     spec, config = read_spec(file)
 
@@ -138,10 +138,10 @@ def main(file: str) -> None:
 
 
 def reduce(file: str) -> None:
-    """Do what a file says: time all-reduces between ranks that do nothing else.
+    """Time all-reduces between ranks that do nothing else, as a file specifies.
 
     Args:
-        file: JSON of ``address`` and ``sizes`` in bytes. Each order is answered by the seconds of each size.
+        file: JSON of ``address`` and ``sizes`` in bytes. The answer to each order is the seconds for each size.
     """
     spec = json.loads(Path(file).read_text(encoding="utf-8"))
 
@@ -165,7 +165,7 @@ def _all_reduce_seconds(runtime: Runtime, size: int) -> float:
     data = torch.zeros(size // 4, device=runtime.device)
     runtime.reduce_sum(data)
     total, rounds = 0.0, 0
-    while runtime.all_agree(total < _REDUCE_SECONDS):  # the vote lets all begin at the same time
+    while runtime.all_agree(total < _REDUCE_SECONDS):  # the vote makes all ranks begin at the same time
         synchronize(runtime)
         started = time.perf_counter()
         runtime.reduce_sum(data)

@@ -1,4 +1,4 @@
-"""What an all-reduce costs, by the bytes, the ranks and the wires, and how much of it a backward pass hides."""
+"""Predicts the time of all-reduces from bytes, ranks and links, and how much of it a backward pass hides."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BUCKETS = (2**20, 25 * 2**20)  # DDP's first bucket, and all others
 
 
 class Link(NamedTuple):
-    """A wire.
+    """A network link.
 
     Attributes:
-        latency: seconds from one rank to the next, for a message of no bytes.
-        bandwidth: bytes a second, each way.
+        latency: Seconds from one rank to the next for an empty message.
+        bandwidth: Bytes per second in each direction.
     """
 
     latency: float
@@ -26,30 +26,32 @@ class Link(NamedTuple):
 
 
 def ring(link: Link, num_bytes: float, ranks: int) -> float:
-    """Seconds of an all-reduce that goes twice around a ring, cut into as many pieces as there are ranks.
+    """Predict the seconds of an all-reduce that goes twice around a ring, in as many pieces as there are ranks.
 
-    Source: Patarasuk and Yuan 2009, section 3.
+    Source:
+        Patarasuk and Yuan 2009, section 3.
     """
     hops = 2 * (ranks - 1)
     return hops * link.latency + hops / ranks * num_bytes / link.bandwidth
 
 
 def tree(link: Link, num_bytes: float, ranks: int) -> float:
-    """Seconds of an all-reduce up and down a tree, in a stream: fewer hops, all of the bytes.
+    """Predict the seconds of a pipelined all-reduce up and down a tree: fewer hops, but all bytes on each.
 
-    Source: Sanders, Speck and Traeff 2009, section 3 (two trees that share the bytes), as NCCL has it.
+    Source:
+        Sanders, Speck and Traeff 2009, section 3 (two trees that carry half of the bytes each), as in NCCL.
     """
     return 2 * math.ceil(math.log2(ranks)) * link.latency + (2 * num_bytes / link.bandwidth if ranks > 1 else 0.0)
 
 
 @dataclass(frozen=True)
 class Interconnect:
-    """The wires of a cluster.
+    """The links of a cluster.
 
     Attributes:
-        between: of a node, which its GPUs share.
-        within: from GPU to GPU of a node; needed where a node has several.
-        per_node: GPUs of a node.
+        between: The link between nodes, shared by the GPUs of a node.
+        within: The link between GPUs of a node; required if a node has several.
+        per_node: Number of GPUs in a node.
     """
 
     between: Link
@@ -57,27 +59,27 @@ class Interconnect:
     per_node: int = 1
 
     def all_reduce(self, num_bytes: float, gpus: int) -> float:
-        """Seconds of an all-reduce: within each node and between the nodes, each by the shorter of ring and tree.
+        """Predict the seconds of an all-reduce within and then between nodes, each by the faster of ring and tree.
 
         Args:
-            num_bytes: that each GPU holds.
-            gpus: one node's or fewer, or a multiple of that.
+            num_bytes: Bytes on each GPU.
+            gpus: Number of GPUs: at most one node's, or a multiple of that.
         """
         inside, nodes = min(gpus, self.per_node), max(1, gpus // self.per_node)
-        seconds = _shorter(self.between, num_bytes, nodes)
-        return seconds + (_shorter(self.within, num_bytes, inside) if self.within else 0.0)
+        seconds = _faster(self.between, num_bytes, nodes)
+        return seconds + (_faster(self.within, num_bytes, inside) if self.within else 0.0)
 
 
-def _shorter(link: Link, num_bytes: float, ranks: int) -> float:
+def _faster(link: Link, num_bytes: float, ranks: int) -> float:
     return min(ring(link, num_bytes, ranks), tree(link, num_bytes, ranks))
 
 
 class Arrival(NamedTuple):
-    """Some gradients of the last backward pass of an update.
+    """Gradients that become available in the last backward pass of an update.
 
     Attributes:
-        num_bytes: how many.
-        before_end: seconds from when they are there to the end of the pass.
+        num_bytes: Their number of bytes.
+        before_end: Seconds from the moment they are available to the end of the pass.
     """
 
     num_bytes: int
@@ -85,10 +87,10 @@ class Arrival(NamedTuple):
 
 
 def buckets(arrivals: Iterable[Arrival]) -> list[Arrival]:
-    """What DDP reduces together: gradients in the order in which they come, until a bucket is full.
+    """Group gradients into DDP's buckets, in the order in which they become available.
 
     Args:
-        arrivals: one for each parameter, the first to come first.
+        arrivals: One for each parameter, in order.
     """
     filled: list[Arrival] = []
     limits = chain(_BUCKETS, repeat(_BUCKETS[-1]))
@@ -105,8 +107,8 @@ class Cost(NamedTuple):
     """Seconds of communication.
 
     Attributes:
-        total: of all of it.
-        exposed: in which nothing else is done.
+        total: Seconds of all communication.
+        exposed: Seconds in which nothing is computed meanwhile.
     """
 
     total: float
@@ -114,12 +116,12 @@ class Cost(NamedTuple):
 
 
 def reduction(filled: Sequence[Arrival], all_reduce: Callable[[float], float], *, overlaps: bool) -> Cost:
-    """What it costs to average one network's gradients.
+    """Predict the cost of averaging one network's gradients.
 
     Args:
-        filled: the buckets, reduced one after another, each as soon as it is full.
-        all_reduce: seconds by bytes.
-        overlaps: whether the backward pass goes on meanwhile.
+        filled: The buckets; they are reduced one after another, each as soon as it is full.
+        all_reduce: Predicts seconds from bytes.
+        overlaps: Whether the backward pass continues meanwhile.
     """
     ended = -math.inf if overlaps else 0.0
     for bucket in filled:
@@ -128,11 +130,11 @@ def reduction(filled: Sequence[Arrival], all_reduce: Callable[[float], float], *
 
 
 def fit(seconds: Sequence[tuple[int, float]], *, ranks: int) -> Link:
-    """The link of a ring on which all-reduces took so long: least squares of the relative errors.
+    """Fit the link of a ring to measured all-reduces, by least squares of the relative errors.
 
     Args:
-        seconds: pairs of bytes and seconds, at least two sizes.
-        ranks: in the ring, at least two.
+        seconds: Pairs of bytes and seconds, of at least two sizes.
+        ranks: Number of ranks in the ring, at least two.
     """
     hops = 2 * (ranks - 1)
     num_bytes, taken = np.array(seconds, dtype=np.float64).T

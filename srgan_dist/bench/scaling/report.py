@@ -1,4 +1,4 @@
-"""What `bench scaling` measured and foresees, as tables for people and as numbers for programs."""
+"""Renders the measurements and predictions of `bench scaling` as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rich.console import Group
 from rich.table import Table
 
 from srgan_dist.bench.common.measure import describe_machine, describe_versions
-from srgan_dist.bench.scaling.scaling import Options, ScalingReport
+from srgan_dist.bench.scaling.scaling import ScalingBenchOptions, ScalingReport
 
 LARGEST_ERROR, EFFICIENT = 0.15, 0.9
 
 
 def to_json(report: ScalingReport) -> dict[str, Any]:
-    """All numbers, the machine and the versions."""
+    """Convert the report to JSON, with the machine and the versions."""
     options, wires = report.options, report.options.interconnect
     return {
         "machine": describe_machine(),
@@ -32,7 +32,7 @@ def to_json(report: ScalingReport) -> dict[str, Any]:
                 "efficiency": efficiency(report, index),
                 "communication": row.communication,
                 "link": row.link and row.link._asdict(),
-                "foreseen_seconds": row.foreseen,
+                "foreseen_seconds": row.predicted,
                 "error": row.error,
             }
             for index, row in enumerate(report.measured)
@@ -50,24 +50,24 @@ def to_json(report: ScalingReport) -> dict[str, Any]:
                 "communication": row.communication,
                 "hidden": row.hidden,
             }
-            for row in report.foreseen
+            for row in report.predicted
         ],
         "left_out": report.left_out,
     }
 
 
 def efficiency(report: ScalingReport, index: int) -> float:
-    """Images a second of some measured ranks, of so many times those of one rank."""
+    """Images per second of a measured number of ranks, relative to that number times one rank's."""
     one, row = report.measured[0], report.measured[index]
     ideal = one.seconds.median / (row.ranks if report.options.strong else 1)
     return ideal / row.seconds.median
 
 
 def to_table(report: ScalingReport) -> Group:
-    """The measured ranks, the foreseen ones, and what is to be said of them."""
+    """Render measurements, predictions, and notes on them."""
     parts: list[Any] = [_measured(report), *_notes(report)]
-    if report.foreseen:
-        parts += ["", _foreseen(report), *_verdicts(report)]
+    if report.predicted:
+        parts += ["", _predicted(report), *_verdicts(report)]
     parts += [f"left out: {gpus} GPUs: {why}" for gpus, why in report.left_out.items()]
     return Group(*parts)
 
@@ -76,11 +76,11 @@ def _measured(report: ScalingReport) -> Table:
     machine, data = describe_machine(), report.options.config.data
     device = machine["gpu"] or f"{machine['cores']} cores ({machine['cpu']}), one thread a rank"
     table = Table(
-        title=f"{device}\none step on {_window(report.options)} crops of {data.patch_size} x{data.scale}, "
+        title=f"{device}\none step on {_batch(report.options)} patches of {data.patch_size} x{data.scale}, "
         f"{report.options.config.train.planned_g_per_d}:1",
         title_justify="left",
     )
-    for column in ("ranks", "ms", "+-", "effic.", "alone ms", "comm.", "foreseen ms", "error"):
+    for column in ("ranks", "ms", "+-", "effic.", "alone ms", "comm.", "predicted ms", "error"):
         table.add_column(column, justify="right")
     for index, row in enumerate(report.measured):
         seconds = row.seconds
@@ -92,13 +92,13 @@ def _measured(report: ScalingReport) -> Table:
             f"{100 * efficiency(report, index):.0f} %",
             f"{1000 * row.alone.median:,.1f}" if several else "",
             f"{100 * row.communication:.0f} %" if several else "",
-            f"{1000 * row.foreseen:,.1f}" if several else "",
+            f"{1000 * row.predicted:,.1f}" if several else "",
             f"{100 * row.error:+.0f} %" if several else "",
         )
     return table
 
 
-def _window(options: Options) -> str:
+def _batch(options: ScalingBenchOptions) -> str:
     batch = options.config.data.batch_size
     return f"{batch}" if options.strong else f"{batch} x ranks"
 
@@ -108,8 +108,8 @@ def _notes(report: ScalingReport) -> list[str]:
     lines = []
     if len(report.measured) > 1 and not machine["gpu"]:
         lines.append(
-            "alone: as many ranks that do not wait for each other, at the same time on the same cores; foreseen: that, "
-            "and all-reduces as fast as without training. Nothing is hidden: the same cores carry the bytes."
+            "alone: as many ranks that do not wait for each other, together on the same cores; predicted: that, "
+            "plus all-reduces as fast as without training. Nothing is hidden: the same cores carry the bytes."
         )
     for row in report.measured:
         if row.ranks > machine["cores"] and not machine["gpu"]:
@@ -122,13 +122,13 @@ def _notes(report: ScalingReport) -> list[str]:
             )
         if abs(row.error) > LARGEST_ERROR:
             lines.append(
-                f"note: {row.ranks} ranks were foreseen {100 * row.error:+.0f} % wrong, more than "
+                f"note: {row.ranks} ranks: the prediction is off by {100 * row.error:+.0f} %, more than "
                 f"{100 * LARGEST_ERROR:.0f} %: is the machine busy with something else?"
             )
     return lines
 
 
-def _foreseen(report: ScalingReport) -> Table:
+def _predicted(report: ScalingReport) -> Table:
     options, wires = report.options, report.options.interconnect
     seconds = options.step_seconds or report.measured[0].seconds.median
     link = f"{8 * wires.between.bandwidth / 1e9:g} Gb/s and {1e6 * wires.between.latency:g} us"
@@ -136,11 +136,12 @@ def _foreseen(report: ScalingReport) -> Table:
         link += f" a node of {wires.per_node}, {8 * wires.within.bandwidth / 1e9:g} Gb/s within it"
     mib = " + ".join(f"{sum(one.num_bytes for one in network) / 2**20:.1f}" for network in report.facts.arrivals)
     table = Table(
-        title=f"foreseen: {1000 * seconds:,.1f} ms a step of one, {mib} MiB of gradients, {link}", title_justify="left"
+        title=f"predicted: {1000 * seconds:,.1f} ms a step of one GPU, {mib} MiB of gradients, {link}",
+        title_justify="left",
     )
     for column in ("GPUs", "batch", "ms", "images/s", "effic.", "comm.", "BatchNorm", "hidden"):
         table.add_column(column, justify="right")
-    for row in report.foreseen:
+    for row in report.predicted:
         table.add_row(
             f"{row.ranks:,}",
             f"{row.batch:,}",
@@ -155,10 +156,10 @@ def _foreseen(report: ScalingReport) -> Table:
 
 
 def _verdicts(report: ScalingReport) -> list[str]:
-    good = [row.ranks for row in report.foreseen if row.efficiency >= EFFICIENT]
-    told = f"up to {max(good):,} of these GPUs" if good else "on none of these numbers of GPUs"
+    good = [row.ranks for row in report.predicted if row.efficiency >= EFFICIENT]
+    where = f"up to {max(good):,} of these GPUs" if good else "on none of these numbers of GPUs"
     return [
-        f"at least {100 * EFFICIENT:.0f} % efficient: {told}. hidden: share of the gradients' averaging that goes on "
-        "behind the backward pass. BatchNorm: its part of the communication. Not foreseen: ranks "
-        "that are slower than others, reading data."
+        f"at least {100 * EFFICIENT:.0f} % efficient: {where}. hidden: fraction of the gradients' averaging that "
+        "overlaps with the backward pass. BatchNorm: its part of the communication. Not predicted: slow ranks, "
+        "reading data."
     ]

@@ -1,4 +1,4 @@
-"""``srgan-dist bench scaling``: several ranks, measured and foreseen, and many more on a given interconnect."""
+"""``srgan-dist bench scaling``: measures and predicts a few ranks, and predicts many on a given interconnect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ from srgan_dist.bench.scaling.child import REDUCE, Facts
 from srgan_dist.bench.scaling.interconnect import Arrival, Cost, Interconnect, Link, buckets, fit, reduction, ring
 from srgan_dist.bench.step.child import OURS
 from srgan_dist.bench.step.step import Bench
-from srgan_dist.bench.step.ways import Options as StepOptions
-from srgan_dist.bench.step.ways import Way
+from srgan_dist.bench.step.variants import StepBenchOptions, Variant
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
-_STEPS, _SECONDS = 2, 1.0  # of a cycle, at least: ranks that do not wait for each other do not end together
+_STEPS, _SECONDS = 2, 1.0  # of a cycle, at least; ranks that do not wait for each other end at different times
 SIZES = (2**10, 2**16, 2**19, 2**21, 2**23, 25 * 2**20)  # bytes: from a vote to DDP's largest bucket
 _VOTE = 8  # bytes
 
@@ -44,17 +43,18 @@ SHAPE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is measured and foreseen.
+class ScalingBenchOptions:
+    """The options of `bench scaling`.
 
     Attributes:
-        config: of one rank: its batch is that of each rank, or with ``strong`` of all of them.
-        ranks: numbers of processes to measure, beside one.
-        rounds: measurements of each.
-        strong: whether the window stays as it is and is shared by more ranks, instead of growing with them.
-        gpus: numbers of ranks to foresee.
-        interconnect: their wires.
-        step_seconds: of one of them, measured elsewhere; None: as measured here.
+        config: The configuration; its batch is that of each rank or, with ``strong``, of all together.
+        ranks: Numbers of processes to measure, in addition to one.
+        rounds: Number of measurements of each.
+        strong: Whether the global batch is constant and divided among the ranks (strong scaling), instead of growing
+            with their number (weak scaling).
+        gpus: Numbers of GPUs to predict.
+        interconnect: The links between them.
+        step_seconds: Time of a step on one of them, measured elsewhere; None for the time measured here.
     """
 
     config: Config
@@ -65,21 +65,21 @@ class Options:
     interconnect: Interconnect
     step_seconds: float | None = None
 
-    def share(self, ranks: int) -> int:
-        """Crops of each of so many ranks in a window."""
+    def per_rank_batch(self, ranks: int) -> int:
+        """Patches of one rank in a global batch, with the given number of ranks."""
         return self.config.data.batch_size // (ranks if self.strong else 1)
 
 
 class Measured(NamedTuple):
-    """Some ranks on this machine; seconds are those of a step.
+    """The result for one number of ranks on this machine; all times are seconds of a step.
 
     Attributes:
-        ranks: how many.
-        seconds: of ranks that train together.
-        alone: of as many that do not wait for each other, on the same cores in the same minutes.
-        communication: share of the time that the first rank waits for the others, after its last gradient.
-        link: what its all-reduces say of the wire, None for one rank.
-        foreseen: by `alone` and `link`, without a look at `seconds`.
+        ranks: Number of ranks.
+        seconds: Time of ranks that train together.
+        alone: Time of as many ranks that do not wait for each other, on the same cores in turns with them.
+        communication: Fraction of the time that the first rank waits for the others, after its last gradient.
+        link: The link, fitted to measured all-reduces; None for one rank.
+        predicted: Predicted time, from `alone` and `link` only.
     """
 
     ranks: int
@@ -87,25 +87,25 @@ class Measured(NamedTuple):
     alone: Spread
     communication: float
     link: Link | None
-    foreseen: float
+    predicted: float
 
     @property
     def error(self) -> float:
-        """Of what was foreseen, relative to what was measured."""
-        return self.foreseen / self.seconds.median - 1
+        """Error of the prediction relative to the measured time."""
+        return self.predicted / self.seconds.median - 1
 
 
-class Foreseen(NamedTuple):
-    """Many ranks on an interconnect.
+class Predicted(NamedTuple):
+    """The prediction for one number of GPUs on an interconnect.
 
     Attributes:
-        ranks: how many.
-        batch: crops in a window.
-        seconds: of a step.
-        compute: seconds of it without communication.
-        gradients: what averaging them costs.
-        norms: seconds in BatchNorm's collectives, which hide behind nothing.
-        efficiency: images a second, of so many times those of one rank.
+        ranks: Number of GPUs.
+        batch: Patches in a global batch.
+        seconds: Time of a step.
+        compute: Time of a step without communication.
+        gradients: Cost of averaging the gradients.
+        norms: Time of BatchNorm's collectives, which overlap with nothing.
+        efficiency: Images per second, relative to the number of GPUs times one rank's.
     """
 
     ranks: int
@@ -118,44 +118,44 @@ class Foreseen(NamedTuple):
 
     @property
     def communication(self) -> float:
-        """Share of the time in which nothing is computed."""
+        """Fraction of the time in which nothing is computed."""
         return 1 - self.compute / self.seconds
 
     @property
     def hidden(self) -> float:
-        """Share of the gradients' averaging behind which the backward pass goes on."""
+        """Fraction of the gradients' averaging that overlaps with the backward pass."""
         return 1 - self.gradients.exposed / self.gradients.total if self.gradients.total else 1.0
 
 
 @dataclass(frozen=True)
 class ScalingReport:
-    """What came out.
+    """The results of `bench scaling`.
 
     Attributes:
-        options: what was asked for.
-        measured: ranks on this machine, one first.
-        foreseen: ranks on the interconnect.
-        left_out: numbers of them that cannot be, and why.
-        facts: what a step communicates.
+        options: The options.
+        measured: Results on this machine, one rank first.
+        predicted: Predictions for the interconnect.
+        left_out: Numbers of GPUs that are not possible, and why.
+        facts: What a step communicates.
     """
 
-    options: Options
+    options: ScalingBenchOptions
     measured: list[Measured]
-    foreseen: list[Foreseen]
+    predicted: list[Predicted]
     left_out: dict[int, str]
     facts: Facts
 
 
-def bench_scaling(options: Options, *, on_progress: Callable[[str], None]) -> ScalingReport:
-    """Measure one rank and several, and foresee them and more.
+def bench_scaling(options: ScalingBenchOptions, *, on_progress: Callable[[str], None]) -> ScalingReport:
+    """Measure one rank and several, and predict them and many more.
 
     Args:
-        options: what.
-        on_progress: called with what is being done.
+        options: What to measure and predict.
+        on_progress: Called with a description of the current work.
 
     Raises:
-        UserError: a number is out of range.
-        Failure: ranks do not run.
+        UserError: A number is out of range.
+        Failure: A process ended with an error.
     """
     _refuse_bad_numbers(options)
     with tempfile.TemporaryDirectory(prefix="srgan-dist-bench-") as name:
@@ -168,22 +168,22 @@ def bench_scaling(options: Options, *, on_progress: Callable[[str], None]) -> Sc
         for ranks in options.ranks:
             on_progress(f"{ranks} ranks")
             measured.append(bench.several(ranks, facts))
-    foreseen, left_out = foresee(options, one.median, facts)
-    return ScalingReport(options, measured, foreseen, left_out, facts)
+    predicted, left_out = predict(options, one.median, facts)
+    return ScalingReport(options, measured, predicted, left_out, facts)
 
 
-def foresee(options: Options, seconds: float, facts: Facts) -> tuple[list[Foreseen], dict[int, str]]:
-    """Many ranks on the interconnect of the options.
+def predict(options: ScalingBenchOptions, seconds: float, facts: Facts) -> tuple[list[Predicted], dict[int, str]]:
+    """Predict many ranks on the interconnect of the options.
 
     Args:
-        options: what.
-        seconds: of a step of one rank.
-        facts: what a step communicates.
+        options: What to measure and predict.
+        seconds: Time of a step of one rank.
+        facts: What a step communicates.
 
     Returns:
-        Those that can be, and why others cannot.
+        The predictions; and the numbers of GPUs that are not possible, with the reason.
     """
-    found: list[Foreseen] = []
+    found: list[Predicted] = []
     left_out: dict[int, str] = {}
     batch, wires = options.config.data.batch_size, options.interconnect
     alone = options.step_seconds or seconds
@@ -196,8 +196,8 @@ def foresee(options: Options, seconds: float, facts: Facts) -> tuple[list[Forese
         vote = wires.all_reduce(_VOTE, gpus)
         norms = facts.norms * vote
         total = compute + gradients.exposed + norms + facts.votes * vote
-        crops = batch if options.strong else batch * gpus
-        found.append(Foreseen(gpus, crops, total, compute, gradients, norms, compute / total))
+        num_patches = batch if options.strong else batch * gpus
+        found.append(Predicted(gpus, num_patches, total, compute, gradients, norms, compute / total))
     return found, left_out
 
 
@@ -206,23 +206,23 @@ def _on(wires: Interconnect, gpus: int) -> Callable[[float], float]:
 
 
 def _gradients(
-    facts: Facts, all_reduce: Callable[[float], float], options: Options, *, slower: float, overlaps: bool
+    facts: Facts, all_reduce: Callable[[float], float], options: ScalingBenchOptions, *, slower: float, overlaps: bool
 ) -> Cost:
-    """Averaging the gradients of a step: the generator's, and its part of the discriminator's."""
+    """Predict the cost of averaging the gradients in a step, the discriminator's as a mean over g_per_d steps."""
     costs = []
     for index, arrivals in enumerate(facts.arrivals):
         filled = buckets(Arrival(one.num_bytes, one.before_end * slower) for one in arrivals)
         cost = reduction(filled, all_reduce, overlaps=overlaps)
-        often = 1 / options.config.train.planned_g_per_d if index else 1.0
-        costs.append(Cost(cost.total * often, cost.exposed * often))
+        frequency = 1 / options.config.train.planned_g_per_d if index else 1.0
+        costs.append(Cost(cost.total * frequency, cost.exposed * frequency))
     return Cost(sum(cost.total for cost in costs), sum(cost.exposed for cost in costs))
 
 
 class _Scaling:
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: ScalingBenchOptions) -> None:
         self.folder, self.options = folder, options
         self.on_gpu = torch.cuda.is_available()
-        self._bench = Bench(folder, StepOptions(options.config, rounds=options.rounds, ranks=1))
+        self._bench = Bench(folder, StepBenchOptions(options.config, rounds=options.rounds, ranks=1))
         self.make_shards = self._bench.make_shards
         self.steps = self._whole(_STEPS)
 
@@ -231,9 +231,9 @@ class _Scaling:
         return n * math.ceil(steps / n)
 
     def one(self) -> tuple[Spread, Facts]:
-        """A rank that is alone: seconds of its step, and what it would communicate."""
+        """Measure a single rank: seconds of its step, and what it would communicate."""
         folder = self._folder()
-        with closing(self._train(folder, ranks=1, share=self.options.share(1))) as process:
+        with closing(self._train(folder, ranks=1, per_rank_batch=self.options.per_rank_batch(1))) as process:
             process.warm_up()
             seconds = Spread.of([process.ask(CYCLE) for _ in range(self.options.rounds)])
         self.steps = self._whole(max(_STEPS, _SECONDS / seconds.median))
@@ -241,16 +241,18 @@ class _Scaling:
         return seconds, Facts([[Arrival(*one) for one in network] for network in arrivals], *counts)
 
     def several(self, ranks: int, facts: Facts) -> Measured:
-        """Ranks that train together, in turns with ranks that do not wait for each other."""
-        options, share = self.options, self.options.share(ranks)
+        """Measure ranks that train together, in turns with ranks that do not wait for each other."""
+        options, per_rank_batch = self.options, self.options.per_rank_batch(ranks)
         link = self._link(ranks)
         with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
 
             def start(*, ranks: int) -> Process:
-                return stack.enter_context(closing(self._train(self._folder(), ranks=ranks, share=share)))
+                return stack.enter_context(
+                    closing(self._train(self._folder(), ranks=ranks, per_rank_batch=per_rank_batch))
+                )
 
             together = start(ranks=ranks)
-            # GPUs do not disturb each other, cores do: caches, memory, clocks, and there may be fewer than ranks.
+            # Unlike GPUs, cores affect each other (caches, memory, clocks), and there may be fewer cores than ranks.
             singles = list(pool.map(lambda _: start(ranks=1), range(1 if self.on_gpu else ranks)))
             pairs: list[tuple[float, float]] = []
             together.warm_up()
@@ -261,26 +263,28 @@ class _Scaling:
             parts = together.ask(PARTS)
         alone = Spread.of([single for _, single in pairs])
         gradients = _gradients(facts, lambda size: ring(link, size, ranks), options, slower=1.0, overlaps=self.on_gpu)
-        # One vote more: with it the first rank tells the others to go on with the measurement.
-        foreseen = alone.median + gradients.exposed + (facts.votes + 1) * ring(link, _VOTE, ranks)
+        # One more vote, with which the first rank makes the others continue with the benchmark.
+        predicted = alone.median + gradients.exposed + (facts.votes + 1) * ring(link, _VOTE, ranks)
         if self.on_gpu:
-            foreseen += facts.norms * ring(link, _VOTE, ranks)
-        share_of_waiting = parts[COMMUNICATION] / sum(parts.values())
-        return Measured(ranks, Spread.of([seconds for seconds, _ in pairs]), alone, share_of_waiting, link, foreseen)
+            predicted += facts.norms * ring(link, _VOTE, ranks)
+        waiting = parts[COMMUNICATION] / sum(parts.values())
+        return Measured(ranks, Spread.of([seconds for seconds, _ in pairs]), alone, waiting, link, predicted)
 
-    def _train(self, folder: Path, *, ranks: int, share: int) -> Process:
-        changes = {"data.batch_size": share * ranks} | ({} if self.on_gpu else {"train.threads": 1})
-        config = self._bench.config(Way("", OURS, changes), folder / "run")
+    def _train(self, folder: Path, *, ranks: int, per_rank_batch: int) -> Process:
+        changes = {"data.batch_size": per_rank_batch * ranks} | ({} if self.on_gpu else {"train.threads": 1})
+        config = self._bench.config(Variant("", OURS, changes), folder / "run")
         spec = {
             "steps": self.steps,
             "facts": str(folder / "facts"),
             "config": config.model_dump(mode="json", by_alias=True),
         }
-        return Process(scaling_child.main, folder, spec, ranks=ranks, crops=share * ranks, scale=1 / self.steps)
+        return Process(
+            scaling_child.main, folder, spec, ranks=ranks, num_patches=per_rank_batch * ranks, scale=1 / self.steps
+        )
 
     def _link(self, ranks: int) -> Link:
         spec = {"sizes": SIZES}
-        with closing(Process(scaling_child.reduce, self._folder(), spec, ranks=ranks, crops=0)) as process:
+        with closing(Process(scaling_child.reduce, self._folder(), spec, ranks=ranks, num_patches=0)) as process:
             taken = [process.ask(REDUCE) for _ in range(self.options.rounds)]
         return fit(list(zip(SIZES, map(median, zip(*taken, strict=True)), strict=True)), ranks=ranks)
 
@@ -288,7 +292,7 @@ class _Scaling:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 
-def _refuse_bad_numbers(options: Options) -> None:
+def _refuse_bad_numbers(options: ScalingBenchOptions) -> None:
     data, wires = options.config.data, options.interconnect
     if options.rounds < 1:
         raise UserError(f"--rounds is {options.rounds}, allowed are whole numbers from 1")
@@ -296,15 +300,15 @@ def _refuse_bad_numbers(options: Options) -> None:
     for ranks in options.ranks:
         if not 2 <= ranks <= most:
             raise UserError(
-                f"--ranks is {ranks}, allowed here are 2 to {most}, separated by commas; one is always there"
+                f"--ranks is {ranks}, allowed here are 2 to {most}, separated by commas; one rank is always measured"
             )
         if options.strong and data.batch_size % ranks:
             raise UserError(
-                f"--strong shares data.batch_size {data.batch_size}, which is not a multiple of {ranks} ranks"
+                f"--strong divides data.batch_size {data.batch_size}, which is not a multiple of {ranks} ranks"
             )
-        if isinstance(data.micro_batch, int) and options.share(ranks) % data.micro_batch:
+        if isinstance(data.micro_batch, int) and options.per_rank_batch(ranks) % data.micro_batch:
             raise UserError(
-                f"data.micro_batch is {data.micro_batch}, which does not divide {options.share(ranks)} crops"
+                f"data.micro_batch is {data.micro_batch}, which does not divide {options.per_rank_batch(ranks)} patches"
             )
     if wires.per_node < 1:
         raise UserError(f"--gpus-per-node is {wires.per_node}, allowed are whole numbers from 1")

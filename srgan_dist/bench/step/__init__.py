@@ -1,1 +1,1 @@
-"""`bench step`."""
+"""``srgan-dist bench step``: one training step."""

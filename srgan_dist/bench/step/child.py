@@ -1,4 +1,4 @@
-"""The process of one way to train, for `bench step`: ours, or a peer's."""
+"""The measured process of `bench step`: runs our training step, or a peer's."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OURS, BASICSR, NOTEBOOK = "ours", "basicsr", "notebook"
 
 
 def main(file: str) -> None:
-    """Do what a file says: serve one way of training.
+    """Serve one variant of the training step, as a file specifies.
 
     Args:
-        file: JSON of ``address``, ``way``, ``crops`` (of a peer), ``steps`` (of a cycle) and ``config``.
+        file: JSON of ``address``, ``kind``, ``num_patches`` (for a peer), ``steps`` (in a cycle) and ``config``.
     """
     spec, config = read_spec(file)
-    ours, steps = spec["way"] == OURS, spec["steps"]
+    ours, steps = spec["kind"] == OURS, spec["steps"]
 
     def work(runtime: Runtime, connection: Connection | None) -> None:
         timeline = Timeline(lambda: synchronize(runtime))
@@ -31,28 +31,28 @@ def main(file: str) -> None:
             serve_trainer(config, runtime, Orders(connection, runtime, timeline, steps=steps))
         else:
             orders = Orders(connection, runtime, timeline, steps=1)
-            _serve_peer(spec["way"], config, runtime, orders, crops=spec["crops"], g_per_d=steps)
+            _serve_peer(spec["kind"], config, runtime, orders, num_patches=spec["num_patches"], g_per_d=steps)
 
     theirs = {"precision": "fp32", "channels_last": False, "threads": config.train.threads}
     connected(work, spec["address"], Runtime, **(runtime_options(config) if ours else theirs))
 
 
-def _serve_peer(way: str, config: Config, runtime: Runtime, orders: Orders, *, crops: int, g_per_d: int) -> None:
+def _serve_peer(kind: str, config: Config, runtime: Runtime, orders: Orders, *, num_patches: int, g_per_d: int) -> None:
     torch.manual_seed(config.run.seed)
     networks = peer_networks(config)
     for network in (networks.generator, networks.discriminator, networks.features, networks.average):
         if network:
             runtime.place(network)
-    step = peer_step(way, networks, g_per_d=g_per_d)
+    step = peer_step(kind, networks, g_per_d=g_per_d)
     patch, scale = config.data.patch_size, config.data.scale
-    lr, hr = (torch.rand(crops, 3, side, side, device=runtime.device) for side in (patch // scale, patch))
+    lr, hr = (torch.rand(num_patches, 3, side, side, device=runtime.device) for side in (patch // scale, patch))
     while True:
         orders.wait()
         step.cycle(lr, hr)
 
 
 def peer_networks(config: Config) -> Networks:
-    """The networks of a configuration, for another's step."""
+    """Build the networks of a configuration for a peer's step."""
     perceptual = config.loss.perceptual
     return Networks(
         generator=build_generator(config.generator, scale=config.data.scale),
@@ -63,6 +63,6 @@ def peer_networks(config: Config) -> Networks:
     )
 
 
-def peer_step(way: str, networks: Networks, *, g_per_d: int) -> BasicSRStep | NotebookStep:
-    """Another's step."""
-    return BasicSRStep(networks) if way == BASICSR else NotebookStep(networks, g_per_d=g_per_d)
+def peer_step(kind: str, networks: Networks, *, g_per_d: int) -> BasicSRStep | NotebookStep:
+    """Build a peer's step."""
+    return BasicSRStep(networks) if kind == BASICSR else NotebookStep(networks, g_per_d=g_per_d)

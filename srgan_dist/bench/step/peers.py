@@ -1,6 +1,6 @@
-"""One training step as other code computes it, on the same networks: BasicSR's, and that of a typical notebook.
+"""The training steps of BasicSR and of a typical notebook, on the same networks as ours.
 
-Written from what they compute: NCHW in fp32, unfused Adam, and each loss read from the device in every step.
+Written from what they compute: NCHW in fp32, unfused Adam, every loss read from the device in every step.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from srgan_dist.losses import functional as losses
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step trains, and looks through.
+    """The networks of a step, and its losses.
 
     Attributes:
-        generator: maps LR to SR.
-        discriminator: maps images to logits.
-        features: frozen, or None for no perceptual loss.
-        average: another generator, for those who average.
-        loss: kinds and weights; the adversarial loss is the non-saturating one.
+        generator: Maps LR to SR.
+        discriminator: Maps images to logits.
+        features: Frozen feature network, or None for no perceptual loss.
+        average: Another generator, for the moving average.
+        loss: Kinds and weights; the adversarial loss is always the non-saturating one.
     """
 
     generator: nn.Module
@@ -39,7 +39,7 @@ class Networks:
         return self.loss.pixel.weight * losses.pixel_loss(self.loss.pixel.kind, sr, hr)
 
     def perceptual(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """The weighted perceptual loss, with a graph through whatever of the two requires one."""
+        """The weighted perceptual loss, with a graph through those of the two images that require gradients."""
         if self.features is None:
             return sr.new_zeros(())
         distance = losses.perceptual_loss(self.loss.perceptual.criterion, self.features(sr), self.features(hr))
@@ -51,13 +51,14 @@ class Networks:
 
 
 class BasicSRStep:
-    """BasicSR's SRGANModel: the discriminator frozen in G's step, its two halves one after the other, EMA in a loop.
+    """BasicSR's SRGANModel: D is frozen in G's update, D's two losses are computed in turn, the EMA in a loop.
 
     Args:
-        networks: on their device.
-        learning_rate: of both Adams.
+        networks: The networks, on their device.
+        learning_rate: Learning rate of both optimizers.
 
-    Source: BasicSR's srgan_model.py, optimize_parameters.
+    Source:
+        BasicSR's srgan_model.py, optimize_parameters.
     """
 
     def __init__(self, networks: Networks, *, learning_rate: float = 1e-4) -> None:
@@ -70,11 +71,11 @@ class BasicSRStep:
         self.for_discriminator = Adam(networks.discriminator.parameters(), lr=learning_rate, betas=(0.9, 0.99))
 
     def cycle(self, lr: Tensor, hr: Tensor) -> list[float]:
-        """One update of each network; returns the losses."""
+        """Update each network once. Returns the losses."""
         return [loss.mean().item() for loss in self.update(lr, hr)]
 
     def update(self, lr: Tensor, hr: Tensor) -> list[Tensor]:
-        """The same without reading the losses."""
+        """Update each network once, without reading the losses."""
         networks, discriminator = self.networks, self.networks.discriminator
         discriminator.requires_grad_(False)
         self.for_generator.zero_grad()
@@ -99,17 +100,17 @@ class BasicSRStep:
 
 
 class NotebookStep:
-    """What a notebook's cell does: it works, and pays for everything several times.
+    """The step of a typical notebook: correct, but it computes many things several times.
 
-    Three forwards of the generator in each of its updates, one for each loss; gradients of the discriminator's
-    weights in the generator's step, which the next step throws away; a graph through the features of the targets; and
-    anomaly detection left on.
+    The generator runs three times in each of its updates, once for each loss; its update computes gradients of the
+    discriminator's weights, which are then discarded; the features of the targets have a graph; and anomaly detection
+    is left on.
 
     Args:
-        networks: on their device.
-        g_per_d: updates of the generator for each of the discriminator.
-        learning_rate: of both Adams.
-        detects_anomalies: as the notebook has it.
+        networks: The networks, on their device.
+        g_per_d: Generator updates for each discriminator update.
+        learning_rate: Learning rate of both optimizers.
+        detects_anomalies: Whether anomaly detection is on, as in the notebook.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class NotebookStep:
         self.for_discriminator = Adam(networks.discriminator.parameters(), lr=learning_rate)
 
     def cycle(self, lr: Tensor, hr: Tensor) -> list[float]:
-        """``g_per_d`` updates of the generator and one of the discriminator; returns the losses."""
+        """Update the generator ``g_per_d`` times and the discriminator once. Returns the losses."""
         read: list[float] = []
         with torch.autograd.set_detect_anomaly(self.detects_anomalies):
             for _ in range(self.g_per_d):
@@ -132,12 +133,12 @@ class NotebookStep:
         return read
 
     def update(self, lr: Tensor, hr: Tensor) -> list[Tensor]:
-        """One update of each network, without reading the losses."""
+        """Update each network once, without reading the losses."""
         losses_of_generator, sr = self.update_generator(lr, hr)
         return [*losses_of_generator, *self.update_discriminator(hr, sr)]
 
     def update_generator(self, lr: Tensor, hr: Tensor) -> tuple[list[Tensor], Tensor]:
-        """One update of the generator; the losses, and the images."""
+        """Update the generator once. Returns the losses and the generated images."""
         networks = self.networks
         self.for_generator.zero_grad()
         target = hr.detach().requires_grad_()
@@ -150,7 +151,7 @@ class NotebookStep:
         return [fooling, perceptual, pixel], sr.detach()
 
     def update_discriminator(self, hr: Tensor, sr: Tensor) -> list[Tensor]:
-        """One update of the discriminator; the loss."""
+        """Update the discriminator once. Returns the loss."""
         self.for_discriminator.zero_grad()
         loss = _bce(self.networks.discriminator(hr), 1.0) + _bce(self.networks.discriminator(sr), 0.0)
         _backward(loss)

@@ -1,4 +1,4 @@
-"""The measurements of a training step as tables for people and as numbers for programs."""
+"""Renders the results of `bench step` as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rich.table import Table
 
 from srgan_dist.bench.common.measure import describe_machine, describe_versions, verdict
 from srgan_dist.bench.common.timeline import COMMUNICATION, DISCRIMINATOR, GENERATOR, OPTIMIZER, PARTS, PERCEPTUAL
-from srgan_dist.bench.step.ways import CONFIGURED, NOTEBOOK_STEP, StepReport, ranks_name
+from srgan_dist.bench.step.variants import CONFIGURED, NOTEBOOK_STEP, StepReport, ranks_name
 
-# Times BasicSR's step, of the networks of its own recipe.
+# Relative to BasicSR's step, with the networks of its own recipe.
 _SPEED_UPS = {"fp32": 1.15, "bf16": 2.2}
 _NOTEBOOK_COST = 0.75
 _EFFICIENCY = 0.9
@@ -19,12 +19,12 @@ _SHORT = {GENERATOR: "G", DISCRIMINATOR: "D", PERCEPTUAL: "features", OPTIMIZER:
 
 
 class Target(NamedTuple):
-    """A number that is to be reached.
+    """A target value.
 
     Attributes:
-        text: what it is.
-        value: what it came to.
-        reached: whether that is enough.
+        text: Description.
+        value: The measured value.
+        reached: Whether the value meets the target.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 
 def targets(report: StepReport) -> list[Target]:
-    """What the measurements say of the promises."""
+    """Compare the measurements with the targets."""
     found = []
     precision = report.options.config.train.precision
     for name, least in _SPEED_UPS.items():
@@ -50,7 +50,7 @@ def targets(report: StepReport) -> list[Target]:
         found.append(Target(text, cost, cost <= _NOTEBOOK_COST))
     ranks = report.options.ranks
     several = report.row(ranks_name(ranks))
-    # Of ranks with as many threads each as the one; else they only share what that one has.
+    # Only if every rank has as many threads as the single one; otherwise they share its cores.
     if report.options.config.train.threads and ours and several and ours.speed_up and several.speed_up:
         ratio, least = several.speed_up.median / ours.speed_up.median, _EFFICIENCY * ranks
         found.append(Target(f"{ranks} ranks against one: at least {least:g} times as fast", ratio, ratio >= least))
@@ -58,7 +58,7 @@ def targets(report: StepReport) -> list[Target]:
 
 
 def to_json(report: StepReport) -> dict[str, Any]:
-    """All numbers, the machine and the versions."""
+    """Convert the report to JSON, with the machine and the versions."""
     return {
         "machine": describe_machine(),
         "versions": describe_versions("srgan-dist", "torch", "accelerate"),
@@ -66,10 +66,10 @@ def to_json(report: StepReport) -> dict[str, Any]:
         "rounds": report.options.rounds,
         "rows": [
             {
-                "way": row.way.name,
-                "changes": dict(row.way.changes),
-                "ranks": row.way.ranks,
-                "crops": row.crops,
+                "way": row.variant.name,
+                "changes": dict(row.variant.changes),
+                "ranks": row.variant.ranks,
+                "crops": row.num_patches,
                 "seconds": row.seconds._asdict(),
                 "images_per_second": row.images_per_second,
                 "speed_up": row.speed_up and row.speed_up._asdict(),
@@ -84,9 +84,9 @@ def to_json(report: StepReport) -> dict[str, Any]:
 
 
 def to_table(report: StepReport) -> Group:
-    """The ways, what they come to, where their time goes, and what is missing."""
+    """Render speeds, parts, targets, and the variants that were left out."""
     lines = [f"{target.text}: {target.value:.2f}, {verdict(target.reached)}" for target in targets(report)]
-    lines += [f"left out: {way}: {why}" for way, why in report.left_out.items()]
+    lines += [f"left out: {name}: {why}" for name, why in report.left_out.items()]
     return Group(_speeds(report), _parts(report), *lines)
 
 
@@ -94,34 +94,36 @@ def _speeds(report: StepReport) -> Table:
     machine, data, train = describe_machine(), report.options.config.data, report.options.config.train
     device = machine["gpu"] or f"{machine['cores']} cores ({machine['cpu']})"
     table = Table(
-        title=f"{device}\none update of the generator on {data.batch_size} crops of {data.patch_size} x{data.scale}, "
-        f"with its share of the discriminator's, {train.g_per_d}:1",
+        title=f"{device}\none update of the generator on {data.batch_size} patches of {data.patch_size} x{data.scale}, "
+        f"with its fraction of a discriminator update, {train.g_per_d}:1",
         title_justify="left",
     )
-    table.add_column("way", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
     for column in ("ms", "+-", "images/s", "x BasicSR", "peak GiB"):
         table.add_column(column, justify="right")
     for row in report.rows:
         seconds = row.seconds
         table.add_row(
-            row.way.name if row.crops == data.batch_size else f"{row.way.name} ({row.crops} at a time)",
+            row.variant.name
+            if row.num_patches == data.batch_size
+            else f"{row.variant.name} ({row.num_patches} at a time)",
             f"{1000 * seconds.median:,.0f}",
             f"{50 * (seconds.high - seconds.low) / seconds.median:.0f} %",
             f"{row.images_per_second:.2f}",
             f"{row.speed_up.median:.2f}" if row.speed_up else "1",
             f"{row.peak_gib:.2f}",
         )
-        if row.way.name in (NOTEBOOK_STEP, CONFIGURED):
+        if row.variant.name in (NOTEBOOK_STEP, CONFIGURED):
             table.add_section()
     return table
 
 
 def _parts(report: StepReport) -> Table:
     table = Table(title="where the time goes, percent", title_justify="left")
-    table.add_column("way", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
     for part in PARTS:
         table.add_column(_SHORT.get(part, part), justify="right")
     for row in report.rows:
         if row.parts:
-            table.add_row(row.way.name, *(f"{100 * row.parts[part]:.0f}" for part in PARTS))
+            table.add_row(row.variant.name, *(f"{100 * row.parts[part]:.0f}" for part in PARTS))
     return table
