@@ -42,7 +42,7 @@ def test_the_demo(tmp_path: Path) -> None:
 
     done = run(*command, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "finished before" in done.err
+    assert "already finished" in done.err
     assert "after pretraining" in done.err
 
     done = run(*command, "--fresh", cwd=tmp_path)

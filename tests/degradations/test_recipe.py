@@ -8,13 +8,13 @@ import torch
 
 from srgan_dist.degradations.kernels import sinc_kernels
 from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges
-from srgan_dist.degradations.recipe import Plan, draw_plan
+from srgan_dist.degradations.recipe import DegradationPlan, draw_plan
 from srgan_dist.utils.hashing import hash64
 
 N = 6000
 
 
-def plan_of(count: int, start: int = 0, **first: Any) -> Plan:
+def plan_of(count: int, start: int = 0, **first: Any) -> DegradationPlan:
     return draw_plan(
         hash64(3, np.arange(start, start + count)).view(np.int64),
         height=256,
@@ -27,11 +27,11 @@ def plan_of(count: int, start: int = 0, **first: Any) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> DegradationPlan:
     return plan_of(N)
 
 
-def test_kernels_have_sum_one_and_are_symmetric(plan: Plan) -> None:
+def test_kernels_have_sum_one_and_are_symmetric(plan: DegradationPlan) -> None:
     for kernels in (plan.first.kernels, plan.second.kernels, plan.kernels):
         torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(N), atol=1e-5, rtol=0)
         torch.testing.assert_close(kernels, kernels.flip(1, 2), atol=1e-6, rtol=0)  # what `filter_image` relies on
@@ -78,7 +78,9 @@ def test_cutoffs_of_sinc_kernels() -> None:
 
 
 @pytest.mark.parametrize(("stage", "up", "keep", "low", "high"), [(0, 0.2, 0.1, 38, 384), (1, 0.3, 0.3, 19, 76)])
-def test_sizes_follow_the_probabilities(plan: Plan, stage: int, up: float, keep: float, low: int, high: int) -> None:
+def test_sizes_follow_the_probabilities(
+    plan: DegradationPlan, stage: int, up: float, keep: float, low: int, high: int
+) -> None:
     sizes = np.array(plan[stage].sizes)
     kept = (256, 64)[stage]
     assert (sizes[:, 0] == sizes[:, 1]).all()
@@ -89,7 +91,7 @@ def test_sizes_follow_the_probabilities(plan: Plan, stage: int, up: float, keep:
     assert (sizes[:, 0] > kept).mean() == pytest.approx(up - rounded_to_it, abs=0.025)
 
 
-def test_choices_follow_the_probabilities(plan: Plan) -> None:
+def test_choices_follow_the_probabilities(plan: DegradationPlan) -> None:
     assert all(plan.first.blurred)
     assert np.mean(plan.second.blurred) == pytest.approx(0.8, abs=0.025)
     assert np.mean(plan.ringing) == pytest.approx(0.8, abs=0.025)
@@ -112,7 +114,7 @@ def test_choices_follow_the_probabilities(plan: Plan) -> None:
     assert scales.max() <= 3
 
 
-def test_a_batch_is_as_varied_as_the_stream(plan: Plan) -> None:
+def test_a_batch_is_as_varied_as_the_stream(plan: DegradationPlan) -> None:
     """What the published pool of pairs is for: nothing is shared by neighbours, or by the choices of one sample."""
     columns = {
         "size 1": [size[0] for size in plan.first.sizes],
@@ -134,7 +136,7 @@ def test_a_batch_is_as_varied_as_the_stream(plan: Plan) -> None:
     assert len(set(plan.first.sizes[:16])) >= 12
 
 
-def test_a_plan_depends_on_its_key_alone(plan: Plan) -> None:
+def test_a_plan_depends_on_its_key_alone(plan: DegradationPlan) -> None:
     alone = plan_of(1, start=17)
     for stage, single in ((plan.first, alone.first), (plan.second, alone.second)):
         for name, values in stage._asdict().items():

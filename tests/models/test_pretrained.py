@@ -1,4 +1,4 @@
-"""The weights' ways here: the download of VGG19, against a real server on this machine."""
+"""The download of VGG19's weights, from a real server on this machine."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_damaged_download_is_not_kept(hub: Path, body: bytes, monkeypatch: pyt
     assert not list(hub.glob("*.p*"))
 
 
-def test_without_network_it_says_at_once_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_it_fails_at_once_and_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Port 9 of this machine: refused like any address of a machine without network.
     monkeypatch.setattr(module, "VGG19_URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     started = time.monotonic()
