@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: photographs, shards, both phases of training, a table and a picture."""
+"""The whole pipeline in a few minutes: photographs, shards, both phases of training, a table and a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from srgan_dist.training.run import train
 
 log = logging.getLogger("srgan_dist")
 
-# All lie in scikit-image's wheel, by their authors' dedication CC0 or in the public domain.
+# All are in scikit-image's wheel, released as CC0 by their authors or in the public domain.
 TRAINING = {
     "brick.png": "CC0 (CC0Textures)",
     "camera.png": "CC0 (Lav Varshney)",
@@ -44,7 +44,7 @@ HELD_OUT = {
 def main() -> int:
     """Run the demo. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="srgan_dist.demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--fresh", action="store_true", help="start anew instead of going on")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), metavar="FILE")
     options, overrides = parser.parse_known_args()
     setup_logging(is_main=True)
@@ -53,10 +53,10 @@ def main() -> int:
 
 
 def demo(config_file: Path, overrides: list[str]) -> None:
-    """Fetch, pack, train, upscale, show.
+    """Copy the photographs, pack them, train, upscale the held-out ones, print the result.
 
     Args:
-        config_file: The configuration; its training shards are made here.
+        config_file: The configuration; its training shards are created if missing.
         overrides: Arguments such as ``--train.steps=100``.
     """
     config = load_config(config_file, overrides, prog="demo")
@@ -69,7 +69,7 @@ def demo(config_file: Path, overrides: list[str]) -> None:
         log.info("%s: packed %d photographs as %d tiles", shards, manifest.num_images, manifest.num_samples)
     result_file = run / "result.json"
     if result_file.exists() and config.run.resume == "auto" and _steps(result_file) >= config.train.steps:
-        log.info("%s: finished before; this is its result (make demo FRESH=1 starts anew)", run)
+        log.info("%s: already finished; this is its result (make demo FRESH=1 starts over)", run)
         result = json.loads(result_file.read_text(encoding="utf-8"))
     else:
         result = train(config)
@@ -87,10 +87,10 @@ def demo(config_file: Path, overrides: list[str]) -> None:
 
 
 def copy_photos(names: dict[str, str], folder: Path) -> None:
-    """Copy photographs out of scikit-image's package.
+    """Copy photographs from scikit-image's package.
 
     Raises:
-        UserError: scikit-image is not installed.
+        UserError: Scikit-image is not installed.
     """
     try:
         source = files("skimage") / "data"
@@ -101,7 +101,7 @@ def copy_photos(names: dict[str, str], folder: Path) -> None:
         if not (folder / name).exists():
             with (source / name).open("rb") as original, (folder / f".{name}").open("wb") as copy:
                 shutil.copyfileobj(original, copy)
-            (folder / f".{name}").rename(folder / name)  # a copy that was broken off does not count
+            (folder / f".{name}").rename(folder / name)  # so that an interrupted copy is not used
 
 
 def _steps(result_file: Path) -> int:

@@ -40,7 +40,7 @@ def test_the_demo_learns_more_than_bicubic_is_shown_again_and_starts_over(tmp_pa
 
     done = run(*COMMAND, *FEW, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "finished before" in done.err
+    assert "already finished" in done.err
     assert "after pretraining" in done.err
 
     done = run(*COMMAND, "--train.steps=2", "--train.pretrain_steps=1", "--fresh", cwd=tmp_path)

@@ -66,7 +66,7 @@ def test_its_lines_of_metrics_stay_and_the_next_are_those_of_the_old_code(resume
             tolerant = isinstance(value, float) and not name.endswith(("_accuracy", "saturated"))
             if tolerant:  # of rounding on another processor
                 assert line[name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
-            elif isinstance(value, float):  # shares of pixels: a few may lie at the limit
+            elif isinstance(value, float):  # fractions of pixels: a few may lie at the limit
                 assert line[name] == pytest.approx(value, abs=0.01), name
             else:
                 assert line[name] == value, name
@@ -80,7 +80,7 @@ def test_its_configuration_is_kept_but_for_what_was_asked(resumed: Path) -> None
             assert new[section][key] == expected, f"{section}.{key}"
 
 
-def test_its_result_goes_on(resumed: Path) -> None:
+def test_its_result_continues(resumed: Path) -> None:
     old, new = (json.loads((folder / "result.json").read_text()) for folder in (OLD / "run", resumed))
     assert new.keys() == old.keys()
     assert (new["steps"], new["images"]) == (12, 48)
@@ -116,7 +116,7 @@ def test_its_weights_load_for_use(name: str) -> None:
     assert sr.isfinite().all()
 
 
-def test_the_new_weights_say_of_themselves_what_the_old_ones_said(resumed: Path) -> None:
+def test_the_new_weights_have_the_metadata_of_the_old_ones(resumed: Path) -> None:
     facts = []
     for folder in (OLD / "run", resumed):
         with safe_open(folder / "weights/generator.safetensors", framework="pt") as file:

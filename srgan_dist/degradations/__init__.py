@@ -1,1 +1,1 @@
-"""The parts that degradations are made of; `srgan_dist.degradations.degradation` puts them together."""
+"""Degradations: low-resolution images made on the device, while training."""

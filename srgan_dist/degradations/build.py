@@ -1,4 +1,4 @@
-"""From the configuration to what makes LR images on the device."""
+"""Builds the degradation from the configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srgan_dist.degradations.realesrgan import RealESRGAN
 
 
 def build_degradation(config: DegradationConfig, *, scale: int, device: torch.device) -> Degradation | None:
-    """What makes the LR images on the device; None where those of the shards are used."""
+    """Build the degradation; None if the LR images of the shards are used."""
     match config:
         case StoredConfig():
             return None

@@ -1,9 +1,9 @@
-"""Low-resolution images made while training, on the device, instead of being read from the shards.
+"""Degradations that make low-resolution images on the device, instead of reading them from the shards.
 
 A degradation is a function of (image, key), and a key is a hash of (seed, epoch, sample): the same sample gets
 the same degradation on any rank, in any micro-batch and at any place in it, and torch's generators are not
-touched. Bit for bit this holds on one kind of device with one number of threads; on another, a value that lies
-on the border of two levels may fall to the other side, but parameters and noise are the same.
+used. This holds bit for bit on one kind of device with one number of threads; on another, a value at the border of
+two levels may be rounded to the other one, but parameters and noise are the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Degradation(Protocol):
     """Makes the LR image of an HR image.
 
     Attributes:
-        margin: HR pixels by which the images given must be higher and wider than the patches wanted.
+        margin: HR pixels by which the input images must be higher and wider than the resulting patches.
     """
 
     @property
@@ -35,22 +35,22 @@ class Degradation(Protocol):
 
         Args:
             hr: floating-point [b, 3, H, W] in [0, 1], on the degradation's device; H and W multiples of the scale.
-            key: int64 [b] on the CPU (on a GPU it would be waited for), each sample's hash.
+            key: int64 [b] on the CPU (reading it from a GPU would wait for the device), each sample's hash.
 
         Returns:
             lr: float32 [b, 3, (H - margin) / scale, (W - margin) / scale] in [0, 1], 8-bit levels / 255.
             hr: float32 [b, 3, H - margin, W - margin], the target.
 
         Raises:
-            ValueError: the sides do not suit.
+            ValueError: The sides are not multiples of the scale, or too small.
         """
         ...
 
 
 class Bicubic:
-    """The standard LR image, MATLAB-like and rounded to 8 bit; of the patch alone, so that its borders are mirrored.
+    """The standard LR image, MATLAB-like and rounded to 8 bits, made from the patch alone, with mirrored borders.
 
-    Its interior is that of the stored LR image, which was made of the whole photograph.
+    Its interior equals the stored LR image, which was made from the whole photograph.
 
     Args:
         scale: HR pixels per LR pixel, >= 1.
@@ -59,7 +59,7 @@ class Bicubic:
         margin: 0.
 
     Raises:
-        ValueError: the scale is below 1.
+        ValueError: The scale is below 1.
     """
 
     margin = 0
@@ -73,7 +73,7 @@ class Bicubic:
     def __call__(self, hr: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - nothing is random
         """Degrade a batch; see `Degradation`."""
         target = hr.float().contiguous()
-        # From levels, as the packer: 255 * (level / 255) is not always a whole number.
+        # From levels, like the packer: 255 * (level / 255) is not always a whole number.
         lr = torch.floor(downscale_tensor(to_levels(target), self._scale) + 0.5).clamp_(0, 255)
         return lr / 255, target
 
@@ -82,19 +82,20 @@ class Noise:
     """Gaussian or photon noise on an image of the same size: training pairs for a denoiser.
 
     Args:
-        gaussian_probability: of Gaussian noise, otherwise Poisson, 0..1.
-        gaussian_sigma: least and greatest standard deviation in 8-bit levels, 0..255.
-        poisson_scale: least and greatest factor on photon noise, >= 0; see `add_poisson`.
-        grey_probability: of the same noise in all channels, 0..1.
-        device: where images will be.
+        gaussian_probability: Probability of Gaussian noise, otherwise Poisson, 0..1.
+        gaussian_sigma: Least and greatest standard deviation in 8-bit levels, 0..255.
+        poisson_scale: Least and greatest factor on photon noise, >= 0; see `add_poisson`.
+        grey_probability: Probability of the same noise in all channels, 0..1.
+        device: Device of the images.
 
     Attributes:
         margin: 0.
 
     Raises:
-        ValueError: a value is outside its limits.
+        ValueError: A value is outside its limits.
 
-    Source: the default sigmas are those of blind DnCNN; Zhang et al., "Beyond a Gaussian denoiser", 2017.
+    Source:
+        The default sigmas are those of blind DnCNN; Zhang et al., "Beyond a Gaussian denoiser", 2017.
     """
 
     margin = 0
@@ -129,7 +130,7 @@ class Noise:
             return values.to(hr.device, non_blocking=True)
 
         noisy = []
-        # Asked on the host, so that a batch of one kind does not pay for the other.
+        # Decided on the host, so that a batch of one kind does not compute the other.
         if gaussian.any():
             noisy.append(add_gaussian(target, self._tables, keys=moved(keys), sigma=moved(sigma), grey=moved(grey)))
         if not gaussian.all():

@@ -1,8 +1,8 @@
-"""Random numbers that depend on a key and a counter alone: no generator, no state, no order of calls.
+"""Random numbers that depend only on a key and a counter, not on a generator, a state or the order of calls.
 
-A sample's key is a hash of (seed, epoch, sample). What is drawn from it is the same on any rank, in any
-micro-batch and at any place in it. Parameters are drawn on the host, because they decide shapes; noise is
-drawn on the device, one hash for a few pixels.
+A sample's key is a hash of (seed, epoch, sample). Numbers drawn from it are the same on any rank, in any
+micro-batch and at any position in it. Parameters are drawn on the host, because they determine shapes; noise is
+drawn on the device, one hash for several pixels.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _GOLDEN, _FIRST, _SECOND = (value - (1 << 64) for value in (0x9E3779B97F4A7C15, 
 
 
 class Draws:
-    """The parameters of a batch, drawn one after the other: the n-th draw hashes (key, n).
+    """Draws the parameters of a batch one after the other: the n-th draw hashes (key, n).
 
-    Adding a draw anywhere but at the end changes all that follow: the golden test pins them.
+    Inserting a draw changes all draws after it; a golden test pins them.
 
     Args:
-        keys: [b] integers; only the low 64 bits count.
+        keys: [b] integers; only the low 64 bits are used.
     """
 
     def __init__(self, keys: ArrayLike) -> None:
@@ -34,7 +34,7 @@ class Draws:
         self._number = 0
 
     def keys(self) -> NDArray[np.int64]:
-        """Draw 64 random bits a sample, to be the keys of something else.
+        """Draw 64 random bits for each sample, as keys for further draws.
 
         Returns:
             int64 [b].
@@ -46,8 +46,8 @@ class Draws:
         """Draw numbers in [low, high).
 
         Args:
-            low: scalar or [b].
-            high: scalar or [b]; `low` itself where it equals `low`.
+            low: Scalar or [b].
+            high: Scalar or [b]; `low` itself where it equals `low`.
 
         Returns:
             float64 [b], of 53 random bits.
@@ -60,8 +60,8 @@ class Draws:
         """Draw whole numbers, both ends included.
 
         Args:
-            low: scalar or [b].
-            high: scalar or [b], >= `low`.
+            low: Scalar or [b].
+            high: Scalar or [b], >= `low`.
 
         Returns:
             int64 [b].
@@ -72,7 +72,7 @@ class Draws:
         """Draw yes or no.
 
         Args:
-            probability: of yes, in [0, 1].
+            probability: Probability of yes, in [0, 1].
 
         Returns:
             bool [b].
@@ -80,24 +80,24 @@ class Draws:
         return self.uniform(0, 1) < probability
 
     def choice(self, probabilities: Sequence[float]) -> NDArray[np.int64]:
-        """Draw one of several.
+        """Draw one of several alternatives.
 
         Args:
-            probabilities: of each; their sum is 1.
+            probabilities: Probability of each alternative; their sum is 1.
 
         Returns:
             int64 [b], in [0, len(probabilities)).
         """
-        # The last bound is left out: a sum of 0.999... must not give an index too many.
+        # Without the last bound, as a sum of 0.999... must not give an index out of range.
         return np.searchsorted(np.cumsum(probabilities)[:-1], self.uniform(0, 1), side="right").astype(np.int64)
 
 
 def hash_counters(keys: Tensor, count: int) -> Tensor:
-    """Hash (key, 0), (key, 1), ... on the device: the bits of `hashing.hash64`.
+    """Hash (key, 0), (key, 1), ... on the device, with the same bits as `hashing.hash64`.
 
     Args:
         keys: int64 [b].
-        count: hashes for each key.
+        count: Number of hashes for each key.
 
     Returns:
         int64 [b, count].

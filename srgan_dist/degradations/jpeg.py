@@ -1,4 +1,4 @@
-"""JPEG compression and decompression on the device, without a file: what Pillow's libjpeg would give."""
+"""JPEG compression and decompression on the device, with the result of Pillow's libjpeg."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _CHROMA_TABLE = """
 99 99 99 99 99 99 99 99
 99 99 99 99 99 99 99 99
 """
-_TIE = 1e-6  # exact halves are common in flat blocks; a rounding error must not decide them
+_TIE = 1e-6  # exact halves are common in flat blocks; their rounding must not depend on rounding errors
 
 
 def jpeg_constants(device: torch.device | str) -> Tensor:
-    """The constants of `jpeg`, put on a device once.
+    """Compute the constants of `jpeg` on a device.
 
     Args:
-        device: where images will be.
+        device: Device of the images.
 
     Returns:
         float64 [3, 8, 8]: the DCT's matrix, the quantisation tables of luma and of chroma.
@@ -52,19 +52,20 @@ def jpeg_constants(device: torch.device | str) -> Tensor:
 def jpeg(image: Tensor, quality: Tensor, constants: Tensor) -> Tensor:
     """Compress images as baseline JPEG with 4:2:0 chroma, and decompress them again.
 
-    Chroma is averaged over 2x2 pixels and interpolated linearly, as libjpeg does by default; the bits are
-    Pillow's but for a sixth of the levels at most, 0.2 levels on average (its DCT rounds in between).
+    Chroma is averaged over 2x2 pixels and interpolated linearly, as libjpeg does by default; at most
+    a sixth of the levels differ from Pillow's, by 0.2 levels on average (its DCT rounds in between).
 
     Args:
         image: float32 [b, 3, H, W] in [0, 1], RGB; rounded to 8-bit levels first. H and W are any
-            (libjpeg does not interpolate the chroma of images 3 or 4 pixels wide; here all are alike).
+            (libjpeg does not interpolate the chroma of images 3 or 4 pixels wide; here it always is).
         quality: integer [b], 1..100, on the image's device.
-        constants: from `jpeg_constants`, on the image's device.
+        constants: The result of `jpeg_constants`, on the image's device.
 
     Returns:
         float32 [b, 3, H, W] in [0, 1], 8-bit levels / 255.
 
-    Source: ITU-T T.81 (JPEG) and T.871 (JFIF); the scaling of the tables by quality is libjpeg's.
+    Source:
+        ITU-T T.81 (JPEG) and T.871 (JFIF); the tables are scaled by quality as in libjpeg.
     """
     height, width = image.shape[-2:]
     luma, chroma = _to_ycc(to_levels(image))
@@ -102,10 +103,10 @@ def _through_blocks(planes: Tensor, table: Tensor, dct: Tensor) -> Tensor:
     """Transform, quantise and transform back; [b, c, H, W] of levels with one table [b, 8, 8]."""
     height, width = planes.shape[-2:]
     padded = pad(planes, bottom=-height % 8, right=-width % 8)
-    # float64: neither TF32 nor autocast touches it, and no batch size changes a rounded coefficient.
+    # float64 is not affected by TF32 or autocast, and no batch size changes a rounded coefficient.
     values = padded.double().sub_(128)
     step = table[:, None, None, :, None, :]
-    # libjpeg's DCT gives whole eighths; without that step twice as many levels would differ from it.
+    # libjpeg's DCT returns whole eighths; without this rounding twice as many levels would differ.
     eighths = torch.floor(_transformed(values, dct) * 8 + (0.5 + _TIE))
     eighths = eighths.view(*padded.shape[:2], -1, 8, padded.shape[-1] // 8, 8)
     whole = torch.floor((eighths.abs() + 4 * step) / (8 * step)).copysign_(eighths)
@@ -123,7 +124,7 @@ def _transformed(planes: Tensor, matrix: Tensor) -> Tensor:
 
 def _halved(chroma: Tensor) -> Tensor:
     height, width = chroma.shape[-2:]
-    # To whole blocks on the right, to an even number of rows below: where libjpeg repeats the border.
+    # To whole blocks on the right, to an even number of rows at the bottom: libjpeg repeats the border there.
     even = pad(chroma, bottom=height % 2, right=-width % 16)
     sums = even[..., 0::2, 0::2] + even[..., 0::2, 1::2] + even[..., 1::2, 0::2] + even[..., 1::2, 1::2]
     bias = torch.arange(sums.shape[-1], device=sums.device) % 2 + 1  # alternates, so that no shade is favoured
@@ -131,7 +132,7 @@ def _halved(chroma: Tensor) -> Tensor:
 
 
 def _doubled(small: Tensor, height: int, width: int) -> Tensor:
-    # What lies beyond the image does not count: the border repeats the last real sample.
+    # Padded samples are ignored: the border repeats the last real sample.
     small = small[..., : (height + 1) // 2, : (width + 1) // 2]
     wide = pad(small, top=1, bottom=1, left=1, right=1)
     here = 3 * wide[..., 1:-1, :]

@@ -12,8 +12,8 @@ from srgan_dist.degradations.pixels import pad
 _Floats = NDArray[np.float64]
 
 RADIUS = 10
-"""Of all kernels here, in pixels: 21x21, zero outside their own size."""
-_FFT_MULTIPLE = 32  # images of all sizes come; few lengths of transforms, each quick
+"""Radius in pixels of all kernels here: 21x21, zero outside their own size."""
+_FFT_MULTIPLE = 32  # images have many sizes; this limits transforms to few lengths, all fast
 _USM_RADIUS, _USM_SIGMA, _USM_WEIGHT, _USM_THRESHOLD = 25, 8.0, 0.5, 10 / 255
 
 
@@ -42,8 +42,9 @@ def gaussian_kernels(
     Returns:
         float64 [b, 21, 21], zero outside the size.
 
-    Source: Wang et al., "Real-ESRGAN", 2021, section 3.1; Liu et al., "Estimating generalized Gaussian blur
-    kernels for out-of-focus image deblurring", 2020.
+    Source:
+        Wang et al., "Real-ESRGAN", 2021, section 3.1; Liu et al., "Estimating generalized Gaussian blur kernels for
+        out-of-focus image deblurring", 2020.
     """
     y, x = _grid()
     turn = _wide(rotation)
@@ -63,7 +64,8 @@ def sinc_kernels(*, size: ArrayLike, cutoff: ArrayLike) -> _Floats:
     Returns:
         float64 [b, 21, 21] of sum 1, zero outside the size.
 
-    Source: Wang et al., "Real-ESRGAN", 2021, equation 6, with J1 the Bessel function of the first kind.
+    Source:
+        Wang et al., "Real-ESRGAN", 2021, equation 6, with J1 the Bessel function of the first kind.
     """
     radius = np.hypot(*_grid())
     frequency = _wide(cutoff)
@@ -76,8 +78,8 @@ def sinc_kernels(*, size: ArrayLike, cutoff: ArrayLike) -> _Floats:
 def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
     """Filter an image, its borders mirrored.
 
-    Through a Fourier transform: three times as quick as a depthwise convolution of 21x21 on a CPU, and not
-    subject to TF32, to autocast or to cuDNN's choice of an algorithm, which would make two runs differ.
+    This uses a Fourier transform: three times as fast as a depthwise convolution of 21x21 on a CPU, and not
+    affected by TF32, autocast or cuDNN's choice of an algorithm, which would make two runs differ.
 
     Args:
         image: float32 [1, C, H, W]. One image at a time: the bits of a transform may depend on the batch.
@@ -90,14 +92,14 @@ def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
     radius = kernel.shape[-1] // 2
     padded = pad(image, top=radius, bottom=radius, left=radius, right=radius, reflect=True)
     size = [-(-side // _FFT_MULTIPLE) * _FFT_MULTIPLE for side in padded.shape[-2:]]
-    # The transform wraps around; what it spoils lies in the first 2 * radius rows and columns.
+    # The transform wraps around, which affects the first 2 * radius rows and columns.
     product = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernel, s=size)
     filtered: Tensor = torch.fft.irfft2(product, s=size)
     return filtered[..., 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width].contiguous()
 
 
 def usm_kernel() -> Tensor:
-    """The wide Gaussian that `sharpen` compares with.
+    """The wide Gaussian kernel of `sharpen`.
 
     Returns:
         float32 [51, 51], on the CPU.
@@ -109,17 +111,18 @@ def usm_kernel() -> Tensor:
 
 
 def sharpen(image: Tensor, kernel: Tensor) -> Tensor:
-    """Sharpen edges by unsharp masking, and leave near-flat regions alone.
+    """Sharpen edges by unsharp masking, leaving nearly flat regions unchanged.
 
     Args:
         image: float32 [1, 3, H, W] in [0, 1].
-        kernel: from `usm_kernel`, on the image's device.
+        kernel: The result of `usm_kernel`, on the image's device.
 
     Returns:
         float32 [1, 3, H, W] in [0, 1].
 
-    Source: the "USM" of Wang et al., "Real-ESRGAN", 2021, section 4.1, with its published code's numbers: OpenCV's
-    Gaussian of 51 pixels (sigma 8), weight 0.5, threshold 10 levels.
+    Source:
+        The "USM" of Wang et al., "Real-ESRGAN", 2021, section 4.1, with its published code's numbers: OpenCV's Gaussian
+        of 51 pixels (sigma 8), weight 0.5, threshold 10 levels.
     """
     residual = image - filter_image(image, kernel)
     mask = filter_image((residual.abs() > _USM_THRESHOLD).to(image.dtype), kernel)

@@ -1,4 +1,4 @@
-"""Gaussian and Poisson noise from per-sample keys, the same bits on every device.
+"""Gaussian and Poisson noise from per-sample keys, with the same bits on every device.
 
 Normal and Poisson numbers are looked up in tables instead of computed (Box-Muller's logarithm and cosine
 differ in the last bit between devices, and between the vector and the scalar code of one CPU).
@@ -21,7 +21,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # MATLAB rgb2gray, as the published code
 
 
 class NoiseTables(NamedTuple):
-    """What noise is looked up in; see `noise_tables`.
+    """Lookup tables of noise; see `noise_tables`.
 
     Attributes:
         normal: float32 [65536], equally likely values of a standard normal.
@@ -39,7 +39,7 @@ def noise_tables(device: torch.device | str) -> NoiseTables:
     """Compute the tables, 2.5 MB, and put them on a device.
 
     Args:
-        device: where noise will be made.
+        device: Device on which noise is made.
 
     Returns:
         The tables.
@@ -50,7 +50,7 @@ def noise_tables(device: torch.device | str) -> NoiseTables:
     rows, starts, total = [], [], 0
     for power in range(_POWERS):
         photons = 1 << power
-        # Beyond 7 deviations plus 12, what is left of any row is below the 2^-32 that is drawn with.
+        # Beyond 7 deviations plus 12, the rest of any row is below the resolution of 2^-32 of the draws.
         counts = torch.arange(int(photons + 7 * photons**0.5 + 12), dtype=torch.float64)
         means = torch.arange(_LEVELS, dtype=torch.float64)[:, None] / 255 * photons
         table = torch.special.gammaincc(counts + 1, means)  # P(X <= count)
@@ -66,17 +66,17 @@ def add_gaussian(image: Tensor, tables: NoiseTables, *, keys: Tensor, sigma: Ten
 
     Args:
         image: float32 [b, 3, H, W] in [0, 1].
-        tables: on the image's device.
-        keys: int64 [b], of the noise.
+        tables: The result of `noise_tables` on the image's device.
+        keys: int64 [b], keys of the noise.
         sigma: float32 [b], standard deviation in 8-bit levels.
         grey: bool [b]; the same noise in all channels.
 
     Returns:
-        float32 [b, 3, H, W]. Values of the noise lie within 4.3 sigma.
+        float32 [b, 3, H, W]. The noise is within 4.3 sigma.
     """
     field = _normal(keys, tables.normal, image.shape)
     field = torch.where(_wide(grey), field[:, :1], field)
-    return image + field * _wide(sigma / 255)  # not addcmul: a fused rounding is not the same everywhere
+    return image + field * _wide(sigma / 255)  # not addcmul, whose fused rounding differs between devices
 
 
 def add_poisson(image: Tensor, tables: NoiseTables, *, keys: Tensor, scale: Tensor, grey: Tensor) -> Tensor:
@@ -87,17 +87,18 @@ def add_poisson(image: Tensor, tables: NoiseTables, *, keys: Tensor, scale: Tens
 
     Args:
         image: float32 [b, 3, H, W] in [0, 1]; the noise is that of its 8-bit levels.
-        tables: on the image's device.
-        keys: int64 [b], of the noise.
+        tables: The result of `noise_tables` on the image's device.
+        keys: int64 [b], keys of the noise.
         scale: float32 [b], factor on the noise.
         grey: bool [b]; the noise of the luma in all channels.
 
     Returns:
         float32 [b, 3, H, W].
 
-    Source: Wang et al., "Real-ESRGAN", 2021, and its published code.
+    Source:
+        Wang et al., "Real-ESRGAN", 2021, and its published code.
     """
-    # Summed by hand: a matrix product may run in TF32 or bf16, as the training's settings are.
+    # Not a matrix product, which might run in TF32 or bf16, depending on the training's settings.
     luma = image[:, 0] * _LUMA[0] + image[:, 1] * _LUMA[1] + image[:, 2] * _LUMA[2]
     levels = to_levels(torch.where(_wide(grey), luma[:, None], image)).long()
     power = _log2_distinct(levels)
@@ -111,7 +112,7 @@ def add_poisson(image: Tensor, tables: NoiseTables, *, keys: Tensor, scale: Tens
 def _log2_distinct(levels: Tensor) -> Tensor:
     flat = levels.flatten(1)
     seen = torch.zeros(flat.shape[0], _LEVELS, device=flat.device, dtype=torch.int64).scatter_(1, flat, 1)
-    # The bit length of count - 1, without leaving the device.
+    # The bit length of count - 1, computed on the device.
     bounds = 1 << torch.arange(_POWERS - 1, device=flat.device)
     return (seen.sum(1)[:, None] > bounds).sum(1)
 
@@ -126,7 +127,7 @@ def _uniform(keys: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _parts(keys: Tensor, shape: torch.Size, *, bits: int) -> Tensor:
-    """Cut hashes into numbers of some bits: [b, ...] for keys [b]."""
+    """Split hashes into numbers of ``bits`` bits: [b, ...] for keys [b]."""
     each = 64 // bits
     size = shape[1:].numel()
     hashes = hash_counters(keys, -(-size // each))

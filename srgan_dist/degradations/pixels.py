@@ -1,4 +1,4 @@
-"""What every degradation does at the edges: 8-bit levels and borders."""
+"""Helpers of the degradations: 8-bit levels and padding."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def pad(
 
     Args:
         image: [..., H, W].
-        top: rows to add, >= 0; `bottom`, `left` and `right` alike.
-        bottom: see `top`.
-        left: see `top`.
-        right: see `top`.
-        reflect: mirror at the border pixel, which is not repeated; otherwise repeat the border pixel.
+        top: Rows to add at the top, >= 0.
+        bottom: Rows to add at the bottom, >= 0.
+        left: Columns to add on the left, >= 0.
+        right: Columns to add on the right, >= 0.
+        reflect: Mirror at the border pixel, which is not repeated; otherwise repeat the border pixel.
 
     Returns:
         [..., top + H + bottom, left + W + right].
     """
-    # torch's own mirror refuses images smaller than the padding.
+    # torch's own reflection padding refuses images smaller than the padding.
     height, width = image.shape[-2:]
     rows = _indices(-top, height + bottom, height, reflect, image.device)
     columns = _indices(-left, width + right, width, reflect, image.device)

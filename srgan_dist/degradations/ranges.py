@@ -1,4 +1,4 @@
-"""What Real-ESRGAN's two stages may draw from, and how ranges are checked."""
+"""The ranges that Real-ESRGAN's two stages draw from, and their validation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ Range = tuple[float, float]
 
 
 def check_range(name: str, limits: Range, lowest: float, highest: float) -> None:
-    """Refuse a range that descends or leaves its limits.
+    """Refuse a range that is not ascending or exceeds its limits.
 
     Args:
-        name: of the argument.
-        limits: the least and the greatest value.
-        lowest: allowed.
-        highest: allowed.
+        name: Name of the argument.
+        limits: The range: its least and greatest value.
+        lowest: Lowest allowed value.
+        highest: Highest allowed value.
 
     Raises:
-        ValueError: so it does.
+        ValueError: The range is not valid.
     """
     if len(limits) != 2 or not lowest <= limits[0] <= limits[1] <= highest:
         raise ValueError(f"{name} must be two ascending numbers from {lowest:g} to {highest:g}, got {limits}")
 
 
 def check_probability(name: str, value: float) -> None:
-    """Refuse what is no probability.
+    """Refuse a value that is not a probability.
 
     Args:
-        name: of the argument.
-        value: of the argument.
+        name: Name of the argument.
+        value: Value of the argument.
 
     Raises:
-        ValueError: it is not in [0, 1].
+        ValueError: The value is not in [0, 1].
     """
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
@@ -50,26 +50,28 @@ class StageRanges:
     """The ranges of one of the two stages: blur, resize, noise, JPEG. The defaults are the first stage's.
 
     Attributes:
-        blur_probability: of blurring at all, 0..1.
-        kernel_sizes: least and greatest side of a kernel in pixels, odd, 3..21.
-        kernel_probabilities: of isotropic and anisotropic Gaussian, both generalised, both plateau-shaped; sum 1.
-        sinc_probability: of a sinc kernel instead of those, 0..1.
-        blur_sigma: pixels, > 0.
-        generalised_beta: shape of generalised Gaussians, > 0; one half is drawn below 1, the other above.
-        plateau_beta: shape of plateaus, likewise.
-        resize_probabilities: of enlarging, of shrinking, of neither; sum 1.
-        resize_range: least factor (at most 1) and greatest factor (at least 1).
-        gaussian_probability: of Gaussian noise, otherwise Poisson, 0..1.
-        gaussian_sigma: in 8-bit levels, >= 0.
-        poisson_scale: factor on photon noise, >= 0.
-        grey_probability: of the same noise in all channels, 0..1.
-        jpeg_quality: whole numbers, 1..100.
+        blur_probability: Probability of blurring at all, 0..1.
+        kernel_sizes: Least and greatest side of a kernel in pixels, odd, 3..21.
+        kernel_probabilities: Probabilities of isotropic and anisotropic Gaussian, generalised Gaussian and
+            plateau-shaped kernels; sum 1.
+        sinc_probability: Probability of a sinc kernel instead of those, 0..1.
+        blur_sigma: Standard deviation of kernels in pixels, > 0.
+        generalised_beta: Shape of generalised Gaussians, > 0; half of the draws are below 1, half above.
+        plateau_beta: Shape of plateaus, drawn in the same manner.
+        resize_probabilities: Probabilities of enlarging, of shrinking, of neither; sum 1.
+        resize_range: Least factor (at most 1) and greatest factor (at least 1).
+        gaussian_probability: Probability of Gaussian noise, otherwise Poisson, 0..1.
+        gaussian_sigma: Standard deviation in 8-bit levels, >= 0.
+        poisson_scale: Factor on photon noise, >= 0.
+        grey_probability: Probability of the same noise in all channels, 0..1.
+        jpeg_quality: Quality of JPEG, whole numbers, 1..100.
 
     Raises:
-        ValueError: a value is outside its limits.
+        ValueError: A value is outside its limits.
 
-    Source: Wang et al., "Real-ESRGAN", 2021, section 4.1, and the published training options
-    (options/train_realesrgan_x4plus.yml of its repository), whose ranges these are.
+    Source:
+        Wang et al., "Real-ESRGAN", 2021, section 4.1, and the published training options
+        (options/train_realesrgan_x4plus.yml of its repository), whose ranges these are.
     """
 
     blur_probability: float = 1.0

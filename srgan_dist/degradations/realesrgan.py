@@ -19,39 +19,40 @@ _Tensors = TypeVar("_Tensors", bound=NamedTuple)
 
 
 class RealESRGAN:
-    """Blur, resize, noise and JPEG, twice, with a ringing filter at the end; each sample has its own.
+    """Blur, resize, noise and JPEG, twice, with a ringing filter at the end, drawn for each sample separately.
 
-    Samples are degraded one after another. Sizes differ from the first resize on, so that a batch would be
-    padded to the greatest (3.3 times the pixels); and the bits of a transform or a resize could depend on how
-    many samples there are. One at a time, a sample's result is the same in any micro-batch by construction.
+    Samples are degraded one after another. Their sizes differ after the first resize, so that a batch would have to
+    be padded to the largest (3.3 times the pixels), and the bits of a transform or a resize could depend on the
+    batch size. One at a time, a sample's result is the same in any micro-batch by construction.
 
-    There is no training-pair pool (the published code's queue of 180 pairs), because each of its reasons is
-    gone. There, one resize factor, noise and order of the final steps holds for a whole batch, and the pool
-    mixes batches to hide that; here all of them are drawn for each sample. Its other effect, mixing the
-    order, the order has already: it permutes an epoch, or a window of shards, at random. A pool that may be
-    resumed exactly and is the same on any number of ranks would be one more permutation of it. With one that
-    keeps pairs, what a step trains on would no longer follow from (seed, epoch, sample).
+    There is no training-pair pool (the published code's queue of 180 pairs), because its reasons do not apply
+    here. There, a whole batch has the same resize factor, noise and order of the final steps, and the pool mixes
+    batches to compensate; here all of them are drawn for each sample. The pool also shuffles samples, but they are
+    shuffled already, over an epoch or a window of shards. A pool that resumes exactly and is the same on any number
+    of ranks would be another permutation; with one that keeps pairs, a step's data would no longer be a function of
+    (seed, epoch, sample).
 
     Args:
         scale: HR pixels per LR pixel.
-        margin: HR pixels, a multiple of `scale`: the images that are degraded are higher and wider by this than
-            the pairs that come out, cut at random, so that mirrored borders seldom get into training.
-        first: ranges of the first stage.
-        second: ranges of the second stage.
-        ringing_probability: of the final sinc filter.
-        sharpen: sharpen the HR image first, as target and as what is degraded ("Real-ESRGAN+"). The published
-            code shows the discriminator the unsharpened one; here it sees the same target as the other losses.
-        device: where images will be.
+        margin: HR pixels, a multiple of `scale`, by which the degraded images are higher and wider than the resulting
+            pairs, which are cut from them at random, so that they rarely contain mirrored borders.
+        first: Ranges of the first stage.
+        second: Ranges of the second stage.
+        ringing_probability: Probability of the final sinc filter.
+        sharpen: Sharpen the HR image before it is degraded, and as the target ("Real-ESRGAN+"). In the published code
+            the discriminator sees the unsharpened image; here it sees the same target as the other losses.
+        device: Device of the images.
 
     Attributes:
-        margin: as given.
+        margin: The given margin.
 
     Raises:
-        ValueError: a value is outside its limits.
+        ValueError: A value is outside its limits.
 
-    Source: Wang et al., "Real-ESRGAN: Training real-world blind super-resolution with pure synthetic data",
-    2021, section 3 and the published training options. Different from those: images are rounded to 8 bit
-    before JPEG, whose quality is a whole number, as a file's is.
+    Source:
+        Wang et al., "Real-ESRGAN: Training real-world blind super-resolution with pure synthetic data", 2021, section 3
+        and the published training options. Unlike there, images are rounded to 8 bits before JPEG, whose quality is
+        a whole number, as in a file.
     """
 
     def __init__(
@@ -141,10 +142,10 @@ class RealESRGAN:
 def _resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if image.shape[-2:] == size:
         return image
-    # Without antialiasing, as the published code: its aliasing is one of the degradations.
+    # Without antialiasing, as in the published code: aliasing is one of the degradations.
     return F.interpolate(image, size=size, mode=mode, align_corners=None if mode == "area" else False)
 
 
 def _moved(values: _Tensors, device: torch.device) -> _Tensors:
-    # Not waited for: a copy from pageable memory that blocks would wait for the whole queue of the GPU.
+    # Non-blocking: a blocking copy from pageable memory would wait for all queued work of the GPU.
     return type(values)._make(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values)

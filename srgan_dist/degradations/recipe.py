@@ -1,4 +1,4 @@
-"""What Real-ESRGAN's degradation does to each sample of a batch, drawn from its ranges."""
+"""Draws the parameters of Real-ESRGAN's degradation for each sample of a batch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from srgan_dist.degradations.kernels import gaussian_kernels, sinc_kernels
 from srgan_dist.degradations.ranges import Range, StageRanges
 
 _MODES = ("area", "bilinear", "bicubic")
-# The cutoff of a small sinc kernel begins higher: at pi / 5 it would be a box.
+# The cutoff of small sinc kernels starts higher; at pi / 5 they would be boxes.
 _SMALL_SINC, _SMALL_CUTOFF, _LARGE_CUTOFF = 13, math.pi / 3, math.pi / 5
 
 
 class StagePlan(NamedTuple):
-    """What one stage does to each of b samples: choices of the host, then values for the device.
+    """The parameters of one stage for b samples: choices made on the host, then values for the device.
 
     Attributes:
-        blurred: whether the kernel is applied.
+        blurred: Whether the kernel is applied.
         sizes: (height, width) after resizing.
-        modes: of `torch.nn.functional.interpolate`.
-        gaussian: Gaussian noise, otherwise Poisson.
+        modes: Modes of `torch.nn.functional.interpolate`.
+        gaussian: Whether the noise is Gaussian, otherwise Poisson.
         kernels: float32 [b, 21, 21].
         noise_keys: int64 [b].
-        strength: float32 [b], sigma in levels or scale.
+        strength: float32 [b], the sigma of Gaussian noise in levels or the scale of Poisson noise.
         grey: bool [b].
-        quality: int64 [b], of the JPEG.
+        quality: int64 [b], quality of the JPEG.
     """
 
     blurred: list[bool]
@@ -46,17 +46,17 @@ class StagePlan(NamedTuple):
 
 
 class DegradationPlan(NamedTuple):
-    """Everything that happens to each of b samples.
+    """The parameters of the whole degradation for b samples.
 
     Attributes:
-        first: the first stage.
-        second: the second stage.
-        ringing: whether the final sinc kernel is applied.
+        first: The first stage.
+        second: The second stage.
+        ringing: Whether the final sinc kernel is applied.
         kernels: float32 [b, 21, 21], the final sinc kernels.
-        modes: of the final resize.
-        jpeg_last: the final resize and sinc come before the second JPEG, not after.
-        unit_top: in [0, 1): where the crop begins, as a part of the places there are.
-        unit_left: likewise.
+        modes: Modes of the final resize.
+        jpeg_last: Whether the final resize and sinc come before the second JPEG, not after it.
+        unit_top: Vertical position of the crop, as a fraction of the possible positions, in [0, 1).
+        unit_left: Horizontal position of the crop, as a fraction of the possible positions, in [0, 1).
     """
 
     first: StagePlan
@@ -79,19 +79,19 @@ def draw_plan(
     second: StageRanges,
     ringing_probability: float,
 ) -> DegradationPlan:
-    """Draw what happens to each sample, from its key alone.
+    """Draw the parameters of each sample from its key.
 
     Args:
-        keys: [b], one a sample.
-        height: of the HR images, pixels.
-        width: of the HR images, pixels.
+        keys: [b], one for each sample.
+        height: Height of the HR images in pixels.
+        width: Width of the HR images in pixels.
         scale: HR pixels per LR pixel; the second stage resizes relative to the LR size.
-        first: ranges of the first stage.
-        second: ranges of the second stage.
-        ringing_probability: of the final sinc kernel.
+        first: Ranges of the first stage.
+        second: Ranges of the second stage.
+        ringing_probability: Probability of the final sinc kernel.
 
     Returns:
-        The plan, its tensors on the CPU.
+        The plan, with its tensors on the CPU.
     """
     draws = Draws(keys)
     stages = [

@@ -1,1 +1,1 @@
-"""How good a generator is: metrics, test sets, validation."""
+"""Measuring a generator: metrics, test sets, validation."""

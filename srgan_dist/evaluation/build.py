@@ -1,4 +1,4 @@
-"""From the configuration to the validation images."""
+"""Reads the validation images that the configuration names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from srgan_dist.imaging.pixels import to_uint8
 
 
 def build_validation_images(config: DataConfig) -> list[ImagePair]:
-    """All images of the validation folders; for a denoiser with noise, always the same on the same image."""
+    """Read all images of the validation folders; for a denoiser, add noise, always the same to the same image."""
     folders, scale = config.validation, config.scale
     images = list(chain.from_iterable(read_pairs(folder, scale=scale) for folder in folders))
     if config.degradation.kind == "noise":

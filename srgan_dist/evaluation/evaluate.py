@@ -1,4 +1,4 @@
-"""PSNR and SSIM of a generator on test sets, beside bicubic."""
+"""PSNR and SSIM of a generator on test sets, compared with bicubic."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def evaluate(
 
     Args:
         generator: The network, or its weights file.
-        folders: Test sets, or one of them: folders of HR images, or of HR/ and LRx<scale>/.
-        on_image: Called with the name of each image when it is done.
+        folders: Test sets, or one of them: folders of HR images, or with HR/ and LRx<scale>/.
+        on_image: Called with the name of each image after it was measured.
 
     Returns:
         For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``) and the means ``model``
         and ``bicubic``; every quality is ``psnr_y`` in dB and ``ssim_y``.
 
     Raises:
-        UserError: No such weights file, a folder without images, an unreadable or too small image, HR and LR that do
-            not fit.
+        UserError: There is no such weights file, a folder has no images, an image is unreadable or too small, or HR and
+            LR do not match.
     """
     if not isinstance(generator, SRGenerator):
         generator = SRGenerator.from_pretrained(generator)
@@ -75,7 +75,7 @@ def _quality(sr: torch.Tensor, hr: torch.Tensor, scale: int) -> dict[str, float]
 
 
 def to_table(result: dict[str, Any]) -> Table:
-    """One test set as a table for the terminal."""
+    """Render the result of one test set as a table."""
     count = len(result["images"])
     table = Table(title=f"{result['name']} ({count} image{'s' if count > 1 else ''}), Y channel")
     table.add_column("image")
@@ -101,7 +101,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def write_json(path: Path, weights: Path, results: list[dict[str, Any]]) -> None:
-    """Write the results for programs.
+    """Write the results as JSON.
 
     Raises:
         UserError: The file cannot be written.

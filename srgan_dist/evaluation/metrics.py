@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 _WINDOW = 11  # pixels, of SSIM's Gaussian with sigma 1.5
-_STRIP = 64  # rows of windows at a time: on a CPU, torch's convolution in float64 takes 5 kB for each pixel
+_STRIP = 64  # rows of windows at a time, as torch's convolution in float64 takes 5 kB for each pixel on a CPU
 
 
 def luma(image: Tensor) -> Tensor:
-    """Y of BT.601 in studio swing, not rounded.
+    """Compute Y of BT.601 in studio swing, not rounded.
 
     Args:
         image: [N, 3, H, W] uint8, RGB.
@@ -26,7 +26,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def psnr_ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> tuple[float, float]:
-    """PSNR and SSIM on Y of one image.
+    """Compute PSNR and SSIM on Y of one image.
 
     Args:
         sr: [1, 3, H, W] uint8, RGB.
@@ -38,12 +38,12 @@ def psnr_ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> tuple[float, float]:
         sigma 1.5, K1 = 0.01, K2 = 0.03, valid region).
 
     Raises:
-        ValueError: Shapes differ, or the image is too small for the window.
+        ValueError: The shapes differ, or the image is too small for the window.
 
     Source:
         Wang et al. 2004, eq. 13.
     """
-    # Here, since it takes 0.8 s and 80 MB that most processes can do without.
+    # Imported here, as it takes 0.8 s and 80 MB, and most processes do not need it.
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     if sr.shape != hr.shape:

@@ -1,4 +1,4 @@
-"""Folders of test images: HR with its LR, read as they are or made by the standard method."""
+"""Folders of test images: HR images with LR images that are read, or made by the standard method."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
     """Read the test images of a folder, one at a time, in the order of their names.
 
     Args:
-        folder: Holds HR images; or HR/ beside LRx<scale>/, in which case the LR images are read too instead of
-            being made by MATLAB-like bicubic downscaling.
+        folder: Folder of HR images, or with HR/ and LRx<scale>/, in which case the LR images are read instead of being
+            made by MATLAB-like bicubic downscaling.
         scale: Factor between LR and HR.
 
     Yields:
         The pairs, HR cropped to a multiple of the scale.
 
     Raises:
-        UserError: No images, an unreadable one, or HR and LR that do not fit each other; all faults of pairing
-            are told before the first pair.
+        UserError: The folder has no images, one is unreadable, or HR and LR do not match; all mismatches are reported
+            before the first pair.
     """
     folder = Path(folder)
     hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder

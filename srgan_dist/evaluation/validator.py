@@ -1,4 +1,4 @@
-"""How good a generator is on images that it was not trained on, in numbers and as a picture."""
+"""Measures a generator on validation images, and draws sample images."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from srgan_dist.losses.functional import perceptual_distance
 
 Upscaler = Callable[[Tensor], Tensor]
 
-TILE = 512  # LR pixels: the images of the test sets are measured whole, larger photographs in bounded memory
+TILE = 512  # LR pixels: images of the test sets fit into one tile, larger photographs need bounded memory
 _SAMPLES = 4
 _CROP = 192  # HR pixels a side in the sample pictures
 
 
 class Validator:
-    """The validation images, shared out among the ranks.
+    """Measures generators on the validation images, distributed among the ranks.
 
     Args:
-        images: The images; every rank has them all.
+        images: All validation images, on every rank.
         scale: Factor between LR and HR.
         runtime: The ranks.
-        features: Frozen network for the perceptual distance, or None to leave that out.
+        features: Frozen network for the perceptual distance, or None to omit it.
     """
 
     def __init__(self, images: Sequence[ImagePair], *, scale: int, runtime: Runtime, features: Features | None) -> None:
         self.images, self.scale, self.runtime, self.features = images, scale, runtime, features
 
     def measure(self, network: nn.Module | Upscaler) -> dict[str, float | None]:
-        """Mean quality over the images.
+        """Measure the mean quality over the images.
 
         Args:
-            network: Maps [1, 3, h, w] in [0, 1] to [1, 3, h * scale, w * scale]; the same on all ranks.
+            network: Maps [1, 3, h, w] in [0, 1] to [1, 3, h * scale, w * scale]; it must be the same on all ranks.
 
         Returns:
-            ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a network for it).
+            ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a feature network).
         """
         total = torch.zeros(3, dtype=torch.float64)
         for image in self.images[self.runtime.rank :: self.runtime.world_size]:
@@ -55,7 +55,7 @@ class Validator:
         return {"psnr_y": psnr, "ssim_y": ssim, "perceptual": perceptual if self.features else None}
 
     def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:
-        """SR of one image, as uint8 on the device."""
+        """Upscale one image. Returns uint8 on the device."""
         lr = image.lr.to(self.runtime.device, memory_format=self.runtime.memory_format).float() / 255
         with torch.no_grad():
             return to_uint8(upscale_tiled(network, lr, scale=self.scale, tile=TILE))
@@ -65,35 +65,35 @@ class Validator:
         return upscale_bicubic_tensor(lr, self.scale)
 
     def contact_sheet(self, networks: Mapping[str, nn.Module]) -> Image.Image:
-        """A picture of the most detailed crops: LR | bicubic | one column for each network | HR."""
+        """Draw the most detailed crops: LR | bicubic | one column for each network | HR."""
         labels = ["LR", "bicubic", *networks, "HR"]
         smallest = min(min(image.hr.shape[-2:]) for image in self.images)
         side = min(_CROP, smallest) // self.scale * self.scale
         rows = []
         for image in self.images[:_SAMPLES]:
             top, left = busiest_crop(image_array(image.hr), side=side, multiple=self.scale)
-            window = (..., slice(top, top + side), slice(left, left + side))
+            crop = (..., slice(top, top + side), slice(left, left + side))
             upscalers: list[nn.Module | Upscaler] = [self.nearest, self.bicubic, *networks.values()]
             big = [self.upscale(upscaler, image) for upscaler in upscalers]
-            rows.append([image_array(picture[window]) for picture in (*big, image.hr)])
+            rows.append([image_array(picture[crop]) for picture in (*big, image.hr)])
         return contact_sheet(labels, rows)
 
     def nearest(self, lr: Tensor) -> Tensor:
-        """The LR pixels themselves, as squares."""
+        """Nearest-neighbour upscaling: the LR pixels as squares."""
         return lr.repeat_interleave(self.scale, dim=-2).repeat_interleave(self.scale, dim=-1)
 
 
 def quality(sr: Tensor, hr: Tensor, *, scale: int, features: Features | None) -> tuple[float, float, float]:
-    """Quality of one image.
+    """Measure the quality of one image.
 
     Args:
         sr: uint8 [1, 3, H, W].
         hr: Like ``sr``.
-        scale: Pixels that PSNR and SSIM leave out at the border.
+        scale: Number of border pixels that PSNR and SSIM ignore.
         features: Frozen network for the perceptual distance, or None.
 
     Returns:
-        PSNR-Y in dB, SSIM-Y, perceptual distance (0 without a network for it).
+        PSNR-Y in dB, SSIM-Y, perceptual distance (0 without a feature network).
     """
     psnr, ssim = psnr_ssim_y(sr, hr, border=scale)
     if features is None:
@@ -104,7 +104,7 @@ def quality(sr: Tensor, hr: Tensor, *, scale: int, features: Features | None) ->
 
 
 def check_sizes(images: Iterable[ImagePair], *, scale: int) -> str | None:
-    """The first image that is too small to be measured, in one line, or None."""
+    """Describe the first image that is too small to be measured, in one line, or return None."""
     smallest = 11 + 2 * scale
     for image in images:
         height, width = image.hr.shape[-2:]

@@ -13,14 +13,14 @@ _LABEL = 18
 
 
 def contact_sheet(labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
-    """Lay out crops of one size as a table.
+    """Lay out crops of the same size in a grid.
 
     Args:
         labels: Text above each column.
-        rows: For each row one crop [S, S, 3] uint8 a column, all of the same S.
+        rows: For each row, one crop [S, S, 3] uint8 for each column, all with the same S.
 
     Returns:
-        The picture, on white.
+        The picture, on a white background.
     """
     side = rows[0][0].shape[0]
     cell = side + _MARGIN
@@ -42,7 +42,7 @@ def contact_sheet(labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint
 
 
 def busiest_crop(image: NDArray[np.uint8], *, side: int, multiple: int) -> tuple[int, int]:
-    """Find the part of an image where sharpness shows best.
+    """Find the most detailed part of an image.
 
     Args:
         image: uint8 [H, W, 3].

@@ -1,4 +1,4 @@
-"""Pixels between arrays, tensors and the 8 bits of a file."""
+"""Conversion of pixels between arrays, tensors and 8-bit values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def image_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """[H, W, 3] as [1, 3, H, W], without a change of the pixels."""
+    """Convert [H, W, 3] to [1, 3, H, W] without changing the pixels."""
     return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)[None]
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:
-    """[1, 3, H, W] uint8 as [H, W, 3], the inverse of `image_tensor`."""
+    """Convert [1, 3, H, W] uint8 to [H, W, 3], the inverse of `image_tensor`."""
     array: NDArray[np.uint8] = image[0].permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""Finding image files and reading them as 8-bit RGB, or refusing them by name."""
+"""Finds image files and reads them as 8-bit RGB, or refuses them by name."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _SIXTEEN_BIT = re.compile(r"(?!BGR)[A-Za-z]+;16")  # "BGR;16" is the 5-6-5 bit layout of BMP
 _EXIF_ORIENTATION = 0x0112
-_PNG_TEXT = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may tell the orientation
+_PNG_TEXT = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may hold the orientation
 
 
 def list_images(folder: str | Path) -> list[Path]:
     """List the image files below a folder, in the order of their relative POSIX paths.
 
-    Hidden files are left out (macOS leaves `._NAME.jpg` beside photographs); linked folders are not entered.
+    Hidden files are ignored (macOS creates `._NAME.jpg` files); linked folders are not followed.
 
     Args:
-        folder: folder to search, with all its subfolders.
+        folder: Folder to search, including its subfolders.
 
     Returns:
-        Paths that begin with `folder`, at least one.
+        At least one path; all begin with `folder`.
 
     Raises:
-        UserError: the folder is missing, is not a folder, or holds no image.
+        UserError: The folder is missing, is not a folder, or contains no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,20 +53,20 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Read an image's size from its header, refusing what `read_rgb` would refuse by the header alone.
+    """Read an image's size from its header; refuses images that `read_rgb` refuses because of their header.
 
     Args:
-        path: image file.
+        path: Image file.
 
     Returns:
         (height, width) in pixels, after the EXIF orientation.
 
     Raises:
-        UserError: the file is unreadable, or of a kind that is not 8-bit RGB or grey.
+        UserError: The file is unreadable, or of a kind that is not 8-bit RGB or grey.
     """
     with open_image(Path(path)) as image:
         if image.format == "PNG" and _has_text_behind_pixels(Path(path)):
-            image.load()  # reads what lies there, too
+            image.load()  # also reads the chunks behind the pixels
         width, height = image.size
         return (width, height) if orientation(image) in (5, 6, 7, 8) else (height, width)
 
@@ -77,13 +77,13 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     Grey and palette images become RGB; an alpha channel is dropped only where it is opaque everywhere.
 
     Args:
-        path: image file.
+        path: Image file.
 
     Returns:
         uint8 [H, W, 3], C-contiguous and writable.
 
     Raises:
-        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK, animated or transparent.
+        UserError: The file is empty, truncated or unreadable, or is 16-bit, CMYK, animated or transparent.
     """
     upright = read_image(path)
     if upright.mode in _ALPHA_MODES or "transparency" in upright.info:
@@ -101,49 +101,49 @@ def read_image(path: str | Path) -> Image.Image:
     """Read an image of 8 bits a channel, turned upright by its EXIF orientation.
 
     Args:
-        path: image file.
+        path: Image file.
 
     Returns:
         The image, in mode 1, L, P, RGB, LA, PA or RGBA.
 
     Raises:
-        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
+        UserError: The file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
     """
     with open_image(Path(path)) as image:
         return ImageOps.exif_transpose(image)
 
 
 def orientation(image: Image.Image) -> int:
-    """Read how a camera was held.
+    """Read the EXIF orientation of an image.
 
     Args:
-        image: an opened image; its pixels are not read.
+        image: An opened image; its pixels are not read.
 
     Returns:
-        The EXIF orientation, 1 (upright, also where there is none) to 8.
+        The orientation, from 1 (upright, also if there is none) to 8.
     """
-    # The base class's method: that of PNG images decodes the whole image to look for EXIF behind the pixels.
+    # The base class's method, as that of PNG images decodes the whole image to find EXIF behind the pixels.
     return int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file of 8 bits a channel; whatever decoding raises inside is told as the file's fault.
+    """Open an image file of 8 bits a channel; any exception inside the context is reported as an unreadable file.
 
     Args:
-        path: image file.
+        path: Image file.
 
     Yields:
-        The image, its header read and its pixels not, not turned upright.
+        The image with its header read, but not its pixels, and not turned upright.
 
     Raises:
-        UserError: the file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
+        UserError: The file is empty, truncated or unreadable, or is 16-bit, CMYK or animated.
     """
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes), expected an image")
         with warnings.catch_warnings():
-            # The user's own large photographs are no attack; far larger ones still raise an error.
+            # The user's own large photographs are not an attack; far larger images still raise an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if unsuitable := why_unsuitable(image):
@@ -151,7 +151,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                 yield image
     except UserError:
         raise
-    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error ...
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason}): replace or remove it") from error
 
@@ -170,18 +170,18 @@ def _has_text_behind_pixels(png: Path) -> bool:
 
 
 def why_unsuitable(image: Image.Image) -> str | None:
-    """Tell why an image is not one picture of 8 bits a channel, by its header alone.
+    """Explain from an image's header why it is not a single picture of 8 bits a channel.
 
     Args:
-        image: an opened image whose pixels were not read yet.
+        image: An opened image whose pixels were not read yet.
 
     Returns:
-        What it is, what is allowed and what to do; None where it is suitable.
+        What it is, what is allowed and what to do; None if it is suitable.
     """
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with previews behind the photograph
         return f"is animated or has pages ({frames} frames), allowed is one: extract it first"
-    # Pillow reads 16-bit RGB as 8-bit without a word; only the raw mode of the file's data shows it.
+    # Pillow silently reads 16-bit RGB as 8-bit; only the raw mode of the file's data shows it.
     tiles: list[Any] = getattr(image, "tile", [])
     raw_modes = [args if isinstance(args, str) else args[0] for *_, args in tiles if args]
     if image.mode.startswith(("I", "F")) or any(_SIXTEEN_BIT.match(str(mode)) for mode in raw_modes):

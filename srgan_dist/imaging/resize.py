@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 # Half the width of the antialiased cubic kernel is 2 * scale source pixels: 16 covers scales up to 8.
 _PADDING = 16
-_REACH = 4  # LR pixels around a part that are made with it; the kernel sees 2
+_REACH = 4  # LR pixels around a part that are computed with it; the kernel needs 2
 
 
 def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -18,7 +18,7 @@ def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
     Args:
         image: [H, W, C] array.
-        scale: factor, >= 1.
+        scale: Factor, >= 1.
 
     Returns:
         A view [H - H % scale, W - W % scale, C] of the image.
@@ -28,20 +28,20 @@ def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def downscale(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Make the standard low-resolution image: antialiased bicubic, rounded to 8 bit.
+    """Make the standard low-resolution image: antialiased bicubic, rounded to 8 bits.
 
     Args:
         hr: uint8 [H, W, 3], both sides multiples of `scale` (see `modcrop`).
-        scale: factor, >= 1.
+        scale: Factor, >= 1.
 
     Returns:
         uint8 [H / scale, W / scale, 3].
 
     Raises:
-        ValueError: a side is not a multiple of the scale, or is empty.
+        ValueError: A side is not a multiple of the scale, or is empty.
 
-    Source: MATLAB `imresize(I, 1 / scale, "bicubic")`; Keys, "Cubic convolution interpolation", 1981, with
-    a = -0.5.
+    Source:
+        MATLAB `imresize(I, 1 / scale, "bicubic")`; Keys, "Cubic convolution interpolation", 1981, with a = -0.5.
     """
     return _to_uint8(downscale_tensor(_to_float(hr), scale))
 
@@ -49,18 +49,18 @@ def downscale(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 def downscale_part(
     hr: NDArray[np.uint8], scale: int, *, top: int, left: int, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Make a part of the low-resolution image of a whole image, without making the rest.
+    """Compute a part of an image's low-resolution image, without computing the rest.
 
     Args:
         hr: uint8 [H, W, 3], the whole image, of any size.
-        scale: factor, >= 1.
-        top: upper edge of the part in LR pixels.
-        left: left edge in LR pixels.
-        height: of the part in LR pixels; top + height <= H // scale.
-        width: likewise.
+        scale: Factor, >= 1.
+        top: Upper edge of the part in LR pixels.
+        left: Left edge in LR pixels.
+        height: Height of the part in LR pixels; top + height <= H // scale.
+        width: Width of the part in LR pixels; left + width <= W // scale.
 
     Returns:
-        uint8 [height, width, 3], the same as that part of `downscale` of the mod-cropped image.
+        uint8 [height, width, 3], equal to that part of `downscale` of the mod-cropped image.
     """
     rows = range(max(top - _REACH, 0), min(top + height + _REACH, hr.shape[0] // scale))
     columns = range(max(left - _REACH, 0), min(left + width + _REACH, hr.shape[1] // scale))
@@ -74,12 +74,13 @@ def upscale_bicubic(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
     Args:
         lr: uint8 [h, w, 3].
-        scale: factor, >= 1.
+        scale: Factor, >= 1.
 
     Returns:
         uint8 [h * scale, w * scale, 3].
 
-    Source: MATLAB `imresize(I, scale, "bicubic")`.
+    Source:
+        MATLAB `imresize(I, scale, "bicubic")`.
     """
     return _to_uint8(upscale_bicubic_tensor(_to_float(lr), scale))
 
@@ -89,13 +90,13 @@ def downscale_tensor(hr: Tensor, scale: int) -> Tensor:
 
     Args:
         hr: float [N, C, H, W], any range; both sides multiples of `scale`.
-        scale: factor, >= 1.
+        scale: Factor, >= 1.
 
     Returns:
         float [N, C, H / scale, W / scale]; may overshoot the input's range.
 
     Raises:
-        ValueError: a side is not a multiple of the scale, or is empty.
+        ValueError: A side is not a multiple of the scale, or is empty.
     """
     height, width = hr.shape[-2:]
     if height % scale or width % scale or not height or not width:
@@ -109,7 +110,7 @@ def upscale_bicubic_tensor(lr: Tensor, scale: int) -> Tensor:
 
     Args:
         lr: float [N, C, h, w], any range.
-        scale: factor, >= 1.
+        scale: Factor, >= 1.
 
     Returns:
         float [N, C, h * scale, w * scale]; may overshoot the input's range.
@@ -121,7 +122,7 @@ def upscale_bicubic_tensor(lr: Tensor, scale: int) -> Tensor:
 def _resize(image: Tensor, height: int, width: int, *, padding: int, border: int) -> Tensor:
     padded = _pad_symmetric(image, padding)
     size = (height + 2 * border, width + 2 * border)
-    # antialias=True also when enlarging: only that kernel has a = -0.5, the other one has a = -0.75.
+    # antialias=True also for enlarging, as only that kernel has a = -0.5; the other one has a = -0.75.
     resized = F.interpolate(padded, size=size, mode="bicubic", align_corners=False, antialias=True)
     return resized[..., border : border + height, border : border + width]
 

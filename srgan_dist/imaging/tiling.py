@@ -14,7 +14,7 @@ def tile_spans(size: int, *, tile: int, overlap: int) -> list[tuple[int, int]]:
     Args:
         size: Pixels to cover.
         tile: Longest span, in pixels; more than ``2 * overlap``.
-        overlap: Pixels of context that a neighbour must share.
+        overlap: Pixels of context on each side.
 
     Returns:
         (start, stop) of each span, ascending.
@@ -42,8 +42,8 @@ def upscale_tiled(
 ) -> Tensor:
     """Upscale one image, at most ``tile`` x ``tile`` LR pixels at a time.
 
-    Each tile's outer ``overlap`` pixels only serve as context and are cut off, except at the image's own border:
-    where the network sees no farther than ``overlap``, the result is that of the whole image.
+    The outer ``overlap`` pixels of each tile only serve as context and are cut off, except at the image's border. If
+    the network's receptive field does not exceed ``overlap``, the result is that of the whole image.
 
     Args:
         network: Maps [1, 3, h, w] to [1, 3, h * scale, w * scale].
@@ -51,7 +51,7 @@ def upscale_tiled(
         scale: Factor of the network.
         tile: Side of the largest tile, in LR pixels.
         overlap: Context on each side, in LR pixels.
-        on_tile: Called with (tiles done, tiles in all).
+        on_tile: Called with (number of finished tiles, number of tiles).
 
     Returns:
         [1, 3, h * scale, w * scale], on the device of ``lr``.
@@ -83,7 +83,7 @@ def upscale_tiled(
 def _with_core(
     spans: list[tuple[int, int]], size: int, overlap: int
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Patches each span with the part of the output that it alone fills."""
+    """Pair each span with the part of the output that only it fills."""
     begin = 0
     for start, stop in spans:
         end = size if stop == size else stop - overlap

@@ -1,1 +1,1 @@
-"""Using trained weights."""
+"""Inference with trained weights."""

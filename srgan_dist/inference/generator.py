@@ -1,4 +1,4 @@
-"""Using trained weights: rebuild the generator from its file, upscale images."""
+"""Rebuilds a trained generator from its weights file, and upscales images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SRGenerator(nn.Module):
     Attributes:
         network: The generator itself, [N, 3, h, w] in [0, 1] to [N, 3, h * scale, w * scale].
         scale: Factor between LR and SR.
-        metadata: What the weights file says of itself.
+        metadata: The metadata of the weights file.
     """
 
     def __init__(self, network: nn.Module, *, scale: int, metadata: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class SRGenerator(nn.Module):
 
         Args:
             path: A safetensors file that srgan-dist wrote.
-            device: Where to put it; None: the GPU if there is one.
+            device: Its device; None for the GPU if there is one, else the CPU.
 
         Returns:
             The generator, in eval mode.
@@ -85,8 +85,8 @@ class SRGenerator(nn.Module):
 
         Args:
             lr: uint8 [1, 3, h, w].
-            tile: Largest side of what the network sees at once, in LR pixels.
-            on_tile: Called with (tiles done, tiles in all).
+            tile: Largest side of a tile, in LR pixels.
+            on_tile: Called with (number of finished tiles, number of tiles).
 
         Returns:
             uint8 [1, 3, h * scale, w * scale], on the generator's device.
@@ -103,12 +103,12 @@ class SRGenerator(nn.Module):
         tile: int = DEFAULT_TILE,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Image.Image:
-        """Upscale an image; grey stays grey, and an alpha channel is enlarged bicubically.
+        """Upscale an image; grey images stay grey, and an alpha channel is enlarged bicubically.
 
         Args:
             image: 8 bits a channel.
-            tile: Largest side of what the network sees at once, in LR pixels.
-            on_tile: Called with (tiles done, tiles in all).
+            tile: Largest side of a tile, in LR pixels.
+            on_tile: Called with (number of finished tiles, number of tiles).
 
         Returns:
             The image, ``scale`` times as large; modes L, RGB and RGBA.
@@ -124,7 +124,7 @@ class SRGenerator(nn.Module):
 
 
 def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Decide what is upscaled into what, before any of it is.
+    """List the images to upscale and their results, before any is upscaled.
 
     Args:
         source: An image, or a folder of them.
@@ -134,7 +134,7 @@ def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         (image, result) for each image.
 
     Raises:
-        UserError: No such source, a target of an unknown format or one that would overwrite an image.
+        UserError: The source does not exist, or a target has an unknown format or would overwrite an image.
     """
     if source.is_dir():
         images = list_images(source)
@@ -159,7 +159,7 @@ def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 def upscale_file(
     generator: SRGenerator, source: Path, target: Path, *, tile: int, on_tile: Callable[[int, int], None] | None = None
 ) -> None:
-    """Upscale an image file; the target appears when it is complete.
+    """Upscale an image file; the target is written atomically.
 
     Raises:
         UserError: The source is unreadable or not 8-bit, or the target cannot be written.

@@ -1,1 +1,1 @@
-"""Generators, discriminators and frozen feature networks: tensors in, tensors out."""
+"""Generators, discriminators and frozen feature networks; they know tensors and numbers, not the configuration."""

@@ -1,4 +1,4 @@
-"""From the configuration to the networks, with fresh weights."""
+"""Builds the networks from the configuration, with freshly initialised weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from srgan_dist.models.srresnet import SRResNet
 
 
 def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False) -> nn.Module:
-    """The generator, with fresh weights; ``recompute`` trades time for memory."""
+    """Build the generator, freshly initialised; ``recompute`` trades time for memory."""
     match config:
         case SRResNetConfig():
             return SRResNet(
@@ -54,7 +54,7 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
-    """The discriminator, with fresh weights."""
+    """Build the discriminator, freshly initialised."""
     match config:
         case VGGDiscriminatorConfig():
             return VGGDiscriminator(channels=config.channels, norm=config.norm, layout=config.layout)
@@ -65,7 +65,7 @@ def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
 
 
 def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> FeatureNetwork:
-    """The frozen feature network, with its weights; ``recompute`` trades time for memory."""
+    """Build the frozen feature network with its weights; ``recompute`` trades time for memory."""
     match config:
         case VGG19Config():
             return VGG19Features(
@@ -82,7 +82,7 @@ def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> 
 
 
 def generator_metadata(config: GeneratorConfig, *, scale: int) -> dict[str, str]:
-    """What a weights file must say for the network to be rebuilt from it."""
+    """Metadata of a weights file, from which the network can be rebuilt."""
     return {
         "format": "srgan-dist generator 1",
         "scale": str(scale),

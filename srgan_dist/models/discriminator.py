@@ -17,7 +17,7 @@ NEGATIVE_SLOPE = 0.2  # Ledig et al. 2017, section 2.1.1; the U-Net uses the sam
 
 
 class _Layout(NamedTuple):
-    """Channels of the convolutions in multiples of the first, kernel of those with a stride, and what follows."""
+    """Channels of the convolutions as multiples of the first, kernel of those with a stride, and dense layers."""
 
     multiples: tuple[int, ...]
     strided_kernel: int
@@ -25,7 +25,7 @@ class _Layout(NamedTuple):
     hidden: int
 
 
-# The size that the strides leave of the patches that each was made for: of 96 pixels, and of 128.
+# pooled_size is what the strides leave of the patches that each layout was designed for: 96 and 128 pixels.
 _LAYOUTS: dict[VGGLayout, _Layout] = {
     "srgan": _Layout((1, 1, 2, 2, 4, 4, 8, 8), strided_kernel=3, pooled_size=6, hidden=1024),
     "basicsr": _Layout((1, 1, 2, 2, 4, 4, 8, 8, 8, 8), strided_kernel=4, pooled_size=4, hidden=100),
@@ -33,7 +33,7 @@ _LAYOUTS: dict[VGGLayout, _Layout] = {
 
 
 def _init(layer: nn.Conv2d | nn.Linear) -> None:
-    # Before spectral_norm wraps the layer: its first estimate of the norm is made from these weights.
+    # Before spectral_norm wraps the layer, as its first estimate of the norm is made from these weights.
     nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -43,13 +43,14 @@ def advance_power_iteration(module: nn.Module) -> None:
     """Run one power iteration of every spectrally normalised layer, in place; the weights do not change.
 
     A discriminator is kept in eval() mode, where no forward changes a buffer: real and generated images of
-    one update, every micro-batch and every rank then see the same normalised weights. This function is where
-    the estimate of the norms moves; call it once for each discriminator update, on every rank.
+    one update, every micro-batch and every rank then see the same normalised weights. This function
+    advances the estimate of the norms; call it once for each discriminator update, on every rank.
 
     Args:
-        module: any network, wrapped or not; layers without spectral norm are left alone.
+        module: Any network, wrapped or not; layers without spectral norm are ignored.
 
-    Source: Miyato et al. 2018, algorithm 1 (one iteration for each update).
+    Source:
+        Miyato et al. 2018, algorithm 1 (one iteration for each update).
     """
     for layer in module.modules():
         if not isinstance(layer, parametrize.ParametrizationList):
@@ -63,16 +64,16 @@ def advance_power_iteration(module: nn.Module) -> None:
 
 
 class VGGDiscriminator(nn.Module):
-    """Judge each image as a whole by convolutions, every second one with a stride of 2, and two dense layers.
+    """Classify whole images with convolutions, every second one with a stride of 2, and two dense layers.
 
     Args:
-        channels: of the first convolution; they double with each stride up to eight times as many.
+        channels: Channels of the first convolution; they double with each stride, up to eight times as many.
         norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer) or "none".
         layout: "srgan", the paper's eight convolutions, or "basicsr", BasicSR's ten with 4x4 kernels at the strides.
-        hidden: width of the first dense layer; None is the layout's own, 1024 or 100.
+        hidden: Width of the first dense layer; None for the layout's own, 1024 or 100.
 
-    Source: Ledig et al. 2017, figure 4, without its sigmoid, which belongs to the loss; BasicSR's
-        VGGStyleDiscriminator.
+    Source:
+        Ledig et al. 2017, figure 4, without its sigmoid, which belongs to the loss; BasicSR's VGGStyleDiscriminator.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class VGGDiscriminator(nn.Module):
             kernel, stride = (strided_kernel, 2) if index % 2 else (3, 1)
             layers.append(self._layer(nn.Conv2d(previous, width, kernel, stride, 1, bias=not normalised), norm=norm))
             if normalised:
-                # No running statistics: D is never judged on them, and as buffers they would be changed by
-                # the forwards of G's update and broadcast between the forwards of D's. Without them the
+                # No running statistics: D is never evaluated with them, and as buffers they would be changed by
+                # the forward passes of G's update and broadcast between those of D's. Without them the
                 # layer uses the batch's own statistics in train and eval mode alike.
                 layers.append(nn.BatchNorm2d(width, track_running_stats=False))
             layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
@@ -112,14 +113,14 @@ class VGGDiscriminator(nn.Module):
         return spectral_norm(layer) if norm == "spectral" else layer
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score a batch of images.
+        """Compute the logit of each image.
 
         Args:
             images: [N, 3, H, W], RGB in [0, 1]; any size. With norm "batch" the last maps must hold more
                 than one value for each channel: H or W above 16 (32), or N above 1.
 
         Returns:
-            [N, 1], logits: above 0 means "real".
+            [N, 1], logits; above 0 means "real".
         """
         features = cast(Tensor, self.features(images))
         # Patches of the layout's own size need no pooling, whose backward on CUDA is not deterministic.
@@ -129,18 +130,19 @@ class VGGDiscriminator(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """Judge each pixel in its surroundings by a U-Net with spectral normalisation and additive skips.
+    """Classify each pixel in its context with a U-Net with spectral normalisation and additive skips.
 
     Args:
-        channels: at full resolution; they double with each of the three halvings.
+        channels: Channels at full resolution; they double each of the three times that the resolution is halved.
 
-    Source: Wang et al. 2021 (Real-ESRGAN), figure 6; layer names as there.
+    Source:
+        Wang et al. 2021 (Real-ESRGAN), figure 6; layer names as there.
     """
 
     def __init__(self, *, channels: int = 64) -> None:
         super().__init__()
         c = channels
-        # The ends are not normalised: the logits' range is theirs to choose.
+        # The first and last layer are not normalised, so that the range of the logits is free.
         self.conv0 = nn.Conv2d(3, c, 3, padding=1)
         self.conv1 = self._halve(c, 2 * c)
         self.conv2 = self._halve(2 * c, 4 * c)
@@ -171,20 +173,20 @@ class UNetDiscriminator(nn.Module):
         return F.leaky_relu(x, NEGATIVE_SLOPE)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score every pixel of a batch of images.
+        """Compute the logit of each pixel.
 
         Args:
             images: [N, 3, H, W], RGB in [0, 1]; H and W at least 8.
 
         Returns:
-            [N, 1, H, W], logits: above 0 means "real".
+            [N, 1, H, W], logits; above 0 means "real".
         """
         down0 = self._activate(self.conv0(images))
         down1 = self._activate(self.conv1(down0))
         down2 = self._activate(self.conv2(down1))
         up = self._activate(self.conv3(down2))
         for conv, skip in ((self.conv4, down2), (self.conv5, down1), (self.conv6, down0)):
-            # To the skip's own size: halving rounds down where it is not a multiple of 8.
+            # To the skip's own size, as halving rounds down if it is not a multiple of 8.
             up = F.interpolate(up, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             up = self._activate(conv(up)) + skip
         up = self._activate(self.conv8(self._activate(self.conv7(up))))

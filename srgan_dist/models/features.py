@@ -47,7 +47,7 @@ _Self = TypeVar("_Self", bound=nn.Module)
 
 
 class FeatureNetwork(nn.Module):
-    """A network that is only looked through: always in eval mode, no parameter learns, the input may."""
+    """A frozen network: always in eval mode, without gradients of its parameters, but with those of its input."""
 
     def freeze(self) -> None:
         """Switch to eval mode and turn off the parameters' gradients."""
@@ -55,16 +55,16 @@ class FeatureNetwork(nn.Module):
         self.requires_grad_(False)
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Keep the weights in the precision that autocast computes in: it would cast them in every forward anew.
+        """Store the weights in the precision that autocast computes in, so that it need not cast them in every forward.
 
         Args:
-            dtype: Autocast's, or float32 where there is none; the results are the same, bit for bit.
+            dtype: The dtype of autocast, or float32 without it; the results are bit for bit the same.
         """
         if dtype == torch.float32:
             return
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # New parameters, since tensors without memory (see footprint.py) cannot be changed in place.
+                # New parameters, since tensors without memory (see memory_estimate.py) cannot be changed in place.
                 for name, weights in list(module.named_parameters(recurse=False)):
                     setattr(module, name, nn.Parameter(weights.to(dtype), requires_grad=False))
 
@@ -81,7 +81,7 @@ class FeatureNetwork(nn.Module):
 
 
 class VGG19Features(FeatureNetwork):
-    """The output of one layer of VGG19; what lies behind that layer is neither built nor computed.
+    """The output of one layer of VGG19; later layers are neither built nor computed.
 
     Args:
         layer: "conv5_4" (the paper's 5,4: contents) or "conv2_2" (2,2: edges and texture).
@@ -92,7 +92,7 @@ class VGG19Features(FeatureNetwork):
         recompute: Run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
-        WeightsUnavailable: "auto", and the weights are neither here nor could be downloaded.
+        WeightsUnavailable: ``weights`` is "auto", and they are not on this machine and could not be downloaded.
         UserError: The file is not a state dict of VGG19.
 
     Source:

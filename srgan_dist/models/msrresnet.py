@@ -33,15 +33,16 @@ class MSRResNet(nn.Module):
 
     Args:
         scale: 2 or 3 (one pixel shuffle) or 4 (two).
-        channels: feature channels (BasicSR's num_feat).
-        blocks: number of residual blocks (BasicSR's num_block).
-        recompute: run the blocks again in the backward pass instead of keeping their activations.
+        channels: Feature channels (BasicSR's num_feat).
+        blocks: Number of residual blocks (BasicSR's num_block).
+        recompute: Run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
-        ValueError: scale is not one of the above.
+        ValueError: The scale is not one of the above.
 
-    Source: BasicSR's MSRResNet (its state dicts load key for key), after Ledig et al. 2017 and, for the
-        blocks without normalisation, Lim et al. 2017 (EDSR).
+    Source:
+        BasicSR's MSRResNet (its state dicts load key for key), after Ledig et al. 2017 and, for the blocks without
+        normalisation, Lim et al. 2017 (EDSR).
     """
 
     def __init__(self, *, scale: int = 4, channels: int = 64, blocks: int = 16, recompute: bool = False) -> None:

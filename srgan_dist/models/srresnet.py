@@ -23,7 +23,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool = 
 
 
 def _conv_norm(channels: int, norm: Norm) -> list[nn.Module]:
-    # A bias in front of a normalisation is subtracted again, so there is none.
+    # A normalisation would subtract the bias again, so there is none.
     conv = _conv(channels, channels, bias=norm == "none")
     if norm == "batch":
         return [conv, nn.BatchNorm2d(channels)]
@@ -45,13 +45,14 @@ def upsampling_stages(scale: int, channels: int) -> list[nn.Module]:
     """Build the paper's log2(scale) stages: convolution to 4 x channels, pixel shuffle x2, PReLU.
 
     Args:
-        scale: a power of two.
-        channels: feature channels before and after each stage.
+        scale: A power of two.
+        channels: Feature channels before and after each stage.
 
     Returns:
         The modules in order, three for each stage.
 
-    Source: Shi et al. 2016, eq. 4; Ledig et al. 2017, figure 4.
+    Source:
+        Shi et al. 2016, eq. 4; Ledig et al. 2017, figure 4.
     """
     stages: list[nn.Module] = []
     for _ in range(scale.bit_length() - 1):
@@ -64,21 +65,22 @@ class SRResNet(nn.Module):
 
     Args:
         scale: 2, 4 or 8; 1 makes a denoiser.
-        channels: feature channels.
-        blocks: number of residual blocks.
-        norm: normalisation after each convolution of the trunk; "none" and "group" behave the same
+        channels: Feature channels.
+        blocks: Number of residual blocks.
+        norm: Normalisation after each convolution of the trunk; "none" and "group" behave the same
             in training and evaluation and do not depend on the batch.
-        skip: "none" predicts the image itself, as the paper does; "bicubic" and "bilinear" predict what
-            is missing from that interpolation, and a fresh network *is* the interpolation.
+        skip: "none" predicts the image itself, as the paper does; "bicubic" and "bilinear" predict the
+            difference to that interpolation, and an untrained network *is* the interpolation.
         upsampler: "pixelshuffle" is the paper's stages of x2 and a convolution at full resolution;
             "pixelshuffledirect" is one convolution at low resolution and one shuffle, several times cheaper.
-        end_kernel: odd kernel size, in pixels, of the first and (with "pixelshuffle") the last convolution.
-        recompute: run the blocks again in the backward pass instead of keeping their activations.
+        end_kernel: Odd kernel size, in pixels, of the first and (with "pixelshuffle") the last convolution.
+        recompute: Run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
-        ValueError: scale or end_kernel is not one of the above.
+        ValueError: The scale or ``end_kernel`` is not one of the above.
 
-    Source: Ledig et al. 2017, figure 4; "pixelshuffledirect" is the name in Liang et al. 2021 (SwinIR).
+    Source:
+        Ledig et al. 2017, figure 4; "pixelshuffledirect" is the name in Liang et al. 2021 (SwinIR).
     """
 
     def __init__(
@@ -143,19 +145,20 @@ class SRResNet(nn.Module):
 
 
 def interpolate(lr: Tensor, *, scale: int, mode: Literal["bicubic", "bilinear"]) -> Tensor:
-    """Enlarge images by interpolation, in the precision of the input whatever autocast is around it.
+    """Enlarge images by interpolation, in the precision of the input, unaffected by autocast.
 
     Args:
         lr: [N, C, h, w].
-        scale: factor of enlargement.
+        scale: Enlargement factor.
         mode: "bicubic" (a = -0.5, as MATLAB and Pillow) or "bilinear".
 
     Returns:
         [N, C, scale * h, scale * w], of the input's dtype.
 
-    Source: Keys 1981, whose cubic kernel has a = -1/2.
+    Source:
+        Keys 1981, whose cubic kernel has a = -1/2.
     """
     # bfloat16 has 8 bits of mantissa: an interpolation in it would be visibly banded.
     with torch.autocast(lr.device.type, enabled=False):
-        # antialias changes nothing in enlargement but torch's cubic coefficient, from -0.75 to -0.5.
+        # In enlargement, antialias changes only torch's cubic coefficient, from -0.75 to -0.5.
         return F.interpolate(lr, scale_factor=float(scale), mode=mode, antialias=True, align_corners=False)

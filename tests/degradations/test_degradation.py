@@ -132,7 +132,7 @@ def test_torchs_generator_is_not_touched_and_no_gradient_flows(make: Make, hr: T
     assert not target.requires_grad
 
 
-def test_the_device_is_never_waited_for(make: Make, hr: Tensor) -> None:
+def test_the_host_never_waits_for_the_device(make: Make, hr: Tensor) -> None:
     # Tensors of this device have no values: whatever asks for one raises, and so does mixing it with the CPU.
     lr, target = make(device="meta")(hr.to("meta"), KEYS)
     assert lr.device.type == target.device.type == "meta"

@@ -37,8 +37,8 @@ def test_gaussian_noise_is_normal(tables: NoiseTables) -> None:
     assert (noise**3).mean() == pytest.approx(0, abs=4 * (15 / n) ** 0.5)
     assert (noise**4).mean() == pytest.approx(3, abs=4 * (96 / n) ** 0.5)
     quantiles = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
-    share = torch.searchsorted(noise.flatten().sort()[0], torch.special.ndtri(quantiles)) / n
-    assert (share - quantiles).abs().max() < 1.95 / n**0.5  # Kolmogorov-Smirnov, p = 0.001
+    fraction = torch.searchsorted(noise.flatten().sort()[0], torch.special.ndtri(quantiles)) / n
+    assert (fraction - quantiles).abs().max() < 1.95 / n**0.5  # Kolmogorov-Smirnov, p = 0.001
 
 
 def test_gaussian_noise_is_white(tables: NoiseTables) -> None:

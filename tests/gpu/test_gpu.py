@@ -1,4 +1,4 @@
-"""What only a GPU can show; the whole file skips without one."""
+"""Tests that need a GPU; without one, all are skipped."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_mixed_precision_is_near_fp32(train: Train, tmp_path: Path, precision: s
     assert other["data/digest"] == one["data/digest"]
 
 
-def test_resume_goes_on_with_the_loss_scale(train: Train, tmp_path: Path) -> None:
+def test_resume_restores_the_loss_scale(train: Train, tmp_path: Path) -> None:
     changes = {"train.precision": "fp16", "train.steps": 6}
     assert train(tmp_path / "run", changes=changes | {"train.steps": 3}).code == 0
     done = train(tmp_path / "run", changes=changes)
@@ -90,7 +90,7 @@ def test_a_full_gpu_halves_the_micro_batch(shards: Path, tmp_path: Path) -> None
     finite(tmp_path / "run")
 
 
-def test_compiled_networks_learn_the_same(train: Train, tmp_path: Path) -> None:
+def test_compiled_networks_give_the_same_losses(train: Train, tmp_path: Path) -> None:
     for name, compiled in (("eager", False), ("compiled", True)):
         changes = {"train.compile": compiled, "train.steps": 3, "train.pretrain_steps": 1, "data.micro_batch": 2}
         done = train(tmp_path / name, changes=changes)

@@ -1,4 +1,4 @@
-"""Contact sheets: every crop where its label says, and the part of the image where sharpness shows."""
+"""Contact sheets: every crop under its label, and the most detailed part of an image."""
 
 from __future__ import annotations
 

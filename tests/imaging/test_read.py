@@ -47,7 +47,7 @@ def test_list_images_is_sorted_recursive_and_knows_its_suffixes(tmp_path: Path) 
     assert names == ["a.webp", "b/a.TIFF", "b/y.JPG", "c.jpeg", "d.bmp", "e.tif", "z.png"]
 
 
-def test_list_images_refuses_what_is_no_folder_of_images(tmp_path: Path) -> None:
+def test_list_images_refuses_anything_but_a_folder_of_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "absent")
     (tmp_path / "file").touch()

@@ -49,30 +49,30 @@ def reference(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     return np.clip(np.floor(result + 0.5), 0, 255).astype(np.uint8)
 
 
-def assert_nearly_equal(image: NDArray[np.uint8], expected: NDArray[np.uint8], share: float) -> None:
+def assert_nearly_equal(image: NDArray[np.uint8], expected: NDArray[np.uint8], fraction: float) -> None:
     assert image.shape == expected.shape
     difference = np.abs(image.astype(int) - expected.astype(int))
     assert difference.max() <= 1
-    assert (difference > 0).mean() <= share
+    assert (difference > 0).mean() <= fraction
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
 def test_downscale_is_matlabs_imresize(make_image: Callable[..., NDArray[np.uint8]], scale: int) -> None:
     hr = modcrop(make_image(201, 300), scale)
     expected = reference(hr, hr.shape[0] // scale, hr.shape[1] // scale)
-    assert_nearly_equal(downscale(hr, scale), expected, share=1e-4)
+    assert_nearly_equal(downscale(hr, scale), expected, fraction=1e-4)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_upscale_is_matlabs_imresize(make_image: Callable[..., NDArray[np.uint8]], scale: int) -> None:
     lr = make_image(41, 30)
-    assert_nearly_equal(upscale_bicubic(lr, scale), reference(lr, 41 * scale, 30 * scale), share=1e-4)
+    assert_nearly_equal(upscale_bicubic(lr, scale), reference(lr, 41 * scale, 30 * scale), fraction=1e-4)
 
 
 def test_images_smaller_than_the_padding(make_image: Callable[..., NDArray[np.uint8]]) -> None:
     tiny = make_image(4, 12)
-    assert_nearly_equal(downscale(tiny, 4), reference(tiny, 1, 3), share=0.0)
-    assert_nearly_equal(upscale_bicubic(tiny[:1, :1], 4), np.broadcast_to(tiny[:1, :1], (4, 4, 3)), share=0.0)
+    assert_nearly_equal(downscale(tiny, 4), reference(tiny, 1, 3), fraction=0.0)
+    assert_nearly_equal(upscale_bicubic(tiny[:1, :1], 4), np.broadcast_to(tiny[:1, :1], (4, 4, 3)), fraction=0.0)
 
 
 def test_a_step_edge_overshoots_by_the_stored_values() -> None:
@@ -91,7 +91,7 @@ def test_tensor_variants_agree_with_the_rounded_ones(make_image: Callable[..., N
     assert small.shape == (2, 3, 16, 12)
     assert large.shape == (2, 3, 128, 96)
     small_uint8 = (small[1].clamp(0, 1) * 255 + 0.5).floor().permute(1, 2, 0).numpy().astype(np.uint8)
-    assert_nearly_equal(small_uint8, downscale(hr, 4), share=1e-3)
+    assert_nearly_equal(small_uint8, downscale(hr, 4), fraction=1e-3)
 
 
 def test_modcrop_cuts_bottom_and_right(make_image: Callable[..., NDArray[np.uint8]]) -> None:
@@ -110,7 +110,7 @@ def test_set5_gives_the_published_lr_images() -> None:
     for path in sorted((SHARED / "benchmark" / "Set5" / "HR").glob("*.png")):
         hr = np.array(Image.open(path).convert("RGB"))
         lr = np.array(Image.open(path.parents[1] / "LRx4" / path.name).convert("RGB"))
-        assert_nearly_equal(downscale(hr, 4), lr, share=1e-4)
+        assert_nearly_equal(downscale(hr, 4), lr, fraction=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The notebook's deployment: load, give an image, get and save the SR image."""
+"""Inference from a weights file: load it, upscale an image, save the result."""
 
 from __future__ import annotations
 

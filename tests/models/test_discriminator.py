@@ -1,4 +1,4 @@
-"""Discriminators: shapes, and buffers that only `advance_power_iteration` moves."""
+"""Discriminators: shapes, and buffers that only `advance_power_iteration` changes."""
 
 from __future__ import annotations
 

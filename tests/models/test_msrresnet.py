@@ -69,6 +69,6 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
-def test_wrong_scale_is_told() -> None:
+def test_a_wrong_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="scale is 8, allowed are 2, 3 and 4"):
         MSRResNet(scale=8)

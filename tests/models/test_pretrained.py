@@ -1,4 +1,4 @@
-"""The weights' ways here: the download of VGG19, against a real server on this machine."""
+"""The download of VGG19's weights, from a real server on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations that are computed twice: the same gradients and buffers, and fewer tensors kept."""
+"""Recomputed activations: the same gradients and buffers, and fewer stored tensors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _seed() -> None:
 
 
 def pair(make: Make) -> tuple[nn.Module, nn.Module]:
-    """Two networks of the same weights, one of which computes twice."""
+    """Two networks with the same weights, one of which recomputes."""
     plain, twice = make(False).double(), make(True).double()
     with torch.no_grad():
         for parameter in plain.parameters():  # a fresh block is the identity
@@ -52,7 +52,7 @@ def loss(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def kept_elements(network: nn.Module, images: Tensor) -> int:
-    """Elements of what a forward leaves behind for the backward, each memory once."""
+    """Number of elements that a forward pass stores for the backward pass, each memory counted once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def kept_elements(network: nn.Module, images: Tensor) -> int:
 
 
 @pytest.mark.parametrize("make", GENERATORS.values(), ids=GENERATORS.keys())
-def test_a_generator_learns_the_same(make: Make) -> None:
+def test_a_generator_has_the_same_gradient(make: Make) -> None:
     plain, twice = pair(make)
     for _ in range(2):  # two micro-batches
         images = torch.rand(2, 3, 12, 12, dtype=torch.float64)
@@ -107,7 +107,7 @@ def test_recomputing_keeps_fewer_activations(make: Make) -> None:
     assert kept_elements(twice, images) < 0.7 * kept_elements(plain, images)
 
 
-def test_a_copy_computes_by_its_own_weights() -> None:
+def test_a_copy_uses_its_own_weights() -> None:
     network = GENERATORS["srresnet"](True)
     other = copy.deepcopy(network)
     with torch.no_grad():

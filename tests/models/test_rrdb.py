@@ -95,6 +95,6 @@ def test_weights_inside_the_residuals_start_small() -> None:
     assert not network.body.get_parameter("0.rdb1.conv1.bias").any()
 
 
-def test_wrong_scale_is_told() -> None:
+def test_a_wrong_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="scale is 8, allowed are 1, 2 and 4"):
         RRDBNet(scale=8)

@@ -52,7 +52,7 @@ def test_fresh_network_with_a_skip_is_the_interpolation(skip: str, norm: str, up
     assert torch.equal(sr, expected)
 
 
-def test_a_fresh_network_with_a_skip_learns() -> None:
+def test_a_fresh_network_with_a_skip_trains_every_layer() -> None:
     network = small(skip="bicubic", norm="none", upsampler="pixelshuffledirect")
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     lr, hr = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 24, 24)
@@ -120,6 +120,6 @@ def test_group_norm_takes_any_number_of_channels() -> None:
     ("wrong", "message"),
     [({"scale": 3}, "scale is 3, allowed are 1, 2, 4 and 8"), ({"end_kernel": 4}, "end_kernel is 4")],
 )
-def test_wrong_settings_are_told(wrong: dict[str, int], message: str) -> None:
+def test_wrong_settings_are_refused(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**wrong)

@@ -1,4 +1,4 @@
-"""The doctor finds what would fail, and says ok where nothing would."""
+"""`doctor` finds what would make a run fail, and reports ok otherwise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def answers(folder: Path) -> dict[str, dict[str, Any]]:
     return {answer["name"]: answer for answer in json.loads(folder.with_suffix(".json").read_text())}
 
 
-def test_a_sound_run_is_ok(shards: Path, tmp_path: Path) -> None:
+def test_a_valid_run_is_ok(shards: Path, tmp_path: Path) -> None:
     done = ask(shards, tmp_path / "run")
     assert done.code == 0, done.err
     found = answers(tmp_path / "run")

@@ -3,7 +3,7 @@
 python faults.py RANK EVENT NUMBER --section.key=value ...      trains, and that rank dies just before the event
 
 An event is a verb and a file's name: write, halfway (half of the file is there), fsync, rename, replace, mkdir, unlink,
-rmdir; it is met NUMBER times. The product is not told: only Python's and the libraries' functions are wrapped.
+rmdir; it is met NUMBER times. The program is unchanged: only Python's and the libraries' functions are wrapped.
 """
 
 from __future__ import annotations

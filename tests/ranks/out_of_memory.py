@@ -1,7 +1,7 @@
 """Trains as equivalence.py does, with a generator for which one rank's memory is too small.
 
 python out_of_memory.py RANK START LIMIT DTYPE OUT --section.key=value ...: from its forward number START on,
-RANK has no room for more than LIMIT crops.
+RANK has no memory for more than LIMIT patches.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 
 def until(what: str, true: Callable[[], Any], seconds: float = 180) -> Any:
-    """Ask again and again until the answer is true; return it."""
+    """Poll until the result is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := true()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
@@ -97,7 +97,7 @@ class Job:
 
     @property
     def output(self) -> str:
-        """What stands on the job's screen."""
+        """The job's output."""
         path = Path(self.fact("StdOut"))
         return path.read_text() if path.exists() else ""
 
@@ -125,7 +125,7 @@ class Job:
 
     def trains(self, steps: int = 3) -> int:
         """Let this start do some steps, and stand still; returns the last step."""
-        self.go_on()
+        self.let_continue()
 
         def done() -> bool:
             assert self.is_alive, self.output
@@ -137,7 +137,7 @@ class Job:
 
     def saves(self, step: int) -> int:
         """Let it train until a checkpoint of this step or a later one is there; returns the newest one's."""
-        self.go_on()
+        self.let_continue()
 
         def newest() -> int:
             assert self.is_alive, self.output
@@ -163,16 +163,16 @@ class Job:
         for process in self.processes():
             process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def let_continue(self) -> None:
         for process in self.processes():
             process.send_signal(signal.SIGCONT)
 
     def warned(self) -> None:
         """Wait until Slurm has warned this start."""
-        until("USR1", lambda: "USR1" in self.output.split("saved; queues again")[-1])
+        until("USR1", lambda: "USR1" in self.output.split("saved; requeues")[-1])
 
     def requeued(self, times: int) -> None:
-        """Wait until it has queued again for the n-th time."""
+        """Wait until it was requeued for the n-th time."""
         until(f"restart {times}", lambda: self.restarts == times and self.state == "PENDING")
 
     def ended(self, state: str = "COMPLETED") -> None:
@@ -186,7 +186,7 @@ class Job:
         assert (self.run / f"checkpoints/step-{step:06d}/manifest.json").is_file()
         return step
 
-    def goes_on_after(self, step: int) -> None:
+    def resumes_after(self, step: int) -> None:
         """Wait until a new start resumes there, and let it stand still."""
         until("the start", lambda: self.state == "RUNNING" and " micro-batches x " in self.log(0))
         self.stand_still()

@@ -45,9 +45,9 @@ def test_a_signal_before_the_trainer_can_catch_it_is_not_lost(disturbed: Job) ->
     assert "USR1" in disturbed.output
     disturbed.stand_still()
     time.sleep(3)  # time for the next try
-    disturbed.go_on()
+    disturbed.let_continue()
     disturbed.requeued(1)
-    disturbed.goes_on_after(disturbed.stopped_at)
+    disturbed.resumes_after(disturbed.stopped_at)
 
 
 def test_a_preempted_job_saves_is_requeued_and_resumes(disturbed: Job) -> None:
@@ -55,11 +55,11 @@ def test_a_preempted_job_saves_is_requeued_and_resumes(disturbed: Job) -> None:
     urgent = disturbed.cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=true")
     disturbed.warned()
     assert disturbed.state == "RUNNING"
-    disturbed.go_on()
+    disturbed.let_continue()
     disturbed.requeued(restarts + 1)
     assert disturbed.stopped_at in (step, step + 1, step + 2)
     Job(disturbed.cluster, urgent, disturbed.run).ended()
-    disturbed.goes_on_after(disturbed.stopped_at)
+    disturbed.resumes_after(disturbed.stopped_at)
 
 
 def test_a_job_requeued_by_hand_resumes(disturbed: Job) -> None:
@@ -67,7 +67,7 @@ def test_a_job_requeued_by_hand_resumes(disturbed: Job) -> None:
     disturbed.cluster.call("scontrol", "requeue", disturbed.number)
     disturbed.requeued(restarts + 1)
     assert disturbed.stopped_at in (step, step + 1, step + 2)
-    disturbed.goes_on_after(disturbed.stopped_at)
+    disturbed.resumes_after(disturbed.stopped_at)
 
 
 def test_a_job_whose_node_dies_resumes(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
@@ -77,14 +77,14 @@ def test_a_job_whose_node_dies_resumes(disturbed: Job, submit: Submit, undisturb
     assert "CPU, 4 ranks" in elastic.log(0)
     disturbed.cluster.control("kill-node", "node2")
     for job in (elastic, disturbed):
-        job.go_on()
+        job.let_continue()
     elastic.requeued(1)
     disturbed.requeued(restarts + 1)
-    elastic.goes_on_after(elastic_saved)
+    elastic.resumes_after(elastic_saved)
     assert "CPU, 2 ranks" in elastic.log(0)
     disturbed.cluster.control("boot-node", "node2")
-    elastic.go_on()
-    disturbed.goes_on_after(saved)
+    elastic.let_continue()
+    disturbed.resumes_after(saved)
     elastic.ended()
     assert digests(elastic.run) == digests(undisturbed)
 
@@ -93,11 +93,11 @@ def test_a_job_whose_time_is_up_saves_and_resumes(disturbed: Job) -> None:
     step, restarts = disturbed.trains(), disturbed.restarts
     disturbed.cluster.call("scontrol", "update", f"JobId={disturbed.number}", "TimeLimit=1")
     disturbed.warned()
-    disturbed.go_on()
+    disturbed.let_continue()
     disturbed.requeued(restarts + 1)
     assert disturbed.stopped_at in (step, step + 1, step + 2)
     disturbed.cluster.call("scontrol", "update", f"JobId={disturbed.number}", "TimeLimit=10")
-    disturbed.goes_on_after(disturbed.stopped_at)
+    disturbed.resumes_after(disturbed.stopped_at)
 
 
 def test_requeues_are_bounded(disturbed: Job) -> None:
@@ -105,11 +105,11 @@ def test_requeues_are_bounded(disturbed: Job) -> None:
     disturbed.trains()
     disturbed.cluster.call("scancel", "--batch", "--signal=USR1", disturbed.number)
     disturbed.warned()
-    disturbed.go_on()
+    disturbed.let_continue()
     disturbed.ended("FAILED")
     assert disturbed.fact("ExitCode") == "75:0"
     assert disturbed.stopped_at
-    assert "saved; this job has queued again 5 times already" in disturbed.output
+    assert "saved; this job was requeued 5 times already" in disturbed.output
 
 
 def digests(run: Path) -> list[str]:
@@ -152,7 +152,7 @@ def test_cancelled_stays_cancelled(submit: Submit) -> None:
     job.cluster.call("scancel", job.number)
     job.ended("CANCELLED")
     assert metrics(job.run)[-1]["step"] == job.stopped_at
-    assert "queues again" not in job.output
+    assert "; requeues" not in job.output
     time.sleep(3)
     assert job.state == "CANCELLED"
     assert job.restarts == 0
@@ -177,7 +177,7 @@ def test_ranks_that_do_not_start_are_started_again(submit: Submit) -> None:
     job = submit("unreachable", environment=unreachable)
     job.ended()
     assert job.restarts == 1
-    assert "4 of 4 ranks did not start; queues again" in job.output
+    assert "4 of 4 ranks did not start; requeues" in job.output
     assert "starts from scratch" in job.output
 
 
@@ -185,13 +185,13 @@ def test_the_first_that_dies_is_named_last(submit: Submit) -> None:
     job = submit("killed")
     job.trains()
     job.processes()[3].kill()
-    job.go_on()
+    job.let_continue()
     job.ended("FAILED")
     assert "rank 3 on node2 failed first, exit code 137: killed by signal 9 (" in job.output.splitlines()[-1]
     assert "Traceback" not in job.output
 
 
-def test_the_first_cause_is_told_without_those_that_followed_from_it(submit: Submit, cluster: Cluster) -> None:
+def test_the_first_cause_is_reported_without_its_consequences(submit: Submit, cluster: Cluster) -> None:
     program = cluster.folder / "fails.py"
     program.write_text(f"#!{sys.executable}\n{FAILS}")
     program.chmod(0o755)
@@ -244,7 +244,7 @@ def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
     cluster.call("scancel", "--batch", "--signal=USR1", whole.number)
     whole.warned()
     for job in (first, second):
-        job.go_on()
+        job.let_continue()
     whole.requeued(1)
     for job in (other, whole):
         job.ended()

@@ -266,7 +266,7 @@ def test_a_rollback_goes_to_before_the_first_bad_record(runtime: Runtime) -> Non
         Collapsed, match=r"step 40: the GAN has been collapsing since step 39: .*; stopped after 3 rollbacks"
     ):
         collapse(other, at=40, roll_back=roll_back)
-    with pytest.raises(Collapsed, match="no checkpoint of before step 7"):
+    with pytest.raises(Collapsed, match="no checkpoint before step 7"):
         collapse(stability(runtime, "rollback"), at=8)
 
 

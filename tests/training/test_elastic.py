@@ -57,7 +57,7 @@ def test_ranks_micro_batches_and_workers_do_not_matter(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_ranks(train: Train, expected: list[str], tmp_path: Path) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(train: Train, expected: list[str], tmp_path: Path) -> None:
     for ranks, steps, workers in ((2, 3, 0), (1, 7, 1), (4, 9, 0), (1, STEPS, 0)):
         changes = PIXELS | {"train.steps": steps, "data.workers": workers}
         done = train(tmp_path / "run", ranks=ranks, changes=changes)
@@ -66,7 +66,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(train: Train, expected: list
     assert digests(tmp_path / "run") == expected
 
 
-def test_other_data_is_refused_unless_told(shards: Path, tmp_path: Path) -> None:
+def test_other_data_is_refused_unless_allowed(shards: Path, tmp_path: Path) -> None:
     def start(**changes: Any) -> Ended:
         base = PIXELS | {"run.dir": tmp_path / "run", "data.train": shards, "train.steps": 2}
         (done,) = on_ranks(train_and_die, options(base | changes), None)

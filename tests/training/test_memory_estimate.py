@@ -1,4 +1,4 @@
-"""Memory that is predicted without being taken, against memory that is taken."""
+"""Predicted memory against measured memory."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_weights_moments_and_the_average_are_saved() -> None:
     assert found.peak > found.saved
 
 
-def test_activations_grow_with_the_micro_batch_and_shrink_when_computed_twice() -> None:
+def test_activations_grow_with_the_micro_batch_and_shrink_with_recomputation() -> None:
     made = config(generator={"channels": 16, "blocks": 24, "norm": "group"}, loss={})
 
     def peak(micro_batch: int, recompute: Any = "none") -> int:
@@ -84,7 +84,7 @@ def test_activations_grow_with_the_micro_batch_and_shrink_when_computed_twice() 
     assert peak(8) < 0.7 * none
 
 
-def test_what_is_computed_twice_is_counted_twice() -> None:
+def test_recomputed_operations_are_counted_twice() -> None:
     made = config(train={"g_per_d": 2}, loss={})
     none, perceptual, both = (operations(made, recompute=how) for how in ("none", "perceptual", "both"))
     # The 15 convolutions of VGG19 before conv5_4, whose own output the backward does not need.
@@ -168,7 +168,7 @@ TRAINED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"train.precision": "bf16", "train.recompute": "both"}], ids=["plain", "lean"])
-def test_a_training_takes_what_was_predicted(large_shards: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_run_uses_the_predicted_memory(large_shards: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     arguments = [f"--{key}={value}" for key, value in (TRAINED | changes).items()]
     planned = cli("plan", "--memory", "64GiB", "--device", "cpu", *arguments)
     assert planned.code == 0, planned.err

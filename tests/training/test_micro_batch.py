@@ -1,4 +1,4 @@
-"""A rank that runs out of memory takes the others along to smaller micro-batches, and the result stays what it is."""
+"""When a rank runs out of memory, all use smaller micro-batches, and the result is the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def start(ranks: int, script: Path, out: Path, shards: Path, *fault: object, **c
     ("ranks", "kind", "start_at", "limit", "micro_batches"),
     [(1, "vanilla", 3, 2, 4), (2, "vanilla", 3, 2, 2), (2, "relativistic", 4, 1, 4)],
 )
-def test_the_window_survives_an_out_of_memory(
+def test_the_global_batch_survives_an_out_of_memory(
     shards: Path, tmp_path: Path, ranks: int, kind: str, start_at: int, limit: int, micro_batches: int
 ) -> None:
     changes = {"loss__adversarial__kind": kind, "data__micro_batch": "auto"}
@@ -46,7 +46,7 @@ def test_the_window_survives_an_out_of_memory(
         assert distance(load_file(tmp_path / f"little/rank{rank}.safetensors"), one) < 1e-10
 
 
-def test_a_size_that_was_given_is_not_changed(shards: Path, tmp_path: Path) -> None:
+def test_a_configured_size_is_not_changed(shards: Path, tmp_path: Path) -> None:
     done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 2, data__micro_batch=8)
     assert done.code == 1
     assert "out of memory with 8 patches at a time: set data.micro_batch below 8, or to auto" in done.err

@@ -47,7 +47,7 @@ def whole(train: Train, finished: dict[str, Path], tmp_path_factory: pytest.Temp
     return finished["whole"]
 
 
-def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
+def test_a_run_writes_the_documented_files(whole: Path) -> None:
     lines = metrics(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     always = {"step", "images", "epoch", "learning_rate", "g/pixel", "g/total", "grad_norm/g", "data/digest"}
@@ -112,7 +112,7 @@ def test_resumed_is_uninterrupted(whole: Path, train: Train, tmp_path: Path) -> 
     assert results[0]["final"] == results[1]["final"]
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(whole: Path, train: Train, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_skipped(whole: Path, train: Train, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
     victim = copy / "checkpoints/step-000006/generator.safetensors"
@@ -133,7 +133,7 @@ def test_a_named_checkpoint_is_the_one_that_is_loaded(whole: Path, train: Train,
     assert same(tmp_path / "run", whole)
 
 
-def test_never_resume_sets_the_old_run_aside(whole: Path, train: Train, tmp_path: Path) -> None:
+def test_never_resume_renames_the_old_run(whole: Path, train: Train, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
     done = train(copy, changes={"run.resume": "never"})
@@ -168,7 +168,7 @@ def test_two_ranks_read_and_do_the_same(whole: Path, train: Train, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_ranks_resume_to_the_bit(train: Train, tmp_path: Path) -> None:
+def test_two_ranks_resume_bit_for_bit(train: Train, tmp_path: Path) -> None:
     assert train(tmp_path / "whole", ranks=2).code == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy/checkpoints/step-000006")

@@ -1,4 +1,4 @@
-"""One optimizer step: fused as plain, and never on a loss that is not a number."""
+"""The optimizer step: equal to plain Adam, and skipped once a loss is not finite."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(runtime: Runtime, factor: float
     assert guard.first_fault() is None
     before, other = weights(generator).clone(), weights(discriminator).clone()
     update(generator, 2, factor)
-    update(discriminator, 2)  # sound, but the run is over
+    update(discriminator, 2)  # finite, but the run is over
     update(generator, 3)
     assert torch.equal(weights(generator), before)
     assert torch.equal(weights(discriminator), other)
@@ -186,7 +186,7 @@ def test_a_network_that_always_overflows_ends_the_run(runtime: Runtime) -> None:
     overflow(generator)
     assert guard.first_fault() == (1, ["grad_norm/g"])
     before = weights(discriminator).clone()
-    update(discriminator, 1)  # sound, but the run is over
+    update(discriminator, 1)  # finite, but the run is over
     assert torch.equal(weights(discriminator), before)
 
 
