@@ -11,7 +11,7 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# make demo FRESH=1 starts anew; without it a finished demo is shown again, and a broken-off one goes on.
+# make demo FRESH=1 starts over; without it a finished demo is shown again, and an interrupted one resumes.
 demo: setup
 	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
 
