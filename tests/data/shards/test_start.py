@@ -1,4 +1,4 @@
-"""What opening large sets costs, in time and memory: sparse shards and real indices."""
+"""Time and memory that opening large sets takes; the shards are sparse files, the indices real."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ for _ in range(3):
     shards = open_shards(sys.argv[2:], window_shards=window)
     order = Order(heights=shards.index["height"], widths=shards.index["width"], patch_size=96, scale=4, seed=0,
                   shard_samples=shards.shard_samples, window_shards=window)
-    order.crops(range(16))
+    order.patches(range(16))
     best = min(best, time.perf_counter() - started)
 print(best, memory() - before)
 """
