@@ -1,3 +1,5 @@
+"""What `data.train` may name: which entries are expanded, and which are refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -61,7 +63,7 @@ def test_absolute_globs_and_paths(place: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("place")
-def test_what_cannot_be_packed_data_is_refused(entry: str, words: str) -> None:
+def test_entries_that_cannot_name_packed_data_are_refused(entry: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         expand_sources([entry])
     assert words in str(caught.value)
@@ -77,5 +79,5 @@ def test_urls_of_files_keep_the_query() -> None:
     assert shown("https://h/a?sig=1") == "https://h/a"
 
 
-def test_remote_or_not() -> None:
+def test_urls_and_commands_are_remote() -> None:
     assert [is_remote(s) for s in ("s3://b", "pipe:ls", "a/b", "/c:d")] == [True, True, False, False]
