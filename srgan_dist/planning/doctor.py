@@ -173,7 +173,7 @@ def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
         more = f" (and {len(faults) - 1} more; srgan-dist check tells all)" if len(faults) > 1 else ""
         yield Answer("pixels", "fail", f"{faults[0]}{more}")
     else:
-        yield Answer("pixels", "ok", f"{summary.num_looked} samples looked at are sound")
+        yield Answer("pixels", "ok", f"{summary.num_inspected} samples looked at are sound")
 
 
 def _files(num_shards: int) -> Answer:
