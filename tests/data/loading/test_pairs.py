@@ -82,9 +82,7 @@ def test_one_position_is_a_batch_of_one(shards: ShardSet) -> None:
     assert_same(dataset.at(7), dataset.at([7]))
 
 
-def test_lr_is_the_downscaled_hr_before_and_after_the_symmetry(
-    make_image: Callable[..., Pixels], tmp_path: Path
-) -> None:
+def test_lr_is_the_downscaled_hr_before_and_after_the_flips(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "hr").mkdir()

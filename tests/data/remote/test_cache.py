@@ -180,7 +180,7 @@ def test_errors_that_cannot_pass_are_reported_at_once(web: WebServer, tmp_path: 
     assert leftovers(tmp_path) == []
 
 
-def test_a_remote_folder_that_is_missing_or_not_packed(web: WebServer, tmp_path: Path) -> None:
+def test_a_remote_folder_that_is_missing_or_not_packed_is_named(web: WebServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^{web.url}/other/manifest.json: does not exist \(HTTP 404\)"):
         open_shards([f"{web.url}/other"], cache_dir=tmp_path)
     (web.folder / "bad").mkdir(exist_ok=True)
@@ -382,7 +382,7 @@ def test_a_command_runs_once_for_its_index_and_again_when_its_tar_is_evicted(ser
         ("kill -9 $$", r"failed with exit code -9"),
     ],
 )
-def test_commands_that_fail(tmp_path: Path, command: str, words: str) -> None:
+def test_commands_that_fail_are_reported_in_one_line(tmp_path: Path, command: str, words: str) -> None:
     for _ in range(2):  # the second time as well
         with pytest.raises(UserError, match=words) as caught:
             open_shards([f"pipe:{command}"], scale=4, cache_dir=tmp_path)
@@ -402,7 +402,7 @@ def test_a_command_that_falls_silent_is_ended(tmp_path: Path) -> None:
         Cache(tmp_path, max_bytes=1 << 20).fetch(endless)
 
 
-def test_a_command_that_writes_something_else_later(served: Path, tmp_path: Path) -> None:
+def test_a_command_that_writes_other_data_later_is_a_failure(served: Path, tmp_path: Path) -> None:
     source = shutil.copy(served / "set/shard-000001.tar", tmp_path / "a.tar")
     shards = open_shards([f"pipe:cat {source}"], scale=4, cache_dir=tmp_path / "cache")
     shards.shard_paths[0].unlink()

@@ -44,7 +44,7 @@ def test_entries_are_expanded(entries: list[str], expected: list[str]) -> None:
     assert expand_sources(entries) == expected
 
 
-def test_absolute_globs_and_paths(place: Path) -> None:
+def test_absolute_globs_are_expanded(place: Path) -> None:
     assert expand_sources([place / "div2k-?"]) == [str(place / "div2k-a"), str(place / "div2k-b")]
 
 

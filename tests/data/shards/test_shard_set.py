@@ -223,7 +223,7 @@ def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.Monkey
         ({"a.hr.npy": b"something else"}, "not a .npy array"),
     ],
 )
-def test_build_index_refuses_third_party_shards(
+def test_build_index_refuses_members_that_are_no_pairs(
     tmp_path: Path, members: dict[str, NDArray[np.generic] | bytes], words: str
 ) -> None:
     shard = write_tar(tmp_path / "x.tar", members)
