@@ -1,1 +1,1 @@
-"""Photographs to packed shards, and packed shards to batches on the device."""
+"""Packs photographs into shards, checks shards, and reads them as batches of training patches."""

@@ -1,4 +1,4 @@
-"""From the configuration to the data: shards, windows, validation images."""
+"""Builds the training data from the configuration: shards, the data set, the stream of batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from srgan_dist.errors import UserError
 
 
 def build_shards(config: DataConfig) -> ShardSet:
-    """The training shards."""
+    """Open the training shards.
+
+    Args:
+        config: What is read, and at which scale.
+
+    Returns:
+        The opened shards.
+
+    Raises:
+        UserError: No shards are named, they cannot be opened, or they have another scale than the configuration.
+        Failure: A remote folder cannot be reached.
+    """
     if not config.train:
         raise UserError("data.train is empty; name one or more folders written by 'srgan-dist pack'")
     shards = open_shards(
@@ -27,10 +38,14 @@ def build_shards(config: DataConfig) -> ShardSet:
 
 
 def micro_batch_size(config: DataConfig, *, world_size: int) -> int:
-    """Crops of one rank in one forward pass: as configured, else the rank's whole share of the window.
+    """Return the patches of one rank in one forward pass: as configured, else its whole part of the global batch.
+
+    Args:
+        config: With `batch_size` and `micro_batch`; "auto" counts as not configured.
+        world_size: Number of ranks.
 
     Raises:
-        UserError: The window cannot be divided so.
+        UserError: The global batch is not a multiple of `micro_batch` x ranks.
     """
     per_rank_batch = per_rank_batch_size(batch_size=config.batch_size, world_size=world_size)
     micro_batch = config.micro_batch if isinstance(config.micro_batch, int) else per_rank_batch
@@ -41,15 +56,21 @@ def micro_batch_size(config: DataConfig, *, world_size: int) -> int:
 def build_stream(
     config: DataConfig, shards: ShardSet, *, seed: int, consumed: int, margin: int = 0, runtime: Runtime
 ) -> tuple[BatchStream, PairDataset]:
-    """The stream of training windows from a position on, and the data set behind it.
+    """Build the stream of this rank's batches from a position on.
 
     Args:
-        config: What is read.
-        shards: Where it is.
-        seed: Of the order.
-        consumed: The position: crops that all ranks together have trained on.
+        config: Patch size, batch size, workers and degradation.
+        shards: The opened shards.
+        seed: Seed of the order.
+        consumed: The position: patches that all ranks together have trained on.
         margin: HR pixels that a degradation needs beyond the patch.
-        runtime: The ranks.
+        runtime: This rank, the number of ranks, and the device.
+
+    Returns:
+        The stream, and the data set that it reads.
+
+    Raises:
+        UserError: The patch size, the margin or the batch size does not fit.
     """
     on_gpu = runtime.device.type == "cuda"
     stored = config.degradation.kind == "stored"
@@ -60,7 +81,7 @@ def build_stream(
         batch_size=config.batch_size,
         rank=runtime.rank,
         world_size=runtime.world_size,
-        # On a CPU, handing a batch over from another process costs more than reading it.
+        # On a CPU, receiving a batch from another process costs more than reading it.
         workers=config.workers if config.workers is not None else (2 if on_gpu else 0),
     )
     return BatchStream(loader, pin_memory=on_gpu), dataset

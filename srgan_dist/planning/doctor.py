@@ -172,7 +172,7 @@ def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
         more = f" (and {len(faults) - 1} more; srgan-dist check reports all)" if len(faults) > 1 else ""
         yield Answer("pixels", "fail", f"{faults[0]}{more}")
     else:
-        yield Answer("pixels", "ok", f"{summary.num_looked} checked samples are valid")
+        yield Answer("pixels", "ok", f"{summary.num_inspected} checked samples are valid")
 
 
 def _files(num_shards: int) -> Answer:

@@ -169,7 +169,7 @@ def _training_data(config: Config, runtime: Runtime, position: dict[str, Any] | 
         stream=stream,
         degradation=degradation,
         batch_size=config.data.batch_size,
-        epoch_size=dataset.num_crops,
+        epoch_size=dataset.num_patches,
         fingerprint=config_fingerprint(config, shards=shards.digest),
     )
 

@@ -1,4 +1,4 @@
-"""Opened shards, where the other tests have the folder of packed ones."""
+"""The packed folder of all tests, opened."""
 
 from __future__ import annotations
 

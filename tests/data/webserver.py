@@ -1,4 +1,4 @@
-"""A web server that serves a folder, counts requests, and misbehaves when asked to."""
+"""A web server that serves a folder, counts requests, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
 class WebServer:
-    """`faults[NAME]` is a list of what the next answers for that file are; its last entry stays.
+    """`faults[NAME]` lists the next answers for that file; its last entry stays.
 
-    An entry is an HTTP status (200: as it should be), or cut, short, long, extra, flip, html, silent, slow.
+    An entry is an HTTP status (200: no fault), or cut, short, long, extra, flip, html, silent, slow.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ class WebServer:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[WebServer]:
-    """Run the server while the block runs."""
+    """Serve a folder until the end of the block."""
     web = WebServer(folder)
     thread = threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -99,9 +99,9 @@ def test_samples_of_one_batch_are_degraded_independently(packed: Path) -> None:
         assert set(stage.gaussian) == {True, False}
     assert set(plan.jpeg_last) == {True, False}
     # Neighbours share nothing, and neither do the same crops in another epoch.
-    later = dataset.at(range(dataset.num_crops, 2 * dataset.num_crops))
-    keys = torch.cat([dataset.at(range(dataset.num_crops)).key, later.key])
-    assert len(keys.unique()) == 2 * dataset.num_crops
+    later = dataset.at(range(dataset.num_patches, 2 * dataset.num_patches))
+    keys = torch.cat([dataset.at(range(dataset.num_patches)).key, later.key])
+    assert len(keys.unique()) == 2 * dataset.num_patches
     factors = np.array(
         [height for height, _ in draw_plan(keys.numpy(), height=10**6, width=8, scale=4, **ranges).first.sizes]
     )

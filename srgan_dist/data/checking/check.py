@@ -1,4 +1,4 @@
-"""`srgan-dist check`: everything that is wrong with shards, told in one run, member by member."""
+"""`srgan-dist check`: reports everything that is wrong with shards in one run, member by member."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from srgan_dist.data.checking.held_out import digest_pixels, read_aside
-from srgan_dist.data.checking.index import Repeats, ShardIndex, load_index, shard_faults
+from srgan_dist.data.checking.held_out import digest_pixels, read_held_out
+from srgan_dist.data.checking.index import Duplicates, ShardIndex, load_index, shard_faults
 from srgan_dist.data.checking.inputs import ShardFolder, find_shards
 from srgan_dist.data.checking.report import Finding, Summary
-from srgan_dist.data.checking.sample import Looked, Remark, kind_remarks, pair_remarks, read_part
-from srgan_dist.data.checking.samples import Sample, list_samples, read_samples, vote_scale
+from srgan_dist.data.checking.sample import InspectedSample, Remark, kind_remarks, pair_remarks, read_sample_image
+from srgan_dist.data.checking.samples import SampleMembers, list_samples, read_samples, vote_scale
 from srgan_dist.data.checking.sheet import PairSheet
 from srgan_dist.data.checking.tar import member_at, walk_tar
-from srgan_dist.data.checking.third_party import ForeignIndex
+from srgan_dist.data.checking.third_party import ThirdPartyIndex
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME
 from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, ShardEntry
 from srgan_dist.errors import UserError
@@ -40,37 +40,37 @@ def check_shards(
     created_by: str = "srgan-dist",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
-    """Check shards, and on request draw some pairs and write the index of shards that others made.
+    """Check shards, and on request draw some pairs and write the index of third-party shards.
 
     Args:
-        paths: see `find_shards`.
-        on_finding: called with each line.
-        sample: samples of each shard whose pixels are looked at, chosen at random; None looks at all.
-        scale: HR pixels per LR pixel, where no manifest says it; None asks the first pairs.
-        any_kernel: LR was degraded on purpose; see `check_pairs.compare`.
-        contact_sheet: picture to write, see `PairSheet`; None draws none.
-        write_index: write index.npy and manifest.json beside the shards, unless there are faults.
-        created_by: program and version, for the manifest.
-        on_progress: called after each sample with (MiB done, MiB in all).
+        paths: What to check, see `find_shards`.
+        on_finding: Called with each finding.
+        sample: Samples of each shard whose pixels are inspected, chosen at random; None inspects all.
+        scale: HR pixels per LR pixel, where there is no manifest; None derives it from the first pairs.
+        any_kernel: LR was degraded on purpose; see `pairs.compare`.
+        contact_sheet: Image file to write, see `PairSheet`; None draws none.
+        write_index: Write index.npy and manifest.json beside the shards, unless there are faults.
+        created_by: Program and version, for the manifest.
+        on_progress: Called after each sample with (MiB done, MiB in all).
 
     Returns:
         The summary.
 
     Raises:
-        UserError: a path, a number or a request is bad.
+        UserError: A path, a number or an option is unusable.
     """
     for name, value in (("--sample", sample), ("--scale", scale)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, allowed are whole numbers of 1 or more")
     folders = find_shards(paths)
     total = sum(shard.stat().st_size for folder in folders for shard in folder.shards if shard.is_file())
-    index = ForeignIndex(folders) if write_index else None
+    index = ThirdPartyIndex(folders) if write_index else None
     sheet = _sheet(contact_sheet) if contact_sheet else None
 
-    def on_sample(looked: Looked) -> None:
-        for taker in (index, sheet):
-            if taker:
-                taker.add(looked)
+    def on_sample(inspected: InspectedSample) -> None:
+        for collector in (index, sheet):
+            if collector:
+                collector.add(inspected)
 
     checker = Checker(
         on_finding=on_finding,
@@ -89,7 +89,7 @@ def check_shards(
 
 
 def _sheet(path: Path) -> PairSheet:
-    # Told before the work, not after it.
+    # Reported before the work, not after it.
     if not path.parent.is_dir():
         raise UserError(f"--contact-sheet is {path}, which cannot be written: there is no folder {path.parent}")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -106,18 +106,18 @@ class _Job(NamedTuple):
 
 
 class Checker:
-    """Checks shards, one sample in memory at a time, and goes on after each fault.
+    """Checks shards with one sample in memory at a time, and continues after each fault.
 
     Args:
-        on_finding: called with each line.
-        sample: samples of each shard whose pixels are looked at, chosen at random; None looks at all.
-        scale: HR pixels per LR pixel, where no manifest says it; None asks the first pairs.
-        any_kernel: LR was degraded on purpose; see `check_pairs.compare`.
-        on_sample: called with each sample that can be read.
-        on_bytes: called with the bytes done, of all shards.
+        on_finding: Called with each finding.
+        sample: Samples of each shard whose pixels are inspected, chosen at random; None inspects all.
+        scale: HR pixels per LR pixel, where there is no manifest; None derives it from the first pairs.
+        any_kernel: LR was degraded on purpose; see `pairs.compare`.
+        on_sample: Called with each sample that can be read.
+        on_bytes: Called with the number of bytes checked so far, of all shards.
 
     Attributes:
-        summary: what was seen so far.
+        summary: Counts so far.
     """
 
     def __init__(
@@ -127,24 +127,24 @@ class Checker:
         sample: int | None = None,
         scale: int | None = None,
         any_kernel: bool = False,
-        on_sample: Callable[[Looked], None] | None = None,
+        on_sample: Callable[[InspectedSample], None] | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         self.summary = Summary()
         self._on_finding, self._on_sample, self._on_bytes = on_finding, on_sample, on_bytes
         self._sample, self._any_kernel, self._scale = sample, any_kernel, scale
-        self._shards: list[tuple[Path, Path]] = []  # (folder, shard) of all: what Repeats count by
-        self._images, self._keys = Repeats(), Repeats()
+        self._shards: list[tuple[Path, Path]] = []  # (folder, shard); Duplicates refer to shards by their place here
+        self._images, self._keys = Duplicates(), Duplicates()
         self._notes: Counter[str] = Counter()
 
     def run(self, folders: Sequence[ShardFolder]) -> Summary:
-        """Check folders one after another, and then what comes twice in all of them.
+        """Check folders one after another, and then look for duplicates across all of them.
 
-        A picture under two keys is no fault: it is trained on twice as often, and that is all. Where it is both
-        trained on and put aside for validation, it is one.
+        An image under two keys is a note only: it is trained on twice as often. An image that is both trained on and
+        held out for validation is a fault.
 
         Args:
-            folders: see `find_shards`.
+            folders: From `find_shards`.
 
         Returns:
             The summary.
@@ -153,9 +153,9 @@ class Checker:
         for folder in folders:
             for job in self._jobs(folder):
                 self._check_shard(folder.path, job)
-        self._tell_repeats()
+        self._report_duplicates()
         for folder in folders:
-            self._tell_aside(folder)
+            self._report_held_out(folder)
         self.summary.seconds = time.perf_counter() - started
         return self.summary
 
@@ -163,16 +163,16 @@ class Checker:
         manifest = folder.manifest
         if manifest is None:
             if folder.problem:
-                self._tell(folder.path / MANIFEST_NAME, "", None, folder.problem)
+                self._report(folder.path / MANIFEST_NAME, "", None, folder.problem)
             scale = self._scale or vote_scale(folder.shards)
             return [_Job(shard, scale) for shard in folder.shards]
-        index = load_index(folder.path, manifest, lambda what: self._tell(folder.path / INDEX_NAME, "", None, what))
+        index = load_index(folder.path, manifest, lambda what: self._report(folder.path / INDEX_NAME, "", None, what))
         entries = {entry.name: (number, entry) for number, entry in enumerate(manifest.shards)}
         jobs = []
         for shard in folder.shards:
             number, entry = entries.get(shard.name, (0, None))
             if entry is None:
-                self._tell(shard, "", None, f"is not in {MANIFEST_NAME}: nobody reads it", is_fault=False)
+                self._report(shard, "", None, f"is not in {MANIFEST_NAME}: it is never read", is_fault=False)
             rows = None if index is None or entry is None else ShardIndex(index, number, scale=manifest.scale)
             jobs.append(_Job(shard, manifest.scale, manifest.encoding, entry, rows))
         return jobs
@@ -181,12 +181,12 @@ class Checker:
         self._shards.append((folder, job.shard))
         try:
             for what in shard_faults(job.shard, job.entry) if job.entry else ():
-                self._tell(job.shard, "", None, what)
+                self._report(job.shard, "", None, what)
             with open(job.shard, "rb") as file:
                 self._check_samples(file, job)
                 size = file.seek(0, os.SEEK_END)
         except OSError as error:
-            self._tell(job.shard, "", None, f"cannot be read ({error.strerror or error})")
+            self._report(job.shard, "", None, f"cannot be read ({error.strerror or error})")
             return
         for kind, count in self._notes.items():
             if count > 1:
@@ -197,72 +197,72 @@ class Checker:
         self._done(0)
 
     def _check_samples(self, file: BinaryIO, job: _Job) -> None:
-        def tell(member: str, offset: int | None, what: str) -> None:
-            self._tell(job.shard, member, offset, what)
+        def report(member: str, offset: int | None, what: str) -> None:
+            self._report(job.shard, member, offset, what)
 
         def note(member: str, offset: int, what: str) -> None:
-            self._tell(job.shard, member, offset, what, is_fault=False)
+            self._report(job.shard, member, offset, what, is_fault=False)
 
         chosen, found = _choose(file, self._sample, seed=len(self._shards)), 0
-        for sample in read_samples(walk_tar(file, tell), tell, note):
-            self._check_sample(file, job, sample, look=chosen is None or found in chosen)
+        for sample in read_samples(walk_tar(file, report), report, note):
+            self._check_sample(file, job, sample, inspect=chosen is None or found in chosen)
             found += 1
             self._done(sample.hr.member.offset)
-        if job.rows and (left := job.rows.left()):
-            tell("", *left)
+        if job.rows and (unmatched := job.rows.unmatched()):
+            report("", *unmatched)
         if job.entry and found != job.entry.samples:
-            tell("", None, f"has {found} samples, the manifest says {job.entry.samples}")
+            report("", None, f"has {found} samples, the manifest says {job.entry.samples}")
 
-    def _check_sample(self, file: BinaryIO, job: _Job, sample: Sample, *, look: bool) -> None:
-        def tell(remark: Remark) -> None:
-            self._tell(job.shard, remark.member.name, remark.member.offset, remark.what, is_fault=remark.is_fault)
+    def _check_sample(self, file: BinaryIO, job: _Job, sample: SampleMembers, *, inspect: bool) -> None:
+        def report(remark: Remark) -> None:
+            self._report(job.shard, remark.member.name, remark.member.offset, remark.what, is_fault=remark.is_fault)
 
         place = (len(self._shards) - 1, sample.hr.member.header)
         key = f"{self._shards[-1][0]}\0{sample.hr.key}".encode(errors="surrogateescape")
         self._keys.add(hashlib.blake2b(key, digest_size=8).digest(), *place)
-        hr = read_part(file, sample.hr, look=look, tell=tell)
-        lr = read_part(file, sample.lr, look=look, tell=tell) if sample.lr else None
+        hr = read_sample_image(file, sample.hr, inspect=inspect, report=report)
+        lr = read_sample_image(file, sample.lr, inspect=inspect, report=report) if sample.lr else None
         for remark in job.rows.remarks(sample, hr, lr) if job.rows else ():
-            tell(remark)
+            report(remark)
         if isinstance(hr, int) or isinstance(lr, int):
             return
-        self.summary.count(hr.header, lr.header if lr else None, looked=hr.pixels is not None)
+        self.summary.count(hr.header, lr.header if lr else None, inspected=hr.pixels is not None)
         if hr.pixels is not None and (digest := digest_pixels(hr.pixels)):
             self._images.add(digest, *place)
         for remark in kind_remarks(hr, lr, job.encoding) if job.encoding else ():
-            tell(remark)
+            report(remark)
         for remark in pair_remarks(hr, lr, scale=job.scale, any_kernel=self._any_kernel):
-            tell(remark)
+            report(remark)
         if self._on_sample:
-            self._on_sample(Looked(job.shard, sample.hr.key, hr, lr, job.scale))
+            self._on_sample(InspectedSample(job.shard, sample.hr.key, hr, lr, job.scale))
 
-    def _tell_repeats(self) -> None:
+    def _report_duplicates(self) -> None:
         for repeats, same in ((self._keys, "key"), (self._images, "pixels")):
             for (shard, header), (first, first_header) in repeats.found():
                 if same == "key" and shard == first:
-                    continue  # told when it was met
+                    continue  # reported when it was read
                 name, offset = _member(self._shards[shard][1], header)
                 what = f"has the same {same} as {self._where(first, first_header)}"
-                self._tell(self._shards[shard][1], name, offset, what, is_fault=same == "key")
-                self._notes.clear()  # each is told
+                self._report(self._shards[shard][1], name, offset, what, is_fault=same == "key")
+                self._notes.clear()  # report each one
 
-    def _tell_aside(self, folder: ShardFolder) -> None:
-        for image in read_aside(folder.path, folder.manifest) if folder.manifest else ():
+    def _report_held_out(self, folder: ShardFolder) -> None:
+        for image in read_held_out(folder.path, folder.manifest) if folder.manifest else ():
             if image.problem:
-                self._tell(image.path, "", None, image.problem)
+                self._report(image.path, "", None, image.problem)
             for place in islice(self._images.places(image.digests), 1):
                 what = f"is for validation, and has the same pixels as {self._where(*place)}, which is trained on"
-                self._tell(image.path, "", None, what)
+                self._report(image.path, "", None, what)
 
     def _where(self, shard: int, header: int) -> str:
         path = self._shards[shard][1]
         name, offset = _member(path, header)
         return f"{name!r} at offset {offset} of {path}"
 
-    def _tell(self, shard: Path, member: str, offset: int | None, what: str, *, is_fault: bool = True) -> None:
+    def _report(self, shard: Path, member: str, offset: int | None, what: str, *, is_fault: bool = True) -> None:
         self.summary.num_faults += is_fault
         self.summary.num_notes += not is_fault
-        if not is_fault:  # a line for each of a million JSON files would hide the faults
+        if not is_fault:  # one line per file of a million JSON files would hide the faults
             kind = re.sub(r"[-+]?[\d.]+|inf", "N", what)
             self._notes[kind] += 1
             if self._notes[kind] > 1:

@@ -1,4 +1,4 @@
-"""Whether a picture that was put aside for validation is trained on all the same, under another name."""
+"""Hashes images, to find held-out images that are also trained on, under another name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from srgan_dist.data.packing.held_out import VALIDATION_NAME
 from srgan_dist.data.packing.pairing import Source
 from srgan_dist.data.packing.partial import read_plan
-from srgan_dist.data.packing.tiles import Cutting, stored_tiles
+from srgan_dist.data.packing.tiles import TileOptions, stored_tiles
 from srgan_dist.data.shard_format.manifest import Manifest
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import list_images
 
 
-class Aside(NamedTuple):
-    """An image put aside: its path, `digest_pixels` of its tiles, and why it cannot be read, or ""."""
+class HeldOutImage(NamedTuple):
+    """An image held out for validation.
+
+    Attributes:
+        path: Its file.
+        digests: `digest_pixels` of its tiles.
+        problem: Why it cannot be read, or "".
+    """
 
     path: Path
     digests: list[bytes]
@@ -28,13 +34,13 @@ class Aside(NamedTuple):
 
 
 def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
-    """Hash an image, so that equal ones are found.
+    """Hash an image, so that equal images can be found.
 
     Args:
         pixels: uint8 [H, W, 3].
 
     Returns:
-        8 bytes; None for one plain colour, of which there may be many.
+        8 bytes; None for an image of one colour, of which there may be many.
     """
     if pixels.min() == pixels.max():
         return None
@@ -43,20 +49,20 @@ def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
     return digest.digest()
 
 
-def read_aside(folder: Path, manifest: Manifest) -> Iterator[Aside]:
-    """Cut the images put aside as those beside them were cut for the shards.
+def read_held_out(folder: Path, manifest: Manifest) -> Iterator[HeldOutImage]:
+    """Read the images held out for validation, cut into tiles as the images in the shards were.
 
     Args:
-        folder: packed, with or without images put aside.
-        manifest: of the folder.
+        folder: A packed folder, with or without held-out images.
+        manifest: Its manifest.
 
     Yields:
-        Each image; none where the folder does not say how it was packed.
+        Each image; none where pack.json is missing.
     """
     plan, images = read_plan(folder), folder / VALIDATION_NAME
     if plan is None or not images.is_dir():
         return
-    cutting = Cutting(
+    tile_options = TileOptions(
         scale=manifest.scale,
         tile=plan["options"].get("tile"),
         stride=plan["options"].get("stride"),
@@ -65,7 +71,7 @@ def read_aside(folder: Path, manifest: Manifest) -> Iterator[Aside]:
     )
     for path in list_images(images / "HR" if plan["options"].get("lr") == "given" else images):
         try:
-            digests = map(digest_pixels, stored_tiles(Source("", path, None), cutting))
-            yield Aside(path, [digest for digest in digests if digest])
+            digests = map(digest_pixels, stored_tiles(Source("", path, None), tile_options))
+            yield HeldOutImage(path, [digest for digest in digests if digest])
         except UserError as error:
-            yield Aside(path, [], str(error).removeprefix(f"{path}: "))
+            yield HeldOutImage(path, [], str(error).removeprefix(f"{path}: "))

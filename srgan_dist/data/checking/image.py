@@ -1,4 +1,4 @@
-"""Looking closely at one image inside a shard: what it is, and whether all of it can be read."""
+"""Inspects one image in a shard: its format and size, and whether all of it can be decoded."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SUFFIX_OF_FORMAT = {"PNG": "png", "WEBP": "webp", "JPEG": "jpg", "MPO": "jpg"}
 _ENCODING_OF_SUFFIX = {"npy": "raw", "png": "png", "webp": "webp", "jpg": "jpeg"}
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What an image's first bytes say.
 
     Attributes:
-        height: pixels.
-        width: pixels.
-        encoding: raw, png, webp or jpeg, by its content.
-        lossless: whether its pixels are those that were stored.
-        notes: what readers of shards pass over in silence, without harm to the pixels.
+        height: Height in pixels.
+        width: Width in pixels.
+        encoding: "raw", "png", "webp" or "jpeg", from its content.
+        lossless: Whether its pixels are exactly those that were encoded.
+        notes: Oddities that readers of shards ignore, without harm to the pixels.
     """
 
     height: int
@@ -36,26 +36,26 @@ class Header(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_header(data: bytes, suffix: str) -> Header:
-    """Find out what an image is, without decoding it.
+def read_image_header(data: bytes, suffix: str) -> ImageHeader:
+    """Read an image's size and format without decoding it.
 
     Args:
-        data: the member's data.
-        suffix: of the member's name, one of `IMAGE_SUFFIXES`.
+        data: The member's data.
+        suffix: Suffix of the member's name, one of `IMAGE_SUFFIXES`.
 
     Returns:
-        Its size and kind.
+        Its header.
 
     Raises:
-        ValueError: it is no image, or none of one picture of 8 bits a channel.
+        ValueError: It is no image, or not a single frame of 8 bits per channel.
     """
     if not data:
         raise ValueError("is empty (0 bytes), expected an image")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs are no attack
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs are expected
         height, width = read_size(data, suffix)
         if suffix == "npy":
-            return Header(height, width, "raw", lossless=True)
+            return ImageHeader(height, width, "raw", lossless=True)
         with Image.open(io.BytesIO(data)) as image:
             kind, turned = image.format or "", _orientation(image)
     found = _SUFFIX_OF_FORMAT.get(kind)
@@ -67,30 +67,30 @@ def read_header(data: bytes, suffix: str) -> Header:
     if turned != 1:
         notes.append(f"carries EXIF orientation {turned}, which readers of shards do not apply")
     lossless = found == "png" or (found == "webp" and data[12:16] == b"VP8L")
-    return Header(height, width, _ENCODING_OF_SUFFIX[found], lossless, tuple(notes))
+    return ImageHeader(height, width, _ENCODING_OF_SUFFIX[found], lossless, tuple(notes))
 
 
 def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the whole image, looking for a chunk behind the pixels
+        return 1  # Pillow would decode the whole image in search of a chunk behind the pixels
     try:
         return orientation(image)
-    except Exception:  # noqa: BLE001 - what is no EXIF at all says nothing, and no reader of shards asks
+    except Exception:  # noqa: BLE001 - a malformed EXIF has no orientation, and no reader asks
         return 1
 
 
 def read_pixels(data: bytes, suffix: str) -> NDArray[np.uint8]:
-    """Decode an image to its last byte, checking what decoders leave unchecked.
+    """Decode an image completely, and check what decoders do not check.
 
     Args:
-        data: the member's data, with a header that `read_header` accepts.
-        suffix: of the member's name.
+        data: The member's data, with a header that `read_image_header` accepts.
+        suffix: Suffix of the member's name.
 
     Returns:
         uint8 [H, W, 3], RGB, writable.
 
     Raises:
-        ValueError: it does not decode, a checksum inside it is wrong, or some of its pixels are transparent.
+        ValueError: It cannot be decoded, a checksum inside it is wrong, or some of its pixels are transparent.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -99,17 +99,17 @@ def read_pixels(data: bytes, suffix: str) -> NDArray[np.uint8]:
                 return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
             lowest = _lowest_alpha(data)
             pixels = np.require(decode(data), requirements="W")
-        except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error ...
+        except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"cannot be decoded ({reason})") from error
     if lowest != 255:
-        raise ValueError(f"has transparent pixels (alpha down to {lowest}), which readers drop in silence")
+        raise ValueError(f"has transparent pixels (alpha down to {lowest}), which readers silently drop")
     return pixels
 
 
 def _lowest_alpha(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as image:
-        image.verify()  # Pillow decodes a PNG without looking at the checksums of its chunks
+        image.verify()  # Pillow decodes a PNG without checking the checksums of its chunks
     with Image.open(io.BytesIO(data)) as image:
         if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
             return 255

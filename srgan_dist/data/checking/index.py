@@ -1,4 +1,4 @@
-"""Whether index and manifest say of the shards what is in them."""
+"""Compares index and manifest with the shards."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from pathlib import Path
 
 import numpy as np
 
-from srgan_dist.data.checking.sample import Part, Remark
-from srgan_dist.data.checking.samples import Sample
+from srgan_dist.data.checking.sample import Remark, SampleImage
+from srgan_dist.data.checking.samples import SampleMembers
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows
 from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry
 from srgan_dist.utils.files import file_sha256
 
 
-def load_index(folder: Path, manifest: Manifest, tell: Callable[[str], None]) -> Rows | None:
-    """Open the index of a packed folder, telling what is wrong with it as a whole.
+def load_index(folder: Path, manifest: Manifest, report: Callable[[str], None]) -> Rows | None:
+    """Open the index of a packed folder, and report what is wrong with it as a whole.
 
     Args:
-        folder: the packed folder.
-        manifest: of the folder.
-        tell: called with each fault.
+        folder: The packed folder.
+        manifest: Its manifest.
+        report: Called with each fault.
 
     Returns:
-        `ROW` array, mapped; None where it cannot be used.
+        `ROW` array, mapped into memory; None where it cannot be used.
     """
     path = folder / INDEX_NAME
     try:
         digest = file_sha256(path)
         index: Rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        tell(f"cannot be read ({str(error).splitlines()[0]})")
+        report(f"cannot be read ({str(error).splitlines()[0]})")
         return None
     if digest != manifest.index_sha256:
-        tell(f"sha256 is {digest[:12]}..., the manifest says {manifest.index_sha256[:12]}...")
+        report(f"sha256 is {digest[:12]}..., the manifest says {manifest.index_sha256[:12]}...")
     if index.dtype != ROW or index.ndim != 1:
-        tell(f"has shape {index.shape} and type {index.dtype}, expected ({manifest.num_samples},) and {ROW}")
+        report(f"has shape {index.shape} and type {index.dtype}, expected ({manifest.num_samples},) and {ROW}")
         return None
     if len(index) != manifest.num_samples:
-        tell(f"has {len(index)} rows, the manifest says {manifest.num_samples}")
+        report(f"has {len(index)} rows, the manifest says {manifest.num_samples}")
     beyond = np.flatnonzero(index["shard"] >= len(manifest.shards))
     if beyond.size:
-        tell(
+        report(
             f"row {beyond[0]} names shard {index['shard'][beyond[0]]}, the manifest has {len(manifest.shards)}"
             f" ({beyond.size} such rows)"
         )
     if np.any(index["shard"][1:] < index["shard"][:-1]):
-        tell("rows are not in the order of the shards: not compared with them")
+        report("rows are not in the order of the shards: not compared with them")
         return None
     return index
 
@@ -56,25 +56,25 @@ def shard_faults(path: Path, entry: ShardEntry) -> Iterator[str]:
     """Compare a shard's file with the manifest.
 
     Args:
-        path: of the shard, which exists.
-        entry: what the manifest says.
+        path: Path of the shard, which exists.
+        entry: Its entry in the manifest.
 
     Yields:
-        What disagrees: size, or sha256 where the size is right.
+        Each difference: the size, or the sha256 where the size is right.
     """
     size = path.stat().st_size
     if size != entry.bytes:
         yield f"has {size} bytes, the manifest says {entry.bytes}"
     elif (digest := file_sha256(path)) != entry.sha256:
-        yield f"sha256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...: some byte has changed"
+        yield f"sha256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...: the file has changed"
 
 
 class ShardIndex:
-    """The rows of one shard, ticked off as its samples are found.
+    """The index rows of one shard, checked off as its samples are found.
 
     Args:
-        index: of the folder, in the order of the shards.
-        shard: number of the shard.
+        index: Index of the folder, in the order of the shards.
+        shard: Number of the shard.
         scale: HR pixels per LR pixel.
     """
 
@@ -85,16 +85,16 @@ class ShardIndex:
         self._by_offset = {offset: place for place, offset in enumerate(self._rows["hr_offset"].tolist())}
         self._last = -1
 
-    def remarks(self, sample: Sample, hr: Part | int, lr: Part | int | None) -> Iterator[Remark]:
+    def remarks(self, sample: SampleMembers, hr: SampleImage | int, lr: SampleImage | int | None) -> Iterator[Remark]:
         """Compare one sample with its row.
 
         Args:
-            sample: where its images lie.
-            hr: its HR image as read by `read_part`.
-            lr: its LR image; None where it is to be made on the fly.
+            sample: Where its images are stored.
+            hr: Its HR image as returned by `read_sample_image`.
+            lr: Its LR image; None where it is made during training.
 
         Yields:
-            What disagrees.
+            Each difference.
         """
         place = self._by_offset.pop(sample.hr.member.offset, None)
         if place is None:
@@ -115,20 +115,20 @@ class ShardIndex:
                     yield Remark(half.member, f"{name} says {side}_{field} {row[f'{side}_{field}']}, found {found}")
             if int(row[f"{side}_crc"]) != crc:
                 yield Remark(half.member, f"crc32 of its data is {crc:08x}, {name} says {int(row[f'{side}_crc']):08x}")
-            if isinstance(part, Part):
+            if isinstance(part, SampleImage):
                 yield from self._size_remarks(row, side, part, name)
 
-    def _size_remarks(self, row: np.void, side: str, part: Part, name: str) -> Iterator[Remark]:
+    def _size_remarks(self, row: np.void, side: str, part: SampleImage, name: str) -> Iterator[Remark]:
         scale = self._scale
         height, width = part.header.height, part.header.width
         said = (int(row["height"]), int(row["width"]))
-        # HR is read as if cut to multiples of the scale.
+        # HR is read as if cropped to multiples of the scale.
         found = (height // scale * scale, width // scale * scale) if side == "hr" else (height * scale, width * scale)
         if found != said:
             yield Remark(part.member, f"is {height}x{width}, {name} is of hr {said[0]}x{said[1]} at scale {scale}")
 
-    def left(self) -> tuple[int, str] | None:
-        """Tell the rows for which no sample was found: (offset of the first, what); None where there are none."""
+    def unmatched(self) -> tuple[int, str] | None:
+        """Return (offset of the first, message) for the rows without a sample; None where there are none."""
         if not self._by_offset:
             return None
         offset, place = min(self._by_offset.items())
@@ -138,32 +138,32 @@ class ShardIndex:
         )
 
 
-class Repeats:
-    """Finds what comes twice among millions of values, in 24 bytes each."""
+class Duplicates:
+    """Finds duplicates among millions of values, using 24 bytes for each."""
 
     def __init__(self) -> None:
         self._columns = (array("Q"), array("Q"), array("Q"))
 
     def add(self, digest: bytes, shard: int, header: int) -> None:
-        """Remember a value.
+        """Add a value.
 
         Args:
-            digest: 8 bytes of a hash of it.
-            shard: number of the shard it is in.
-            header: offset of its member's first header block.
+            digest: Hash of the value, 8 bytes.
+            shard: Number of the shard it is in.
+            header: Offset of its member's first header block.
         """
         for column, value in zip(self._columns, (int.from_bytes(digest, "little"), shard, header), strict=True):
             column.append(value)
 
     def places(self, digests: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-        """Yield (shard, header) of each value that was remembered and is among some others."""
+        """Yield (shard, header) of each value that was added and is in a list of digests."""
         wanted = np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
         values, shards, headers = (np.frombuffer(column, dtype=np.uint64) for column in self._columns)
         for place in np.flatnonzero(np.isin(values, wanted)).tolist():
             yield int(shards[place]), int(headers[place])
 
     def found(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        """Yield each value that came again: (shard, header) of it and of the first one like it, in their order."""
+        """Yield, for each repeated value, its (shard, header) and that of the first equal value, in order."""
         digests, shards, headers = (np.frombuffer(column, dtype=np.uint64) for column in self._columns)
         if not digests.size:
             return

@@ -1,4 +1,4 @@
-"""Which shards a check is of: packed folders, folders of tars, single tars, and globs of any of them."""
+"""Finds the shards to check: in packed folders, folders of tars, single tars, and globs of any of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _EXPECTED = f"expected packed folders (with {MANIFEST_NAME}), folders of .tar fi
 
 
 class ShardFolder(NamedTuple):
-    """Shards that lie in one folder.
+    """Shards to check that are in the same folder.
 
     Attributes:
-        path: the folder.
-        shards: the tars to check, in order.
-        manifest: of the folder, where there is a good one.
-        problem: what is wrong with its manifest, or "".
+        path: The folder.
+        shards: The tars to check, in order.
+        manifest: Manifest of the folder; None where it is missing or unusable.
+        problem: What is wrong with its manifest, or "".
     """
 
     path: Path
@@ -30,17 +30,17 @@ class ShardFolder(NamedTuple):
 
 
 def find_shards(paths: Sequence[str | Path]) -> list[ShardFolder]:
-    """Find the shards that are named, with the manifests beside them.
+    """Find shards and the manifests beside them.
 
     Args:
-        paths: packed folders or their manifest.json, folders of tars, tars, or globs of them.
+        paths: Packed folders or their manifest.json, folders of tars, tars, or globs of them.
 
     Returns:
-        Folders in the order of their first mention; a folder named as a whole holds all its shards, also those
-        that its manifest lists but are not there.
+        Folders in the order in which they are first named; one that is named itself has all its shards, including.
+        missing ones that its manifest lists.
 
     Raises:
-        UserError: a path does not exist, a glob matches nothing, or a folder holds no tar.
+        UserError: A path does not exist, a glob matches nothing, or a folder contains no tar.
     """
     whole: dict[Path, bool] = {}
     named: dict[Path, list[Path]] = {}

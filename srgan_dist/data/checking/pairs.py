@@ -1,4 +1,4 @@
-"""Whether an LR image is the antialiased downscale of its HR image; and if not, what it is."""
+"""Checks that an LR image is the antialiased downscale of its HR image, and finds the likely cause if it is not."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _Floats = NDArray[np.float32]
 # Packed tiles have their LR cut from the LR of the whole image, so that 2 pixels (half the kernel's width) at
 # the borders, which a tile cut from the middle cannot reproduce, are left out.
 _MARGIN = 2
-_MIN_SIDE = 8  # LR pixels inside the margin: below, nothing can be told
-# Two bicubic downscales of 8 bit that differ in rounding: Pillow has 58.8 dB to ours, one level everywhere is 48.1.
-_SURE_DB = 57.0
+_MIN_SIDE = 8  # LR pixels inside the margin: fewer are not enough to judge by
+# Two 8-bit bicubic downscales that differ in rounding: Pillow has 58.8 dB to ours, one level everywhere is 48.1.
+_EQUAL_DB = 57.0
 _SOUND_DB = 48.0
 _SOUND_LOSSY_DB = 25.0  # JPEG of quality 50 on small, detailed images
-_GAIN_DB = 1.5  # another explanation has to be this much nearer
-_PLAUSIBLE_DB = 20.0  # below, an explanation is none
-_SPOT_LEVELS, _SPOT_SIDE = 4, 5  # a byte of HR counts in 4x4 LR pixels; where all else agrees, that is damage
+_GAIN_DB = 1.5  # another explanation has to fit this much better
+_PLAUSIBLE_DB = 20.0  # below, an explanation is not plausible
+_SPOT_LEVELS, _SPOT_SIDE = 4, 5  # a byte of HR affects 4x4 LR pixels; where all others agree, it is damaged
 _MIN_SHIFT = 0.1  # LR pixels; one HR pixel at scale 8 is 0.125
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 class Verdict(NamedTuple):
-    """What was found about a pair.
+    """The outcome of comparing a pair.
 
     Attributes:
-        psnr: of LR to the standard downscale of HR, in dB; inf where they are equal.
-        fault: what is wrong, or "".
-        note: what is unusual, or "".
+        psnr: PSNR between LR and the standard downscale of HR, in dB; inf where they are equal.
+        fault: What is wrong, or "".
+        note: What is unusual, or "".
     """
 
     psnr: float
@@ -52,20 +52,20 @@ class _Guess(NamedTuple):
 
 
 def compare(hr: _Pixels, lr: _Pixels, *, scale: int, lossless: bool, any_kernel: bool = False) -> Verdict | None:
-    """Compare LR with the standard downscale of HR, and look for the likeliest cause of a difference.
+    """Compare LR with the standard downscale of HR, and find the most likely cause of a difference.
 
-    Looked for: other kernels, a shift by parts of a pixel or more, turned or mirrored images, BGR for RGB,
+    Possible causes: other kernels, a shift, also by a fraction of a pixel, rotated or mirrored images, BGR for RGB,
     single damaged pixels.
 
     Args:
         hr: uint8 [H, W, 3], sides multiples of `scale`.
         lr: uint8 [H / scale, W / scale, 3].
         scale: HR pixels per LR pixel.
-        lossless: whether both were stored without loss, so that they should agree almost exactly.
-        any_kernel: LR was degraded on purpose: tell only shifts, turns, swapped channels and other pictures.
+        lossless: Whether both were stored losslessly, so that they should agree almost exactly.
+        any_kernel: LR was degraded on purpose: report only shifts, rotations, swapped channels and other images.
 
     Returns:
-        The verdict; None where the images are too small to tell.
+        The verdict; None where the images are too small to judge.
     """
     if min(lr.shape[:2]) < _MIN_SIDE + 2 * _MARGIN:
         return None
@@ -74,7 +74,7 @@ def compare(hr: _Pixels, lr: _Pixels, *, scale: int, lossless: bool, any_kernel:
     psnr = _psnr(reference, image)
     if lossless and (spot := _spot(reference, image)):
         return Verdict(psnr, spot)
-    if psnr >= _SURE_DB:
+    if psnr >= _EQUAL_DB:
         return Verdict(psnr)
     guesses = [*_turns(standard, image, lossless), *_shifts(standard, lr, lossless)]
     if not any_kernel:
@@ -85,18 +85,18 @@ def compare(hr: _Pixels, lr: _Pixels, *, scale: int, lossless: bool, any_kernel:
         what = f"{measured}, {best.psnr:.1f} dB to {best.text}"
         if best.is_antialiased:
             return Verdict(psnr, note=what)
-        return Verdict(psnr, fault=f"{what}: likeliest {best.text}")
+        return Verdict(psnr, fault=f"{what}: most likely {best.text}")
     if psnr < _PLAUSIBLE_DB and (alike := _correlation(reference, image)) < 0.5:
-        return Verdict(psnr, f"{measured} and a correlation of {alike:.2f}: likeliest LR of another image")
+        return Verdict(psnr, f"{measured} and a correlation of {alike:.2f}: most likely LR of another image")
     floor = _SOUND_DB if lossless else _SOUND_LOSSY_DB
     if not any_kernel and psnr < floor:
-        what = f"{measured}, expected {floor:.0f} or more: no kernel known here fits, the closest is {best.text}"
+        what = f"{measured}, expected {floor:.0f} or more: no known kernel fits, the closest is {best.text}"
         return Verdict(psnr, what)
     return Verdict(psnr)
 
 
-def is_turned(hr: _Pixels, lr: _Pixels, *, scale: int) -> bool:
-    """Tell whether LR of swapped sides is a quarter turn of HR's downscale.
+def is_rotated(hr: _Pixels, lr: _Pixels, *, scale: int) -> bool:
+    """Check whether an LR image with swapped sides is a quarter turn of HR's downscale.
 
     Args:
         hr: uint8 [H, W, 3], sides multiples of `scale`.
@@ -104,7 +104,7 @@ def is_turned(hr: _Pixels, lr: _Pixels, *, scale: int) -> bool:
         scale: HR pixels per LR pixel.
 
     Returns:
-        Whether one of the four turned images has 25 dB or more.
+        Whether one of the four rotated or transposed images has 25 dB or more.
     """
     image, standard = _inner(lr, False), downscale(hr, scale)
     turned = (np.rot90(x, k) for x in (standard, standard[:, ::-1]) for k in (1, 3))
@@ -135,7 +135,7 @@ def _pillow(kernel: Image.Resampling) -> Callable[[_Pixels, int], _Pixels]:
 
 
 _KERNELS = (
-    # Where two agree (the mean of 2x2 at scale 2), the first is told.
+    # Where two are equal (the mean of 2x2 at scale 2), the first is reported.
     _Kernel("the mean of each square (area)", _pillow(Image.Resampling.BOX), True),
     _Kernel("bilinear with antialiasing", _torch("bilinear", antialias=True), True),
     _Kernel("Lanczos with antialiasing", _pillow(Image.Resampling.LANCZOS), True),
@@ -148,7 +148,7 @@ _KERNELS = (
 
 def _inner(image: _Pixels, lossless: bool) -> _Floats:
     inner = image[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(np.float32)
-    # JPEG keeps less of the colours than of the brightness.
+    # JPEG stores colour with less precision than brightness.
     return inner if lossless else (inner @ _LUMA)[..., None]
 
 
@@ -180,9 +180,9 @@ def _spot(reference: _Floats, image: _Floats) -> str:
 
 def _turns(standard: _Pixels, image: _Floats, lossless: bool) -> Iterator[_Guess]:
     for name, turned in (
-        ("HR turned by 90 degrees to the left", np.rot90(standard, 1)),
-        ("HR turned by 180 degrees", standard[::-1, ::-1]),
-        ("HR turned by 90 degrees to the right", np.rot90(standard, 3)),
+        ("HR rotated by 90 degrees to the left", np.rot90(standard, 1)),
+        ("HR rotated by 180 degrees", standard[::-1, ::-1]),
+        ("HR rotated by 90 degrees to the right", np.rot90(standard, 3)),
         ("HR mirrored left-right", standard[:, ::-1]),
         ("HR mirrored up-down", standard[::-1]),
         ("HR transposed", standard.transpose(1, 0, 2)),
@@ -196,7 +196,7 @@ def _shifts(standard: _Pixels, lr: _Pixels, lossless: bool) -> Iterator[_Guess]:
     down, right = phase_shift(standard, lr)
     if max(abs(down), abs(right)) < _MIN_SHIFT or max(abs(down), abs(right)) > min(lr.shape[:2]) / 4:
         return
-    # Beside the margin, what the shift brings in from beyond the borders, and the ringing there.
+    # The shift also brings in pixels from beyond the borders, which ring.
     edge = 4 + int(np.ceil(max(abs(down), abs(right))))
     if min(lr.shape[:2]) < _MIN_SIDE + 2 * edge:
         return
@@ -207,14 +207,14 @@ def _shifts(standard: _Pixels, lr: _Pixels, lossless: bool) -> Iterator[_Guess]:
 
 
 def phase_shift(reference: _Pixels, image: _Pixels) -> tuple[float, float]:
-    """Measure how far an image lies off another one, by phase correlation.
+    """Measure how far an image is shifted against another one, by phase correlation.
 
     Args:
         reference: uint8 [h, w, 3].
         image: uint8 [h, w, 3], the same picture, shifted.
 
     Returns:
-        (down, right) in pixels, to about 0.05; of no meaning where the pictures differ.
+        (down, right) in pixels, to about 0.05; meaningless where the pictures differ.
 
     Source: Kuglin and Hines, "The phase correlation image alignment method", 1975; the peak refined by a
     discrete Fourier transform at finer steps as in Guizar-Sicairos et al., "Efficient subpixel image
@@ -227,7 +227,7 @@ def phase_shift(reference: _Pixels, image: _Pixels) -> tuple[float, float]:
     )
     cross = other * one.conj()
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
-    cross = cross / (np.abs(cross) + 1e-9) * (np.hypot(fy, fx) < 0.3)  # beyond, aliasing has other phases
+    cross = cross / (np.abs(cross) + 1e-9) * (np.hypot(fy, fx) < 0.3)  # beyond, aliasing changes the phases
     peak = np.unravel_index(int(np.fft.ifft2(cross).real.argmax()), cross.shape)
     down, right = (((int(p) + n // 2) % n) - n // 2 for p, n in zip(peak, cross.shape, strict=True))
     fine = np.arange(-1, 1.0001, 0.05)

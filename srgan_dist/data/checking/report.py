@@ -1,4 +1,4 @@
-"""What a check of shards tells: its lines, and the summary at the end."""
+"""The output of a check of shards: its findings, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srgan_dist.data.checking.image import Header
+from srgan_dist.data.checking.image import ImageHeader
 
 
 class Finding(NamedTuple):
-    """One line of the check's outcome.
+    """One line of output.
 
     Attributes:
-        shard: the tar, or the index or manifest beside it.
-        member: name of the member, or "".
-        offset: of the member's data, or of the header where that is damaged; None for the whole file.
-        what: what is wrong.
-        is_fault: whether it makes the data unsound; else it is a note.
+        shard: The tar, or the index or manifest beside it.
+        member: Name of the member, or "".
+        offset: Offset of the member's data, or of its header where that is damaged; None for the whole file.
+        what: What is wrong.
+        is_fault: Whether it makes the data unsound; otherwise it is a note.
     """
 
     shard: Path
@@ -31,8 +31,8 @@ class Finding(NamedTuple):
     is_fault: bool = True
 
     def __str__(self) -> str:
-        """The line: shard, member, offset, what."""
-        member = f"member {self.member!r} " if self.member else ""  # repr: names may hold line breaks
+        """Format the line: shard, member, offset, what."""
+        member = f"member {self.member!r} " if self.member else ""  # repr: names may contain line breaks
         offset = "" if self.offset is None else f"at offset {self.offset}"
         parts = (str(self.shard), f"{member}{offset}".strip(), "" if self.is_fault else "note", self.what)
         return ": ".join(part for part in parts if part)
@@ -40,30 +40,30 @@ class Finding(NamedTuple):
 
 @dataclass
 class Summary:
-    """What was seen in a whole run; the sides of all HR images, in 8 bytes each, for the median."""
+    """Counts of a whole run, and the sides of all HR images, 8 bytes for each image, for the median."""
 
     num_faults: int = 0
     num_notes: int = 0
     num_shards: int = 0
     num_pairs: int = 0
     num_single: int = 0
-    num_looked: int = 0
+    num_inspected: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
     encodings: Counter[str] = field(default_factory=Counter)
     sides: tuple[array[int], array[int]] = field(default_factory=lambda: (array("I"), array("I")))
 
-    def count(self, hr: Header, lr: Header | None, *, looked: bool) -> None:
+    def count(self, hr: ImageHeader, lr: ImageHeader | None, *, inspected: bool) -> None:
         """Count one sample.
 
         Args:
-            hr: of its HR image.
-            lr: of its LR image; None where it is to be made on the fly.
-            looked: whether its pixels were looked at.
+            hr: Header of its HR image.
+            lr: Header of its LR image; None where it is made during training.
+            inspected: Whether its pixels were inspected.
         """
         self.num_pairs += lr is not None
         self.num_single += lr is None
-        self.num_looked += looked
+        self.num_inspected += inspected
         self.encodings[f"hr {hr.encoding}"] += 1
         if lr:
             self.encodings[f"lr {lr.encoding}"] += 1
@@ -71,18 +71,18 @@ class Summary:
         self.sides[1].append(hr.width)
 
     def lines(self) -> list[str]:
-        """Counts, bytes, sizes (least, median, greatest), encodings, speed."""
+        """Format the summary: counts, bytes, sizes (minimum, median, maximum), encodings, speed."""
         samples = self.num_pairs + self.num_single
         size = self.num_bytes / 2**20
         lines = [
             f"{self.num_shards} shards, {size:.1f} MiB: {samples} samples ({self.num_pairs} pairs, {self.num_single} "
-            f"HR alone), the pixels of {self.num_looked} looked at"
+            f"HR alone), pixels of {self.num_inspected} inspected"
         ]
         if self.sides[0]:
             height, width = (np.percentile(np.array(side), [0, 50, 100]).round().astype(int) for side in self.sides)
             lines.append(
                 f"HR height {' / '.join(map(str, height))}, width {' / '.join(map(str, width))} "
-                "(least / median / greatest)"
+                "(minimum / median / maximum)"
             )
             lines.append("encodings: " + ", ".join(f"{kind} {n}" for kind, n in sorted(self.encodings.items())))
         speed = size / max(self.seconds, 1e-9)

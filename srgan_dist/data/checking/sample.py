@@ -1,4 +1,4 @@
-"""One sample of a shard: reading its images, and whether they belong together."""
+"""Reads the images of one sample, and checks that they belong together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srgan_dist.data.checking.image import Header, read_header, read_pixels
-from srgan_dist.data.checking.pairs import compare, is_turned
+from srgan_dist.data.checking.image import ImageHeader, read_image_header, read_pixels
+from srgan_dist.data.checking.pairs import compare, is_rotated
 from srgan_dist.data.checking.samples import Half
 from srgan_dist.data.checking.tar import Member, read_at
 from srgan_dist.imaging.resize import modcrop
@@ -19,117 +19,125 @@ from srgan_dist.imaging.resize import modcrop
 _MAX_BYTES, _MAX_SIDE = 2**32 - 1, 2**16 - 1  # what a row of the index can hold
 
 
-class Part(NamedTuple):
-    """One image of a sample as it was found.
+class SampleImage(NamedTuple):
+    """One image of a sample, as read from the tar.
 
     Attributes:
-        member: where it lies.
+        member: Where it is stored.
         crc: zlib.crc32 of its data.
-        header: what its first bytes say.
-        pixels: uint8 [H, W, 3]; None where they were not asked for, or are damaged.
+        header: What its first bytes say.
+        pixels: uint8 [H, W, 3]; None where they were not decoded, or are damaged.
     """
 
     member: Member
     crc: int
-    header: Header
+    header: ImageHeader
     pixels: NDArray[np.uint8] | None
 
 
-class Looked(NamedTuple):
+class InspectedSample(NamedTuple):
     """A sample whose images could be read.
 
     Attributes:
-        shard: path of its tar.
-        key: its key.
-        hr: the HR image.
-        lr: the LR image; None where it is to be made on the fly.
-        scale: HR pixels per LR pixel; None where nothing says it.
+        shard: Path of its tar.
+        key: Its key.
+        hr: The HR image.
+        lr: The LR image; None where it is made during training.
+        scale: HR pixels per LR pixel; None where it is unknown.
     """
 
     shard: Path
     key: str
-    hr: Part
-    lr: Part | None
+    hr: SampleImage
+    lr: SampleImage | None
     scale: int | None
 
 
 class Remark(NamedTuple):
-    """Something to tell about an image of a sample; a note, where it is no fault."""
+    """A finding about an image of a sample, before it is known in which shard.
+
+    Attributes:
+        member: Where the image is stored.
+        what: What is wrong.
+        is_fault: Whether it makes the data unsound; otherwise it is a note.
+    """
 
     member: Member
     what: str
     is_fault: bool = True
 
 
-def read_part(file: BinaryIO, half: Half, *, look: bool, tell: Callable[[Remark], None]) -> Part | int:
+def read_sample_image(
+    file: BinaryIO, half: Half, *, inspect: bool, report: Callable[[Remark], None]
+) -> SampleImage | int:
     """Read one image of a sample.
 
     Args:
-        file: the tar.
-        half: where it lies.
-        look: whether to decode its pixels.
-        tell: called with each remark.
+        file: The tar.
+        half: Where it is stored.
+        inspect: Whether to decode its pixels.
+        report: Called with each remark.
 
     Returns:
-        The image; where not even its size can be told, the zlib.crc32 of its data.
+        The image; where not even its size can be read, the zlib.crc32 of its data.
     """
     member = half.member
     if member.size > _MAX_BYTES:
-        tell(Remark(member, f"has {member.size} bytes, the index can say {_MAX_BYTES}"))
+        report(Remark(member, f"has {member.size} bytes, the index can hold {_MAX_BYTES}"))
         return 0
     data = read_at(file, member.offset, member.size)
     crc = zlib.crc32(data)
     try:
-        header = read_header(data, half.suffix)
+        header = read_image_header(data, half.suffix)
     except ValueError as error:
-        tell(Remark(member, str(error)))
+        report(Remark(member, str(error)))
         return crc
     if max(header.height, header.width) > _MAX_SIDE:
-        tell(Remark(member, f"is {header.height}x{header.width}, the index can say {_MAX_SIDE} a side"))
+        report(Remark(member, f"is {header.height}x{header.width}, the index can hold {_MAX_SIDE} a side"))
     for note in header.notes:
-        tell(Remark(member, note, is_fault=False))
+        report(Remark(member, note, is_fault=False))
     try:
-        return Part(member, crc, header, read_pixels(data, half.suffix) if look else None)
+        return SampleImage(member, crc, header, read_pixels(data, half.suffix) if inspect else None)
     except ValueError as error:
-        tell(Remark(member, str(error)))
-        return Part(member, crc, header, None)
+        report(Remark(member, str(error)))
+        return SampleImage(member, crc, header, None)
 
 
-def kind_remarks(hr: Part, lr: Part | None, encoding: str) -> Iterator[Remark]:
-    """Compare the kinds of a sample's images with the encoding that a manifest says.
+def kind_remarks(hr: SampleImage, lr: SampleImage | None, encoding: str) -> Iterator[Remark]:
+    """Compare the encodings of a sample's images with that of the manifest.
 
     Args:
-        hr: the HR image.
-        lr: the LR image, if there is one.
-        encoding: raw, png, webp or jpeg.
+        hr: The HR image.
+        lr: The LR image, if there is one.
+        encoding: "raw", "png", "webp" or "jpeg".
 
     Yields:
-        What disagrees.
+        Each difference.
     """
-    lr_encoding = "png" if encoding == "jpeg" else encoding  # see codec.suffixes
+    lr_encoding = "png" if encoding == "jpeg" else encoding  # see encodings.suffixes
     for part, expected in ((hr, encoding), (lr, lr_encoding)):
         if part and part.header.encoding != expected:
-            # Readers tell image files apart by their first bytes, but raw pixels need the manifest's word.
+            # Readers detect image files by their first bytes, but raw pixels only from the manifest.
             misread = "raw" in (part.header.encoding, expected)
             what = f"holds {part.header.encoding}, the manifest's {encoding} expects {expected}"
             yield Remark(part.member, what, is_fault=misread)
 
 
-def pair_remarks(hr: Part, lr: Part | None, *, scale: int | None, any_kernel: bool) -> Iterator[Remark]:
-    """Tell whether an HR and an LR image belong together.
+def pair_remarks(hr: SampleImage, lr: SampleImage | None, *, scale: int | None, any_kernel: bool) -> Iterator[Remark]:
+    """Check that an HR and an LR image belong together.
 
     Args:
-        hr: the HR image.
-        lr: the LR image; None where it is to be made on the fly.
-        scale: HR pixels per LR pixel; None where nothing says it.
-        any_kernel: see `check_pairs.compare`.
+        hr: The HR image.
+        lr: The LR image; None where it is made during training.
+        scale: HR pixels per LR pixel; None where it is unknown.
+        any_kernel: LR was degraded on purpose; see `pairs.compare`.
 
     Yields:
-        Wrong sizes; else, where both were decoded, what `compare` says.
+        Wrong sizes; otherwise, where both were decoded, the outcome of `compare`.
     """
     high = hr.header[:2]
     if scale and hr.header.encoding == "raw" and (high[0] % scale or high[1] % scale):
-        # Rows of raw tiles are found by their width; other images are read as if cut.
+        # Rows of raw tiles are located by their width; other images are read as if cropped.
         yield Remark(hr.member, f"is {high[0]}x{high[1]}, not a multiple of scale {scale}")
     if scale and min(high) < scale:
         yield Remark(hr.member, f"is {high[0]}x{high[1]}, smaller than one LR pixel at scale {scale}")
@@ -144,8 +152,8 @@ def pair_remarks(hr: Part, lr: Part | None, *, scale: int | None, any_kernel: bo
     if low != expected:
         what = f"is {low[0]}x{low[1]}, expected {expected[0]}x{expected[1]} (hr {high[0]}x{high[1]} / scale {scale})"
         if low == expected[::-1] and hr.pixels is not None and lr.pixels is not None:
-            turned = is_turned(modcrop(hr.pixels, scale), lr.pixels, scale=scale)
-            what += ": likeliest HR turned by 90 degrees" if turned else ""
+            rotated = is_rotated(modcrop(hr.pixels, scale), lr.pixels, scale=scale)
+            what += ": most likely HR rotated by 90 degrees" if rotated else ""
         yield Remark(lr.member, what)
     elif hr.pixels is not None and lr.pixels is not None:
         lossless = hr.header.lossless and lr.header.lossless

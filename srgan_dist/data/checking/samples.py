@@ -1,4 +1,4 @@
-"""From the members of a tar to samples: which halves belong together, and which stand alone, apart or twice."""
+"""Groups the members of a tar into samples, and reports halves that are missing, apart or duplicated."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from srgan_dist.data.checking.image import IMAGE_SUFFIXES, read_header
-from srgan_dist.data.checking.tar import Member, Tell, read_at, walk_tar
+from srgan_dist.data.checking.image import IMAGE_SUFFIXES, read_image_header
+from srgan_dist.data.checking.tar import Member, ReportFault, read_at, walk_tar
 
 _NAME = re.compile(
     rf"(?P<key>(?:.*/)?[^/.][^/]*?)(?:\.(?P<side>hr|lr))?\.(?P<suffix>{'|'.join(IMAGE_SUFFIXES)})",
@@ -21,13 +21,13 @@ _OTHER = {"hr": "lr", "lr": "hr"}
 
 
 class Half(NamedTuple):
-    """One image of a sample.
+    """The HR or the LR image of a sample, as a member of a tar.
 
     Attributes:
-        key: the name up to `.hr.`, `.lr.` or the suffix.
-        side: hr, lr, or "" for an image whose LR is to be made on the fly.
-        suffix: of the name, in lower case.
-        member: where it lies.
+        key: The name up to `.hr.`, `.lr.` or the suffix.
+        side: "hr", "lr", or "" for an image whose LR image is made during training.
+        suffix: Suffix of the name, in lower case.
+        member: Where it is stored.
     """
 
     key: str
@@ -36,31 +36,31 @@ class Half(NamedTuple):
     member: Member
 
 
-class Sample(NamedTuple):
-    """A pair, or an HR image alone (`lr` is None)."""
+class SampleMembers(NamedTuple):
+    """The members of a pair, or of an HR image alone, where `lr` is None."""
 
     hr: Half
     lr: Half | None
 
 
-def read_samples(members: Iterable[Member], tell: Tell, note: Tell) -> Iterator[Sample]:
-    """Group the members of one tar as WebDataset does, and tell where that would go wrong.
+def read_samples(members: Iterable[Member], report: ReportFault, note: ReportFault) -> Iterator[SampleMembers]:
+    """Group the members of one tar as WebDataset does, and report where that would fail.
 
     Args:
-        members: of one tar, in order.
-        tell: called with each fault: halves that are missing, apart or there twice, keys with dots.
-        note: called with each member that belongs to no sample.
+        members: Members of one tar, in order.
+        report: Called with each fault: halves that are missing, apart or duplicated, keys with dots.
+        note: Called with each member that belongs to no sample.
 
     Yields:
-        Samples, in the order of their last member; pairs whose halves lie apart at the end.
+        Samples, in the order of their last member; pairs whose halves are not adjacent come last.
     """
     seen: dict[tuple[str, str], int] = {}  # (key, side), and the offset of the first
     lone: dict[tuple[str, str], Half] = {}
-    odd: list[Half] = []
+    dotted: list[Half] = []
     waiting: Half | None = None
     for member in members:
         half = _half(member)
-        key = half.key if half else _webdataset_key(member.name)  # KEY.json between the halves does no harm
+        key = half.key if half else _webdataset_key(member.name)  # KEY.json between the halves is harmless
         if waiting is not None and key != waiting.key:
             lone[waiting.key, waiting.side] = waiting
             waiting = None
@@ -68,15 +68,15 @@ def read_samples(members: Iterable[Member], tell: Tell, note: Tell) -> Iterator[
             note(member.name, member.offset, "is no plain file" if not member.is_file else "belongs to no pair")
             continue
         if half.side == "" and "." in half.key.rpartition("/")[2]:
-            odd.append(half)
+            dotted.append(half)
             continue
         first = seen.setdefault((half.key, half.side), member.offset)
         if first != member.offset:
-            tell(member.name, member.offset, f"is there twice, the first at offset {first}: only one is ever read")
+            report(member.name, member.offset, f"occurs twice, first at offset {first}: only one is ever read")
             continue
-        _tell_dots(half, tell)
+        _report_dots(half, report)
         if half.side == "":
-            yield Sample(half, None)
+            yield SampleMembers(half, None)
         elif waiting is None:
             waiting = half
         else:
@@ -84,8 +84,8 @@ def read_samples(members: Iterable[Member], tell: Tell, note: Tell) -> Iterator[
             waiting = None
     if waiting is not None:
         lone[waiting.key, waiting.side] = waiting
-    _tell_odd(odd, {key for key, _ in seen}, tell, note)
-    yield from _apart(lone, seen, tell)
+    _report_dotted(dotted, {key for key, _ in seen}, report, note)
+    yield from _apart(lone, seen, report)
 
 
 def _half(member: Member) -> Half | None:
@@ -100,54 +100,58 @@ def _webdataset_key(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
-def _pair(one: Half, other: Half) -> Sample:
-    return Sample(one, other) if one.side == "hr" else Sample(other, one)
+def _pair(one: Half, other: Half) -> SampleMembers:
+    return SampleMembers(one, other) if one.side == "hr" else SampleMembers(other, one)
 
 
-def _tell_dots(half: Half, tell: Tell) -> None:
+def _report_dots(half: Half, report: ReportFault) -> None:
     if "." in half.key.rpartition("/")[2]:
         read_as = _webdataset_key(half.member.name)
         field = half.member.name[len(read_as) + 1 :]
-        tell(
-            half.member.name, half.member.offset, f"key holds a dot: WebDataset reads key {read_as!r}, field {field!r}"
+        report(
+            half.member.name,
+            half.member.offset,
+            f"key contains a dot: WebDataset reads key {read_as!r}, field {field!r}",
         )
 
 
-def _tell_odd(odd: Iterable[Half], keys: set[str], tell: Tell, note: Tell) -> None:
-    for half in odd:
+def _report_dotted(dotted: Iterable[Half], keys: set[str], report: ReportFault, note: ReportFault) -> None:
+    for half in dotted:
         if _webdataset_key(half.member.name) in keys:  # KEY.mask.png beside KEY.jpg
             note(half.member.name, half.member.offset, "belongs to no pair")
         else:
-            _tell_dots(half, tell)
+            _report_dots(half, report)
 
 
-def _apart(lone: dict[tuple[str, str], Half], seen: dict[tuple[str, str], int], tell: Tell) -> Iterator[Sample]:
+def _apart(
+    lone: dict[tuple[str, str], Half], seen: dict[tuple[str, str], int], report: ReportFault
+) -> Iterator[SampleMembers]:
     for (key, side), half in lone.items():
         other = lone.get((key, _OTHER[side]))
         if other is None:
-            told = f"{_OTHER[side].upper()} half is missing: no member {key + '.' + _OTHER[side] + '.' + half.suffix!r}"
+            what = f"{_OTHER[side].upper()} half is missing: no member {key + '.' + _OTHER[side] + '.' + half.suffix!r}"
             if (key, "") in seen:
-                told += f", but there is an image of that key at offset {seen[key, '']}"
-            tell(half.member.name, half.member.offset, told)
+                what += f", but there is an image of that key at offset {seen[key, '']}"
+            report(half.member.name, half.member.offset, what)
         elif half.member.offset < other.member.offset:
             where = f"{other.member.name!r} is at offset {other.member.offset}"
-            tell(half.member.name, half.member.offset, f"halves are not adjacent: {where}")
+            report(half.member.name, half.member.offset, f"halves are not adjacent: {where}")
             yield _pair(half, other)
 
 
-def list_samples(file: BinaryIO) -> Iterator[Sample]:
-    """Yield the samples of a tar like `read_samples`, telling nothing."""
-    return read_samples(walk_tar(file, _mute), _mute, _mute)
+def list_samples(file: BinaryIO) -> Iterator[SampleMembers]:
+    """Yield the samples of a tar like `read_samples`, without reporting anything."""
+    return read_samples(walk_tar(file, _ignore), _ignore, _ignore)
 
 
 def vote_scale(shards: Iterable[Path]) -> int | None:
-    """Find out the scale of shards without a manifest.
+    """Derive the scale of shards without a manifest.
 
     Args:
-        shards: tars.
+        shards: Paths of the tars.
 
     Returns:
-        HR pixels per LR pixel of most of the first 16 pairs; None where no pair has a whole ratio.
+        The most common HR pixels per LR pixel of the first 16 pairs; None where no pair has a whole ratio.
     """
     votes: Counter[int] = Counter()
     voters = (ratio for shard in shards for ratio in _ratios(shard))
@@ -160,13 +164,13 @@ def _ratios(shard: Path) -> Iterator[int]:
     with contextlib.suppress(OSError), open(shard, "rb") as file:
         for sample in list_samples(file):
             halves = [sample.hr, sample.lr] if sample.lr else []
-            with contextlib.suppress(ValueError):  # told when its image is checked
-                sizes = [read_header(read_at(file, h.member.offset, h.member.size), h.suffix)[:2] for h in halves]
+            with contextlib.suppress(ValueError):  # reported when its image is checked
+                sizes = [read_image_header(read_at(file, h.member.offset, h.member.size), h.suffix)[:2] for h in halves]
                 if not sizes or not (ratio := sizes[0][0] // max(sizes[1][0], 1)):
                     continue
                 if (sizes[0][0] // ratio, sizes[0][1] // ratio) == sizes[1]:
                     yield ratio
 
 
-def _mute(member: str, offset: int, what: str) -> None:
-    """Tell nothing: it is told when the samples are checked."""
+def _ignore(member: str, offset: int, what: str) -> None:
+    """Ignore a fault, which is reported when the samples are checked."""

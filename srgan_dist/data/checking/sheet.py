@@ -1,4 +1,4 @@
-"""The contact sheet of a check: random pairs, and how their LR differs from the standard one."""
+"""The contact sheet of a check: random pairs, and how their LR differs from the standard downscale."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srgan_dist.data.checking.sample import Looked
+from srgan_dist.data.checking.sample import InspectedSample
 from srgan_dist.imaging.contact_sheet import busiest_crop, contact_sheet
 from srgan_dist.imaging.resize import downscale, modcrop
 
 _ROWS = 8
-_SIDE = 192  # HR pixels a crop
-_GAIN = 16  # one level of difference would be invisible
+_SIDE = 192  # HR pixels, the side of a crop
+_GAIN = 16  # a difference of one level would be invisible
 
 
 class PairSheet:
-    """Keeps crops of a few pairs, each pair seen being kept with the same probability.
+    """Keeps crops of a few pairs, drawn with equal probability from all pairs seen.
 
     Attributes:
-        num_seen: pairs seen so far.
+        num_seen: Pairs seen so far.
     """
 
     def __init__(self) -> None:
@@ -29,18 +29,18 @@ class PairSheet:
         self._random = random.Random(0)
         self._rows: list[tuple[NDArray[np.uint8], ...]] = []
 
-    def add(self, looked: Looked) -> None:
-        """Take a sample, if its pixels were decoded, and its sizes fit.
+    def add(self, sample: InspectedSample) -> None:
+        """Add a sample, if its pixels were decoded and its sizes fit.
 
         Args:
-            looked: as the checker hands it out.
+            sample: From the checker.
         """
-        scale, hr = looked.scale, looked.hr.pixels
+        scale, hr = sample.scale, sample.hr.pixels
         if scale is None or hr is None or min(hr.shape[:2]) < scale:
             return
         hr = modcrop(hr, scale)
-        lr = looked.lr.pixels if looked.lr else None
-        if looked.lr and (lr is None or lr.shape[:2] != (hr.shape[0] // scale, hr.shape[1] // scale)):
+        lr = sample.lr.pixels if sample.lr else None
+        if sample.lr and (lr is None or lr.shape[:2] != (hr.shape[0] // scale, hr.shape[1] // scale)):
             return
         self.num_seen += 1
         place = len(self._rows) if len(self._rows) < _ROWS else self._random.randrange(self.num_seen)
@@ -52,7 +52,7 @@ class PairSheet:
         """Lay out the pairs: HR, LR enlarged by nearest neighbour, and its difference from the standard LR.
 
         Returns:
-            The picture; at least one pair must have been seen.
+            The sheet; at least one pair must have been seen.
         """
         labels = ["HR", "LR", f"|LR - standard LR| x {_GAIN}"]
         side = max(max(row[0].shape[:2]) for row in self._rows)

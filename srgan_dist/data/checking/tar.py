@@ -1,4 +1,4 @@
-"""Reading a tar's headers strictly: what tarfile and WebDataset pass over in silence is told here."""
+"""Reads a tar's headers strictly, and reports what tarfile and WebDataset silently ignore."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
-Tell = Callable[[str, int, str], None]
-"""Told of each fault: the member's name or "", the offset in bytes, and what is wrong."""
+ReportFault = Callable[[str, int, str], None]
+"""Called with each fault: the member's name or "", the offset in bytes, and what is wrong."""
 
 _ZEROS = bytes(BLOCK)
 _SCAN = 1 << 20  # bytes read at once while looking for the next header
@@ -31,11 +31,11 @@ class Member(NamedTuple):
     """One member of a tar.
 
     Attributes:
-        name: as written, with its folders.
-        header: offset of the first header block that belongs to it, in bytes.
-        offset: of its data.
-        size: of its data, without padding.
-        is_file: whether it is a plain file, and not a folder or a link.
+        name: Name as stored, with its folders.
+        header: Offset of the first header block that belongs to it, in bytes.
+        offset: Offset of its data, in bytes.
+        size: Length of its data in bytes, without padding.
+        is_file: Whether it is a plain file, and not a folder or a link.
     """
 
     name: str
@@ -45,34 +45,34 @@ class Member(NamedTuple):
     is_file: bool
 
 
-def walk_tar(file: BinaryIO, tell: Tell) -> Iterator[Member]:
-    """Read the headers of a tar, one after another, and go on after damage at the next header that is sound.
+def walk_tar(file: BinaryIO, report: ReportFault) -> Iterator[Member]:
+    """Read the headers of a tar one after another, and resume after damage at the next sound header.
 
     Only headers are read; the caller may move the file's position between two members.
 
     Args:
-        file: an uncompressed tar, opened for reading.
-        tell: called with each fault, at its place in the order of the members.
+        file: An uncompressed tar, opened for reading.
+        report: Called with each fault, in the order of the members.
 
     Yields:
-        The members whose header is sound and whose data are all there.
+        The members whose header is sound and whose data is complete.
     """
     length = file.seek(0, os.SEEK_END)
     if other := _other_file(file, length):
-        tell("", 0, other)
+        report("", 0, other)
         return
     position, start = 0, None
-    extension: dict[str, str] = {}  # what pax and GNU headers say about the member that follows
+    extension: dict[str, str] = {}  # from the pax and GNU headers of the member that follows
     while position < length:
         block = read_at(file, position, BLOCK)
         if len(block) < BLOCK:
-            tell("", position, f"cut short inside a header: {len(block)} of {BLOCK} bytes are there")
+            report("", position, f"cut short inside a header: {len(block)} of {BLOCK} bytes are there")
             return
         if block == _ZEROS:
-            resumed = _after_end(file, position, length, tell)
+            resumed = _after_end(file, position, length, report)
         elif isinstance(info := _parse(block), str):
             what = f"{info}: the header is damaged"
-            resumed = _after_damage(file, position, length, what, _guess(block), tell)
+            resumed = _after_damage(file, position, length, what, _guess(block), report)
             if resumed is None and read_at(file, length - 2 * BLOCK, 2 * BLOCK) == 2 * _ZEROS:
                 return
         elif info.type in _EXTENSIONS and position + BLOCK + info.size <= length:
@@ -85,7 +85,7 @@ def walk_tar(file: BinaryIO, tell: Tell) -> Iterator[Member]:
             member = Member(extension.get("path", info.name), header, position + BLOCK, size, info.type in _PLAIN)
             if member.offset + size > length:
                 there = f"{length - member.offset} of {size} bytes are there"
-                resumed = _after_damage(file, position, length, f"cut short inside data: {there}", member.name, tell)
+                resumed = _after_damage(file, position, length, f"cut short inside data: {there}", member.name, report)
                 if resumed is None:
                     return
             else:
@@ -94,7 +94,7 @@ def walk_tar(file: BinaryIO, tell: Tell) -> Iterator[Member]:
         if resumed is None:
             return
         position, start, extension = resumed, None, {}
-    tell("", length, "ends without the two blocks of zeros that end a tar: cut short, or its writer was stopped")
+    report("", length, "ends without the two blocks of zeros that end a tar: cut short, or its writer was stopped")
 
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
@@ -104,14 +104,14 @@ def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
 
 
 def member_at(file: BinaryIO, header: int) -> Member | None:
-    """Read the one member whose first header block lies at an offset.
+    """Read the member whose first header block is at an offset.
 
     Args:
-        file: the tar.
+        file: The tar.
         header: `Member.header` of a member found before.
 
     Returns:
-        The member, or None where there is none any more.
+        The member, or None where there is no longer one.
     """
     extension: dict[str, str] = {}
     position = header
@@ -136,7 +136,7 @@ def _parse(block: bytes) -> tarfile.TarInfo | str:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         return "checksum is wrong" if "checksum" in str(error) else str(error)
-    except ValueError as error:  # numbers that are none, behind a checksum that is right
+    except ValueError as error:  # malformed numbers under a right checksum
         return str(error)
     return info if info.size >= 0 else f"size is {info.size}"
 
@@ -161,21 +161,21 @@ def _read_extension(file: BinaryIO, info: tarfile.TarInfo, offset: int) -> dict[
     return found
 
 
-def _after_end(file: BinaryIO, position: int, length: int, tell: Tell) -> int | None:
+def _after_end(file: BinaryIO, position: int, length: int, report: ReportFault) -> int | None:
     if read_at(file, position + BLOCK, BLOCK) != _ZEROS:
-        tell("", position, "only one block of zeros where two end a tar")
+        report("", position, "only one block of zeros where two end a tar")
     more = _next_header(file, position + BLOCK, length)
-    if more is not None:  # an appended tar, or a hole that a crash left
-        tell("", position, f"zeros end the tar here for every reader, but another header follows at offset {more}")
+    if more is not None:  # an appended tar, or a hole left by a crash
+        report("", position, f"zeros end the tar here for every reader, but another header follows at offset {more}")
     return more
 
 
-def _after_damage(file: BinaryIO, position: int, length: int, what: str, name: str, tell: Tell) -> int | None:
+def _after_damage(file: BinaryIO, position: int, length: int, what: str, name: str, report: ReportFault) -> int | None:
     resumed = _next_header(file, position + BLOCK, length)
     follows = "no other follows" if resumed is None else f"the next sound one is at offset {resumed}"
-    tell(name, position, f"{what}; {follows}")
+    report(name, position, f"{what}; {follows}")
     if resumed is None and read_at(file, length - 2 * BLOCK, 2 * BLOCK) != 2 * _ZEROS and "data" not in what:
-        tell("", length, "ends without the two blocks of zeros that end a tar")
+        report("", length, "ends without the two blocks of zeros that end a tar")
     return resumed
 
 

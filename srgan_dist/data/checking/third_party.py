@@ -1,4 +1,4 @@
-"""Index and manifest for shards that others made, so that `data.train` can read them."""
+"""Writes index and manifest of third-party shards, so that `data.train` can read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from srgan_dist.data.checking.inputs import ShardFolder
-from srgan_dist.data.checking.sample import Looked
+from srgan_dist.data.checking.sample import InspectedSample
 from srgan_dist.data.shard_format.encodings import Encoding
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows
 from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, ShardEntry
@@ -17,20 +17,20 @@ from srgan_dist.errors import UserError
 from srgan_dist.utils.files import file_sha256, whole_file, write_whole
 
 _GIVEN = "given by those who made the shards"
-_ON_THE_FLY = "made while training: bicubic with antialiasing of the whole image, like MATLAB imresize, 8-bit"
+_MADE_IN_TRAINING = "made while training: bicubic with antialiasing of the whole image, like MATLAB imresize, 8-bit"
 
 
-class ForeignIndex:
-    """Collects the samples of tars while they are checked, and writes what a packer would have written.
+class ThirdPartyIndex:
+    """Collects the samples of tars while they are checked, and writes their index and manifest.
 
-    Unlike `build_index`, which is of what the packer wrote, it takes other members beside the pairs, LR before
-    HR, any mixture of image files, and HR images alone, whose LR is made while training (`lr_size` 0).
+    Unlike `build_index`, which indexes what the packer wrote, it accepts other members beside the pairs, LR before
+    HR, any mixture of image files, and HR images alone, whose LR is made during training (`lr_size` 0).
 
     Args:
-        folders: what is checked; one folder without manifest.json and index.npy, which is written there.
+        folders: What is checked: one folder without manifest.json and index.npy, which are written there.
 
     Raises:
-        UserError: there are several folders, or index or manifest are there already.
+        UserError: There are several folders, index or manifest exist already, or the folder cannot be written.
     """
 
     def __init__(self, folders: list[ShardFolder]) -> None:
@@ -54,15 +54,15 @@ class ForeignIndex:
         self._scales: Counter[int | None] = Counter()
         self._single = 0
 
-    def add(self, looked: Looked) -> None:
-        """Take a sample.
+    def add(self, sample: InspectedSample) -> None:
+        """Add a sample.
 
         Args:
-            looked: as the checker hands it out, in any order within a shard.
+            sample: From the checker; the samples of a shard may come in any order.
         """
-        hr, lr, scale = looked.hr, looked.lr, looked.scale or 1
+        hr, lr, scale = sample.hr, sample.lr, sample.scale or 1
         row = (
-            self._numbers[looked.shard],
+            self._numbers[sample.shard],
             hr.header.height // scale * scale,
             hr.header.width // scale * scale,
             hr.member.offset,
@@ -74,27 +74,27 @@ class ForeignIndex:
         )
         self._rows += np.array([row], dtype=ROW).tobytes()
         self._encodings.update(part.header.encoding for part in (hr, lr) if part)
-        self._scales[looked.scale] += 1
+        self._scales[sample.scale] += 1
         self._single += lr is None
 
     def write(self, *, created_by: str) -> Manifest:
         """Write index.npy and then manifest.json; call it only where the check found no fault.
 
         Args:
-            created_by: program and version.
+            created_by: Program and version.
 
         Returns:
-            The manifest, as written.
+            The manifest that was written.
 
         Raises:
-            UserError: there is no sample, no scale, .npy files are mixed with others, or the folder is full.
+            UserError: There is no sample, the scale is unknown, .npy files are mixed with others, or the disk is full.
         """
         folder = self._folder.path
         scale = next(iter(self._scales), None)
         if not self._rows:
             raise UserError(f"{folder}: holds no samples (KEY.hr.png with KEY.lr.png, or KEY.png alone)")
         if scale is None:
-            raise UserError(f"{folder}: HR images alone do not tell the scale: say it with --scale")
+            raise UserError(f"{folder}: HR images alone do not determine the scale: set it with --scale")
         if "raw" in self._encodings and len(self._encodings) > 1:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._encodings.items()))
             raise UserError(f"{folder}: .npy members beside other images ({kinds}), one index needs one kind: repack")
@@ -104,7 +104,7 @@ class ForeignIndex:
             with whole_file(folder / INDEX_NAME) as path, open(path, "wb") as file:
                 np.lib.format.write_array(file, index, version=(1, 0), allow_pickle=False)
             manifest = self._manifest(index, scale, created_by)
-            write_whole(folder / MANIFEST_NAME, manifest.to_json())  # the last: it makes the folder a packed one
+            write_whole(folder / MANIFEST_NAME, manifest.to_json())  # last: it makes the folder a packed one
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror or error}): make room") from error
         return manifest
@@ -114,9 +114,9 @@ class ForeignIndex:
         return Manifest(
             scale=scale,
             tile=int(max(index["height"].max(), index["width"].max())),
-            # Image files are told apart by their first bytes when they are read; the commonest kind stands for all.
+            # Readers detect image files by their first bytes; the most common encoding stands for all.
             encoding=cast("Encoding", self._encodings.most_common(1)[0][0]),
-            kernel=" or ".join([_GIVEN] * (self._single < len(index)) + [_ON_THE_FLY] * (self._single > 0)),
+            kernel=" or ".join([_GIVEN] * (self._single < len(index)) + [_MADE_IN_TRAINING] * (self._single > 0)),
             num_samples=len(index),
             num_images=len(index),
             index_sha256=file_sha256(self._folder.path / INDEX_NAME),

@@ -1,1 +1,1 @@
-"""From positions of the endless stream to batches on the device."""
+"""From positions in the infinite stream of patches to batches on the device."""

@@ -1,4 +1,4 @@
-"""From positions to windows: which rank reads what, with which workers, and onto the device."""
+"""Loads the patches of each global batch: which rank reads which, in which workers, and the copy to the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from srgan_dist.data.loading.order import CropBatch, Order
+from srgan_dist.data.loading.order import Order, PatchLocations
 from srgan_dist.data.loading.pairs import Arrays, Batch, PairDataset
 from srgan_dist.data.loading.prefetch import Prefetcher
 from srgan_dist.data.loading.read_ahead import ReadAhead
@@ -22,17 +22,17 @@ from srgan_dist.degradations.degradation import Degradation
 from srgan_dist.errors import Failure, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PREFETCH = 4  # windows ahead per worker; patches are small
-_DRAWN = 1024  # crops whose places are drawn together: a few microseconds each by themselves, half of one together
+_PREFETCH = 4  # batches ahead per worker; patches are small
+_PATCHES_PER_DRAW = 1024  # located together: a few microseconds each one by one, half of one together
 
 
 class Patches(NamedTuple):
-    """A micro-batch ready for the networks.
+    """A micro-batch of HR and LR patches, ready for the networks.
 
     Attributes:
-        lr: torch's default dtype, [b, 3, p / scale, p / scale] in [0, 1].
-        hr: like ``lr``, [b, 3, p, p] in [0, 1].
-        key: int64 [b], a hash of (seed, epoch, crop) for what is drawn at random for each.
+        lr: Torch's default dtype, [b, 3, p / scale, p / scale] in [0, 1].
+        hr: Same dtype as ``lr``, [b, 3, p, p] in [0, 1].
+        key: int64 [b], a hash of (seed, epoch, patch), which seeds the random degradation of each patch.
     """
 
     lr: Tensor
@@ -41,17 +41,17 @@ class Patches(NamedTuple):
 
 
 def per_rank_batch_size(*, batch_size: int, world_size: int) -> int:
-    """Derive how many patches of a window each rank trains on.
+    """Derive how many patches of a global batch each rank trains on.
 
     Args:
-        batch_size: patches of all ranks in one update.
-        world_size: ranks.
+        batch_size: Patches of the global batch: one update, all ranks.
+        world_size: Number of ranks.
 
     Returns:
-        batch_size / world_size.
+        `batch_size` / `world_size`.
 
     Raises:
-        UserError: the division leaves a remainder, or a number is below 1.
+        UserError: The division leaves a remainder, or a number is below 1.
     """
     if min(batch_size, world_size) < 1 or batch_size % world_size:
         raise UserError(
@@ -61,45 +61,45 @@ def per_rank_batch_size(*, batch_size: int, world_size: int) -> int:
 
 
 def micro_batches(*, batch_size: int, micro_batch: int, world_size: int) -> int:
-    """Derive the number of micro-batches that each rank adds up for one update.
+    """Derive the number of micro-batches whose gradients each rank accumulates for one update.
 
     Args:
-        batch_size: patches of all ranks in one update.
-        micro_batch: patches of one rank in one forward pass.
-        world_size: ranks.
+        batch_size: Patches of the global batch: one update, all ranks.
+        micro_batch: Patches of one rank in one forward pass.
+        world_size: Number of ranks.
 
     Returns:
         k = batch_size / (micro_batch * world_size).
 
     Raises:
-        UserError: the division leaves a remainder, or a number is below 1.
+        UserError: The division leaves a remainder, or a number is below 1.
     """
-    together = micro_batch * world_size
-    if min(batch_size, micro_batch, world_size) < 1 or batch_size % together:
+    per_pass = micro_batch * world_size
+    if min(batch_size, micro_batch, world_size) < 1 or batch_size % per_pass:
         raise UserError(
-            f"data.batch_size is {batch_size}, allowed are multiples of {together} "
+            f"data.batch_size is {batch_size}, allowed are multiples of {per_pass} "
             f"(data.micro_batch {micro_batch} x {world_size} ranks): change one of them"
         )
-    return batch_size // together
+    return batch_size // per_pass
 
 
-class GlobalBatchSampler(Sampler[CropBatch]):
-    """Yields, without end, the crops of one rank's share of a window, window after window.
+class GlobalBatchSampler(Sampler[PatchLocations]):
+    """Yields, without end, where one rank's patches of each global batch are to be read.
 
-    A window is `batch_size` positions in a row; each rank has as many of them, in a row too, in the ranks' order, so
-    that the window holds the same crops on any number of ranks.
+    A global batch is `batch_size` consecutive positions of the order. Each rank takes an equal, consecutive part of
+    them, in the order of the ranks, so that the global batch holds the same patches on any number of ranks.
 
     Args:
-        order: of the crops.
-        consumed: patches that all ranks together have trained on; the whole state of the data.
-        batch_size: patches of all ranks in one window.
+        order: Order of the patches.
+        consumed: Patches that all ranks together have trained on; the whole state of the data.
+        batch_size: Patches of the global batch.
         rank: 0 to world_size - 1.
-        world_size: ranks.
-        prefetcher: told of each position that is surely read now.
-        ahead: windows handed out that workers may not have begun with.
+        world_size: Number of ranks.
+        prefetcher: Is given each position that is certain to have been reached.
+        ahead: Batches handed out that workers may not have started to read.
 
     Raises:
-        UserError: the batch size cannot be divided so.
+        UserError: The batch size is not a multiple of the number of ranks.
     """
 
     def __init__(
@@ -114,24 +114,25 @@ class GlobalBatchSampler(Sampler[CropBatch]):
         ahead: int = 0,
     ) -> None:
         self._order = order
-        self._share = per_rank_batch_size(batch_size=batch_size, world_size=world_size)
-        self._first = consumed + rank * self._share
+        self._per_rank_batch = per_rank_batch_size(batch_size=batch_size, world_size=world_size)
+        self._first = consumed + rank * self._per_rank_batch
         self._batch_size = batch_size
         self._prefetcher, self._ahead = prefetcher, ahead * batch_size
 
-    def __iter__(self) -> Iterator[CropBatch]:
-        num_windows = max(1, _DRAWN // self._share)
-        places = (self._batch_size * np.arange(num_windows)[:, None] + np.arange(self._share)).ravel()
-        for first in itertools.count(self._first, self._batch_size * num_windows):
-            crops = self._order.crops(first + places)
-            for window in range(num_windows):
+    def __iter__(self) -> Iterator[PatchLocations]:
+        num_batches = max(1, _PATCHES_PER_DRAW // self._per_rank_batch)
+        places = (self._batch_size * np.arange(num_batches)[:, None] + np.arange(self._per_rank_batch)).ravel()
+        for first in itertools.count(self._first, self._batch_size * num_batches):
+            patches = self._order.patches(first + places)
+            for number in range(num_batches):
                 if self._prefetcher:
-                    start = first + window * self._batch_size
+                    start = first + number * self._batch_size
                     self._prefetcher.reached(max(self._first, start - self._ahead))
-                yield crops.part(window * self._share, (window + 1) * self._share)
+                begin = number * self._per_rank_batch
+                yield patches.part(begin, begin + self._per_rank_batch)
 
     def close(self) -> None:
-        """Begin no further download."""
+        """Start no further downloads."""
         if self._prefetcher:
             self._prefetcher.close()
 
@@ -145,21 +146,21 @@ def make_loader(
     world_size: int,
     workers: int,
 ) -> DataLoader[Arrays]:
-    """Make the endless loader of one rank's shares; read it through `BatchStream`.
+    """Make the endless loader of one rank's part of each global batch; read it through `BatchStream`.
 
     Args:
-        dataset: the patches.
-        consumed: patches that all ranks together have trained on.
-        batch_size: patches of all ranks in one window.
+        dataset: The patches.
+        consumed: Patches that all ranks together have trained on.
+        batch_size: Patches of the global batch.
         rank: 0 to world_size - 1.
-        world_size: ranks.
-        workers: processes that read ahead, 0 reads in this one.
+        world_size: Number of ranks.
+        workers: Processes that read ahead; 0 reads in this process.
 
     Returns:
         A loader of `Arrays`.
 
     Raises:
-        UserError: the batch size cannot be divided so.
+        UserError: The batch size is not a multiple of the number of ranks.
     """
     sampler: Sampler[Any] = GlobalBatchSampler(
         dataset.order,
@@ -170,7 +171,7 @@ def make_loader(
         prefetcher=Prefetcher(dataset.shards, dataset.order) if dataset.shards.is_remote else None,
         ahead=_PREFETCH * workers,
     )
-    # No persistent_workers: the stream never ends, so that workers live as long as its iterator anyway;
+    # No persistent_workers: the stream never ends, so workers live as long as its iterator anyway;
     # persistence would only keep them alive after BatchStream.close().
     return DataLoader(
         dataset,
@@ -183,24 +184,24 @@ def make_loader(
 
 
 class BatchStream(Iterator[Batch]):
-    """One rank's shares of the windows, one after the other; measures how long they were waited for.
+    """Yields one rank's part of each global batch, without end, and measures how long the training waited for it.
 
-    A thread reads the next one meanwhile: with or without workers, a step seldom waits.
+    A thread reads the next batch during the step, so that a step seldom waits, with or without workers.
 
     Args:
-        loader: made by `make_loader`.
-        pin_memory: put batches into page-locked memory, for CUDA.
+        loader: Made by `make_loader`.
+        pin_memory: Put batches into page-locked memory, for CUDA.
 
     Attributes:
-        wait_seconds: time spent waiting for the last window.
+        wait_seconds: Seconds that the last `next` waited for its batch.
     """
 
     def __init__(self, loader: DataLoader[Arrays], *, pin_memory: bool = False) -> None:
         self.wait_seconds = 0.0
         self._sampler = loader.batch_sampler
         gpu = torch.cuda.current_device() if pin_memory else None
-        # Workers inherit the mask, so that no signal can end one before it has run _start_worker; and the thread
-        # does, so that signals interrupt the main one.
+        # Workers inherit the mask, so that no signal can end one before it has run _start_worker; the thread
+        # inherits it too, so that signals interrupt the main thread.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             self._arrays = iter(loader)
@@ -215,22 +216,22 @@ class BatchStream(Iterator[Batch]):
             raise StopIteration
         started = time.perf_counter()
         try:
-            window = next(self._batches)
+            batch = next(self._batches)
         except (UserError, Failure) as error:
             # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
             raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error
         self.wait_seconds = time.perf_counter() - started
-        return window
+        return batch
 
     def close(self) -> None:
-        """End the thread and the workers; there are no more windows afterwards."""
+        """End the thread and the workers; the stream is exhausted afterwards."""
         if self._batches:
             self._batches.close()
-        # Dropping the iterator would do it, but after an error the traceback still holds it.
+        # Dropping the iterator would end them, but after an error the traceback still holds it.
         if shutdown := getattr(self._arrays, "_shutdown_workers", None):
             workers = list(getattr(self._arrays, "_workers", []))
             shutdown()
-            for worker in workers:  # one that waits for a silent server heeds neither torch nor SIGTERM
+            for worker in workers:  # a worker that waits for a silent server ignores both torch and SIGTERM
                 worker.kill()
         self._batches = None
         if isinstance(self._sampler, GlobalBatchSampler):
@@ -241,23 +242,23 @@ class BatchStream(Iterator[Batch]):
 def to_device(
     batch: Batch, device: torch.device | str, *, channels_last: bool = True, degradation: Degradation | None = None
 ) -> Patches:
-    """Copy a batch to the device without waiting, and make it floating-point and flipped there.
+    """Copy a batch to the device without blocking, and flip and convert it to floating point there.
 
     Args:
-        batch: from the loader.
-        device: where the networks are.
-        channels_last: memory format of the result; contiguous NCHW otherwise.
-        degradation: makes the LR images of the HR ones, there; None where they were read.
+        batch: From the loader.
+        device: Device of the networks.
+        channels_last: Memory format of the result; contiguous NCHW otherwise.
+        degradation: Makes the LR patches from the HR ones on the device; None where they were read.
 
     Returns:
-        The patches in [0, 1], HR and LR turned alike.
+        The patches in [0, 1], HR and LR flipped alike.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     on_cpu = torch.device(device).type == "cpu"
     symmetry = batch.symmetry.to(device, non_blocking=True)
 
     def ready(image: Tensor) -> Tensor:
-        # Turned as bytes: a quarter of the memory traffic of floats.
+        # Flipped as bytes: a quarter of the memory traffic of floats.
         image = image.to(device, non_blocking=True)
         turned = turn_each(image, symmetry) if on_cpu else turn_all(image, symmetry)
         return turned.contiguous(memory_format=layout).to(torch.get_default_dtype()).div_(255)
@@ -270,11 +271,13 @@ def to_device(
 
 
 def turn_each(image: Tensor, symmetry: Tensor) -> Tensor:
-    """Flip and transpose each square image of a batch by its own code; looks at the codes, so not for a GPU.
+    """Flip and transpose each square image of a batch by its own code.
+
+    Reads the codes on the host, which would make it wait for a GPU: see `turn_all` there.
 
     Args:
         image: [b, C, n, n], any dtype.
-        symmetry: integer [b], 0..7; bit 0 flips left-right, bit 1 up-down, bit 2 then transposes.
+        symmetry: Integer [b], 0..7; bit 0 flips left-right, bit 1 up-down, bit 2 then transposes.
 
     Returns:
         [b, C, n, n], same dtype and layout.
@@ -288,14 +291,14 @@ def turn_each(image: Tensor, symmetry: Tensor) -> Tensor:
 
 
 def turn_all(image: Tensor, symmetry: Tensor) -> Tensor:
-    """Do what `turn_each` does without looking at the codes, for which the host would wait for the GPU.
+    """Do what `turn_each` does without reading the codes on the host, which would have to wait for the GPU.
 
     Args:
-        image: as there.
-        symmetry: as there.
+        image: [b, C, n, n], any dtype.
+        symmetry: Integer [b], 0..7, as in `turn_each`.
 
     Returns:
-        As there.
+        [b, C, n, n], same dtype.
     """
     symmetry = symmetry[:, None, None, None]
     image = torch.where((symmetry & 1).bool(), image.flip(-1), image)
@@ -309,7 +312,7 @@ def _qualified(error: Exception) -> str:
 
 def _batches(arrays: Iterator[Arrays], gpu: int | None) -> Iterator[Batch]:
     if gpu is not None:
-        torch.cuda.set_device(gpu)  # a thread begins with the first one, and page-locking opens it
+        torch.cuda.set_device(gpu)  # a new thread starts on the first GPU, and page-locking would open a context there
     for batch in map(Batch.of, arrays):
         yield batch if gpu is None else batch.pinned()
 
@@ -319,7 +322,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    # Signals meant for the training process reach its workers too; without them no checkpoint could be saved.
+    # Signals meant for the training process reach its workers too; if they died, no checkpoint could be saved.
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Fetching remote shards ahead of the reader, along the order."""
+"""Fetches remote shards before they are read, in the order in which they will be."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from srgan_dist.data.loading.order import Order
 from srgan_dist.data.shards.shard_set import ShardSet
 from srgan_dist.errors import Failure, UserError
 
-_FETCHERS = 2  # threads in each rank; ranks skip what another one is fetching
+_FETCHERS = 2  # threads in each rank; ranks skip what another rank is fetching
 
 
 class Prefetcher:
-    """Fetches, in threads of this process, the shards of the window that is read and of the next one.
+    """Fetches the shards of the current and the next shuffle window in threads of this process.
 
-    Threads start with the first position, so that workers forked before have none.
+    The threads start with the first position, so that workers forked before that have none.
 
     Args:
-        shards: the opened shards.
-        order: of their crops.
+        shards: The opened shards.
+        order: Order of their patches.
     """
 
     def __init__(self, shards: ShardSet, order: Order) -> None:
@@ -32,11 +32,15 @@ class Prefetcher:
         self._closed = False
 
     def reached(self, position: int) -> None:
-        """Tell that a position of the stream will be read now; costs nothing within a window."""
+        """Report that the stream is read from a position on; costs nothing within a shuffle window.
+
+        Args:
+            position: Position in the stream, >= 0.
+        """
         if position < self._until or self._closed:
             return
         shards, self._until = self._order.upcoming_shards(position)
-        # First all of them, so that none makes room for another.
+        # Mark all of them first, so that none is evicted for another.
         self._shards.keep(shards)
         with self._changed:
             self._todo = deque(shards)
@@ -46,7 +50,7 @@ class Prefetcher:
             self._threads[-1].start()
 
     def close(self) -> None:
-        """Begin no further download."""
+        """Start no further downloads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -58,6 +62,6 @@ class Prefetcher:
                 if self._closed:
                     return
                 shard = self._todo.popleft()
-            # The reader that needs the shard meets the same error, and tells it.
+            # The reader that needs the shard gets the same error, and raises it.
             with suppress(UserError, Failure):
                 self._shards.fetch(shard, wait=False)

@@ -1,4 +1,4 @@
-"""Taking things off an iterator in a thread, while whoever uses them is at work."""
+"""Reads an iterator one item ahead, in a thread."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
-_PATIENCE = 1.0  # seconds: more than reading one item takes, unless a server is silent
+_JOIN_TIMEOUT = 1.0  # seconds: more than reading one item takes, unless a server is silent
 
 
 class ReadAhead(Iterator[_Item]):
-    """Yields what an iterator yields, and has its thread take one item more than was asked for.
+    """Yields the items of an iterator; a thread takes the next one before it is asked for.
 
     What the iterator raises is raised where its item would have come, and again by every call after that.
 
     Args:
-        source: used by the thread only, from now on.
+        source: The iterator; from now on only the thread may use it.
     """
 
     def __init__(self, source: Iterator[_Item]) -> None:
         self._source = source
         self._taken: SimpleQueue[tuple[_Item, None] | tuple[None, BaseException]] = SimpleQueue()
-        self._wanted = threading.Semaphore()
+        self._requests = threading.Semaphore()
         self._closed = False
         # A daemon: a program that ends must not wait for a server.
         self._thread = threading.Thread(target=self._run, name="srgan-dist reader", daemon=True)
@@ -34,22 +34,22 @@ class ReadAhead(Iterator[_Item]):
         if taken[1] is not None:
             self._taken.put(taken)
             raise taken[1]
-        self._wanted.release()
+        self._requests.release()
         return taken[0]
 
     def close(self) -> None:
-        """End the thread, which finishes the item it is at; a long wait for one is not waited for."""
+        """End the thread after the item it is reading; does not wait for an item that takes longer than a second."""
         self._closed = True
-        self._wanted.release()
-        self._thread.join(_PATIENCE)
+        self._requests.release()
+        self._thread.join(_JOIN_TIMEOUT)
 
     def _run(self) -> None:
         while True:
-            self._wanted.acquire()
+            self._requests.acquire()
             if self._closed:
                 return
             try:
                 self._taken.put((next(self._source), None))
-            except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that calls next
                 self._taken.put((None, error))
                 return

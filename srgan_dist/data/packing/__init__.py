@@ -1,1 +1,1 @@
-"""From folders of images to packed shards."""
+"""Packs folders of images into shards."""

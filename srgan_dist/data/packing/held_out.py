@@ -1,4 +1,4 @@
-"""Putting images aside for validation: which ones, and their own files in a folder that `data.validation` reads."""
+"""Holds images out for validation: which ones, and copies of their files, which `data.validation` reads."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from srgan_dist.utils.files import sync
 VALIDATION_NAME = "validation"
 
 
-def is_aside(key: str, fraction: float) -> bool:
-    """Decide whether an image is kept for validation: by its key alone, whatever other images there are.
+def is_held_out(key: str, fraction: float) -> bool:
+    """Decide whether an image is held out for validation, from its key alone, whatever other images there are.
 
     Args:
-        key: of the image.
-        fraction: share of all keys, 0 to 1.
+        key: Key of the image.
+        fraction: Fraction of all keys to hold out, 0 to 1.
 
     Returns:
-        True for about that share; who is chosen at one fraction is chosen at every greater one.
+        True for about that fraction of all keys; a key held out at one fraction is held out at every greater one.
     """
     return int.from_bytes(sha256(key.encode()).digest()[:8], "big") < fraction * 2**64
 
 
-def copy_aside(
+def copy_held_out(
     sources: Sequence[Source],
     folder: Path,
-    crew: Workers,
+    pool: Workers,
     *,
     hr_dir: str | Path,
     lr_dir: str | Path | None,
     scale: int,
 ) -> list[Fault]:
-    """Copy images, byte by byte, after decoding them once.
+    """Copy the files of held-out images, after checking that they can be decoded.
 
     Args:
-        sources: the images.
-        folder: to make: the HR images by their relative paths; or HR/ and LRx<scale>/ where LR images were given.
-        crew: does it.
-        hr_dir: folder of the HR images.
-        lr_dir: folder of the LR images, or None.
+        sources: The images.
+        folder: Folder to create: the HR images by their relative paths; or HR/ and LRx<scale>/ where LR images were
+            given.
+        pool: Workers that copy.
+        hr_dir: Folder of the HR images.
+        lr_dir: Folder of the LR images, or None.
         scale: HR pixels per LR pixel.
 
     Returns:
         The images that cannot be read, which are not copied.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: The folder cannot be written.
     """
     jobs: list[list[tuple[Path, Path]]] = []
     for source in sources:
@@ -61,7 +62,7 @@ def copy_aside(
         else:
             hr = folder / "HR" / source.hr.relative_to(hr_dir)
             jobs.append([(source.hr, hr), (source.lr, folder / f"LRx{scale}" / source.lr.relative_to(lr_dir))])
-    return [fault for fault in crew.map(_copy, jobs) if fault is not None]
+    return [fault for fault in pool.map(_copy, jobs) if fault is not None]
 
 
 def _copy(files: Sequence[tuple[Path, Path]]) -> Fault | None:

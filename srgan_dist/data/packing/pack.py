@@ -1,4 +1,4 @@
-"""Packing folders of images into WebDataset shards with an index and a manifest."""
+"""Packs folders of images into WebDataset shards with an index and a manifest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from functools import partial as bind
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from srgan_dist.data.packing.held_out import VALIDATION_NAME, copy_aside, is_aside
-from srgan_dist.data.packing.options import make_cutting
-from srgan_dist.data.packing.pairing import Fault, Header, Source, match_sources, one_line, read_header
-from srgan_dist.data.packing.partial import JOURNAL_NAME, Options, PackPlan, Partial, other_option, read_plan
+from srgan_dist.data.packing.held_out import VALIDATION_NAME, copy_held_out, is_held_out
+from srgan_dist.data.packing.options import make_tile_options
+from srgan_dist.data.packing.pairing import (
+    Fault,
+    Source,
+    SourceHeader,
+    match_sources,
+    read_source_header,
+    summarize_faults,
+)
+from srgan_dist.data.packing.partial import JOURNAL_NAME, PackOptions, PackPlan, PartialPack, other_option, read_plan
 from srgan_dist.data.packing.shard_writer import OnProgress, describe, write_shards
-from srgan_dist.data.packing.tiles import Cutting
+from srgan_dist.data.packing.tiles import TileOptions
 from srgan_dist.data.packing.workers import Workers, start_workers
 from srgan_dist.data.shard_format.manifest import Manifest, read_manifest
 from srgan_dist.errors import UserError
@@ -24,7 +31,7 @@ log = logging.getLogger("srgan_dist")
 
 SKIPPED_NAME = "skipped.txt"
 
-_IMAGES_PER_WORKER = 8  # about as many photographs are packed in the time that a worker needs to start
+_IMAGES_PER_WORKER = 8  # about as many photographs are packed in the time that a worker takes to start
 
 OnError = Literal["stop", "skip"]
 
@@ -46,40 +53,40 @@ def pack(
     workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> Manifest:
-    """Pack images into a folder of shards that appears whole, or not at all.
+    """Pack images into a folder of shards that appears complete or not at all.
 
-    The same images give the same bytes, whatever the number of workers. A call that was stopped or killed goes on
-    in `OUT.partial` when it is made again; one that is done already changes nothing.
+    The same images give the same bytes, whatever the number of workers. A call that was stopped or killed resumes in
+    `OUT.partial` when it is repeated; repeating a finished call changes nothing.
 
     Args:
-        hr_dir: folder of HR images; see `list_images`.
-        out: folder to make; may exist only if it is empty, or was made by the same call.
-        lr_dir: folder of the LR images, matched by name; None makes them with `downscale`.
+        hr_dir: Folder of HR images; see `list_images`.
+        out: Folder to create; may exist only if it is empty or the result of the same call.
+        lr_dir: Folder of the LR images, matched by name; None makes them with `downscale`.
         scale: HR pixels per LR pixel, 1 to 8.
-        encoding: raw, png, webp or jpeg; see shards/README.md.
-        tile: greatest side of a tile in HR pixels, a multiple of `scale`; None takes 480, or whole images for jpeg,
+        encoding: "raw", "png", "webp" or "jpeg"; see shards/README.md.
+        tile: Maximum side of a tile in HR pixels, a multiple of `scale`; None takes 480, or whole images for jpeg,
             which allows nothing else.
         stride: HR pixels from tile to tile, below `tile` for tiles that overlap; None splits without overlap.
-        min_side: images with a shorter side, in HR pixels, are left out and counted in the manifest.
-        min_detail: tiles with less `detail`, in levels of 255, are left out and counted in the manifest.
-        validation_fraction: share of the images, chosen by a hash of their keys, that is copied to
+        min_side: Images with a shorter side, in HR pixels, are left out and counted in the manifest.
+        min_detail: Tiles with less `detail`, in levels of 255, are left out and counted in the manifest.
+        validation_fraction: Fraction of the images, chosen by a hash of their keys, that is copied to
             `OUT/validation` instead of being packed; 0 to below 1.
-        shard_bytes: size at which the next shard begins; one larger sample still gets its own shard.
-        on_error: what to do with files that cannot be used: `stop`, or `skip` and list them in `OUT/skipped.txt`.
-        workers: processes; more than one needs a guarded main file, see `start_workers`. Two images for each are
-            held in memory.
-        on_progress: called after each image with (images done, images in all).
+        shard_bytes: Maximum size of a shard; a sample that is larger gets a shard of its own.
+        on_error: What to do with unusable files: `stop`, or `skip` and list them in `OUT/skipped.txt`.
+        workers: Processes; more than one needs a guarded main file, see `start_workers`. Each has up to two images in
+            memory.
+        on_progress: Called after each image with (images done, images in all).
 
     Returns:
-        The manifest, as written.
+        The manifest that was written.
 
     Raises:
-        UserError: an image, a pair, a number or the output folder is bad.
-        Failure: a worker was killed.
+        UserError: An image, a pair, an option or the output folder is unusable.
+        Failure: A worker was killed.
     """
-    cutting = make_cutting(scale=scale, encoding=encoding, tile=tile, stride=stride, min_detail=min_detail)
+    tile_options = make_tile_options(scale=scale, encoding=encoding, tile=tile, stride=stride, min_detail=min_detail)
     _refuse_bad_values(shard_bytes, workers, validation_fraction, on_error)
-    options = asdict(cutting) | {
+    options = asdict(tile_options) | {
         "min_side": min_side,
         "validation_fraction": validation_fraction,
         "shard_bytes": shard_bytes,
@@ -87,17 +94,17 @@ def pack(
     }
     _refuse_taken(Path(out), options)
     sources, faults = match_sources(hr_dir, lr_dir, scale=scale)
-    with start_workers(min(workers, len(sources) // _IMAGES_PER_WORKER)) as crew:
-        work = _Work(Path(hr_dir), Path(lr_dir) if lr_dir else None, cutting, crew, on_error, on_progress)
-        chosen = _choose(work, sources, faults, min_side=min_side, validation_fraction=validation_fraction)
+    with start_workers(min(workers, len(sources) // _IMAGES_PER_WORKER)) as pool:
+        work = _Work(Path(hr_dir), Path(lr_dir) if lr_dir else None, tile_options, pool, on_error, on_progress)
+        chosen = _select(work, sources, faults, min_side=min_side, validation_fraction=validation_fraction)
         return _make(Path(out), work, chosen, options, shard_bytes=shard_bytes)
 
 
 def summary(manifest: Manifest) -> str:
-    """Tell in one line what was packed and what was left out.
+    """Summarize in one line what was packed and what was left out.
 
     Args:
-        manifest: as `pack` returned it.
+        manifest: The manifest that `pack` returned.
 
     Returns:
         Counts and the size of the shards.
@@ -108,7 +115,7 @@ def summary(manifest: Manifest) -> str:
         f"{manifest.num_samples} tiles" if manifest.encoding != "jpeg" else "",
         f"{len(manifest.shards)} shards",
         f"{size:.1f} MiB",
-        manifest.num_validation and f"{manifest.num_validation} images aside in {VALIDATION_NAME}/",
+        manifest.num_validation and f"{manifest.num_validation} images held out in {VALIDATION_NAME}/",
         manifest.num_reencoded and f"{manifest.num_reencoded} images encoded as JPEG with loss",
         manifest.num_small and f"{manifest.num_small} small images left out",
         manifest.num_flat and f"{manifest.num_flat} flat tiles left out",
@@ -122,9 +129,9 @@ class _Item(NamedTuple):
     identity: str
 
 
-class _Chosen(NamedTuple):
+class _Selection(NamedTuple):
     training: list[_Item]
-    aside: list[_Item]
+    held_out: list[_Item]
     faults: list[Fault]
     num_small: int
 
@@ -132,35 +139,37 @@ class _Chosen(NamedTuple):
 class _Work(NamedTuple):
     hr_dir: Path
     lr_dir: Path | None
-    cutting: Cutting
-    crew: Workers
+    tile_options: TileOptions
+    pool: Workers
     on_error: OnError
     on_progress: OnProgress | None
 
     def stop_at(self, faults: Sequence[Fault]) -> None:
         if faults and self.on_error == "stop":
-            raise UserError(f"{one_line(self.hr_dir, self.lr_dir, faults)} (--on-error skip leaves such files out)")
+            raise UserError(
+                f"{summarize_faults(self.hr_dir, self.lr_dir, faults)} (--on-error skip leaves such files out)"
+            )
 
 
-def _choose(
+def _select(
     work: _Work, sources: Sequence[Source], faults: Sequence[Fault], *, min_side: int, validation_fraction: float
-) -> _Chosen:
-    chosen = _Chosen([], [], list(faults), 0)
+) -> _Selection:
+    chosen = _Selection([], [], list(faults), 0)
     num_small = 0
-    headers = work.crew.map(bind(read_header, scale=work.cutting.scale), sources, chunk=64)
+    headers = work.pool.map(bind(read_source_header, scale=work.tile_options.scale), sources, chunk=64)
     for source, header in zip(sources, headers, strict=True):
         if isinstance(header, Fault):
             chosen.faults.append(header)
         elif min(header.height, header.width) < min_side:
             num_small += 1
         else:
-            aside = is_aside(source.key, validation_fraction)
-            (chosen.aside if aside else chosen.training).append(_Item(source, _identity(source, header)))
+            held_out = is_held_out(source.key, validation_fraction)
+            (chosen.held_out if held_out else chosen.training).append(_Item(source, _identity(source, header)))
     work.stop_at(chosen.faults)
     if not chosen.training:
         why = f"no image has {min_side} pixels a side (--min-side): lower it" if num_small else "no image is left"
         raise UserError(f"{work.hr_dir}: {why}{_many('files are unusable', chosen.faults)}")
-    if validation_fraction and not chosen.aside:
+    if validation_fraction and not chosen.held_out:
         raise UserError(
             f"{work.hr_dir}: --validation-fraction {validation_fraction} chooses none of {len(chosen.training)} "
             "images: raise it"
@@ -168,7 +177,7 @@ def _choose(
     return chosen._replace(num_small=num_small)
 
 
-def _identity(source: Source, header: Header) -> str:
+def _identity(source: Source, header: SourceHeader) -> str:
     return f"{source.key} {source.hr.name} {header.stamp}"
 
 
@@ -176,14 +185,14 @@ def _many(what: str, faults: Sequence[Fault]) -> str:
     return f", {len(faults)} {what}, such as: {faults[0].reason}" if faults else ""
 
 
-def _make(out: Path, work: _Work, chosen: _Chosen, options: Options, *, shard_bytes: int) -> Manifest:
-    plan = PackPlan(options, [item.identity for item in chosen.training], [item.identity for item in chosen.aside])
+def _make(out: Path, work: _Work, chosen: _Selection, options: PackOptions, *, shard_bytes: int) -> Manifest:
+    plan = PackPlan(options, [item.identity for item in chosen.training], [item.identity for item in chosen.held_out])
     final = out.resolve()
     if read_plan(final):
         return _packed_before(final, plan)
     try:
-        # A sibling, so that the rename is atomic.
-        with Partial(final.with_name(f"{final.name}.partial"), plan) as partial:
+        # A sibling of the final folder, so that the rename is atomic.
+        with PartialPack(final.with_name(f"{final.name}.partial"), plan) as partial:
             manifest = _fill(partial, work, chosen, shard_bytes=shard_bytes)
             partial.publish(final)
     except OSError as error:
@@ -194,14 +203,14 @@ def _make(out: Path, work: _Work, chosen: _Chosen, options: Options, *, shard_by
     return manifest
 
 
-def _fill(partial: Partial, work: _Work, chosen: _Chosen, *, shard_bytes: int) -> Manifest:
+def _fill(partial: PartialPack, work: _Work, chosen: _Selection, *, shard_bytes: int) -> Manifest:
     sources = [item.source for item in chosen.training]
     work.stop_at([Fault(Path(path), reason) for path, reason in partial.progress.skipped])
     write_shards(
         partial,
         sources,
-        work.cutting,
-        work.crew,
+        work.tile_options,
+        work.pool,
         shard_bytes=shard_bytes,
         on_fault=lambda fault: work.stop_at([fault]),
         on_progress=work.on_progress,
@@ -209,40 +218,40 @@ def _fill(partial: Partial, work: _Work, chosen: _Chosen, *, shard_bytes: int) -
     late = [Fault(Path(path), reason) for path, reason in partial.progress.skipped]
     if not partial.shards:
         flat = partial.progress.num_flat
-        why = f", {flat} have less detail than {work.cutting.min_detail} (--min-detail)" if flat else ""
+        why = f", {flat} have less detail than {work.tile_options.min_detail} (--min-detail)" if flat else ""
         raise UserError(f"{work.hr_dir}: no tile is left{why}{_many('files are unusable', [*chosen.faults, *late])}")
-    unread = copy_aside(
-        [item.source for item in chosen.aside],
+    unread = copy_held_out(
+        [item.source for item in chosen.held_out],
         partial.folder / VALIDATION_NAME,
-        work.crew,
+        work.pool,
         hr_dir=work.hr_dir,
         lr_dir=work.lr_dir,
-        scale=work.cutting.scale,
+        scale=work.tile_options.scale,
     )
     work.stop_at(unread)
     skipped = [*chosen.faults, *late, *unread]
     if skipped:
         write_whole(partial.folder / SKIPPED_NAME, "".join(f"{path}\t{reason}\n" for path, reason in skipped))
-        log.warning("left out, as %s lists: %s", SKIPPED_NAME, one_line(work.hr_dir, work.lr_dir, skipped))
+        log.warning("left out, as %s lists: %s", SKIPPED_NAME, summarize_faults(work.hr_dir, work.lr_dir, skipped))
     return describe(
         partial,
-        work.crew,
-        cutting=work.cutting,
+        work.pool,
+        tile_options=work.tile_options,
         given_lr=work.lr_dir is not None,
         num_images=len(sources) - len(late),
         num_skipped=len(skipped),
         num_small=chosen.num_small,
-        num_validation=len(chosen.aside) - len(unread),
+        num_validation=len(chosen.held_out) - len(unread),
     )
 
 
 def _packed_before(final: Path, plan: PackPlan) -> Manifest:
     kept = read_plan(final)
-    if kept is None or kept["inputs"] != plan.whole:
+    if kept is None or kept["inputs"] != plan.digest:
         raise UserError(
             f"{final}: was packed from other images, or some have changed since: choose another name, or remove it"
         )
-    (final / JOURNAL_NAME).unlink(missing_ok=True)  # left by a packer that was killed at its last breath
+    (final / JOURNAL_NAME).unlink(missing_ok=True)  # left by a process that was killed just before it finished
     log.info("%s: already packed", final)
     return read_manifest(final)
 
@@ -258,7 +267,7 @@ def _refuse_bad_values(shard_bytes: int, workers: int, validation_fraction: floa
         raise UserError(f"on_error is {on_error!r}, allowed are {' and '.join(get_args(OnError))}")
 
 
-def _refuse_taken(out: Path, options: Options) -> None:
+def _refuse_taken(out: Path, options: PackOptions) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, expected a folder to make: choose another name")
     if plan := read_plan(out):

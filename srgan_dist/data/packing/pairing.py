@@ -1,4 +1,4 @@
-"""Which images are packed, under which key, and which LR image belongs to which HR image."""
+"""Lists the images to pack and their keys, and matches LR images with HR images by name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from typing import NamedTuple
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import list_images, read_size
 
-_MAX_NAMED = 3  # faults spelt out in one message
-_MAX_KEY_BYTES = 72  # a plain tar name has 100 bytes; tile and suffix need some of them
+_MAX_NAMED = 3  # faults that one message describes
+_MAX_KEY_BYTES = 72  # a plain tar name has 100 bytes, some of which tile and suffix need
 
 
 class Source(NamedTuple):
-    """An image to pack: its key (unique, safe in a tar), its HR file, and its LR file where one was given."""
+    """An image to pack.
+
+    Attributes:
+        key: Unique key, valid in WebDataset; see `make_key`.
+        hr: HR file.
+        lr: LR file; None where LR images were not given.
+    """
 
     key: str
     hr: Path
@@ -25,19 +31,24 @@ class Source(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a file cannot be used: the file, and a sentence that names it."""
+    """Why a file cannot be used.
+
+    Attributes:
+        path: The file.
+        reason: A message that names it.
+    """
 
     path: Path
     reason: str
 
 
-class Header(NamedTuple):
-    """What a look at a source's files tells, without reading pixels.
+class SourceHeader(NamedTuple):
+    """What is known about a source without reading its pixels.
 
     Attributes:
-        height: of the HR image, upright, pixels.
-        width: likewise.
-        stamp: sizes and times of the files: another stamp is another image.
+        height: Height of the HR image, upright, in pixels.
+        width: Width of the HR image, upright, in pixels.
+        stamp: Sizes and modification times of the files; it changes when an image changes.
     """
 
     height: int
@@ -48,41 +59,41 @@ class Header(NamedTuple):
 def find_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> list[Source]:
     """List the images of a folder, or the pairs of two folders, after checking every header.
 
-    Pairs are matched by relative path without suffix; names may carry x4, _x4, LRx4, _LR, _HR and the like.
+    Pairs are matched by relative path without suffix; names may end in x4, _x4, LRx4, _LR, _HR and the like.
 
     Args:
-        hr_dir: folder of HR images.
-        lr_dir: folder of LR images, or None.
+        hr_dir: Folder of HR images.
+        lr_dir: Folder of LR images, or None.
         scale: HR pixels per LR pixel.
 
     Returns:
-        Sources in the order of the HR paths, at least one.
+        The sources in the order of the HR paths, at least one.
 
     Raises:
-        UserError: a folder is bad, an image is unreadable or too small, a name stands alone or twice, or the
-            sizes of a pair do not agree; all faults are counted, the first three named.
+        UserError: A folder is unusable, an image is unreadable or too small, an image has no partner or the key of
+            another one, or the sizes of a pair do not agree; all faults are counted, the first three described.
     """
     sources, faults = match_sources(hr_dir, lr_dir, scale=scale)
-    headers = (read_header(source, scale=scale) for source in sources)
+    headers = (read_source_header(source, scale=scale) for source in sources)
     faults += [header for header in headers if isinstance(header, Fault)]
     if faults:
-        raise UserError(one_line(hr_dir, lr_dir, faults))
+        raise UserError(summarize_faults(hr_dir, lr_dir, faults))
     return sources
 
 
 def match_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> tuple[list[Source], list[Fault]]:
-    """List the images of a folder, or the pairs of two folders, by their names alone.
+    """List the images of a folder, or the pairs of two folders, from their names alone.
 
     Args:
-        hr_dir: folder of HR images.
-        lr_dir: folder of LR images, or None.
+        hr_dir: Folder of HR images.
+        lr_dir: Folder of LR images, or None.
         scale: HR pixels per LR pixel.
 
     Returns:
-        The sources in the order of the HR paths, and the files whose name stands alone or twice.
+        The sources in the order of the HR paths, and the files without a partner or with the key of another one.
 
     Raises:
-        UserError: a folder is missing or holds no image.
+        UserError: A folder is missing or contains no image.
     """
     hr_dir = Path(hr_dir)
     keys = {path: make_key(path.relative_to(hr_dir)) for path in list_images(hr_dir)}
@@ -97,15 +108,15 @@ def match_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) 
     return [Source(key, path, partners.get(path)) for path, key in keys.items() if path not in unusable], faults
 
 
-def read_header(source: Source, *, scale: int) -> Header | Fault:
-    """Look at the files of a source without reading their pixels.
+def read_source_header(source: Source, *, scale: int) -> SourceHeader | Fault:
+    """Read the headers of a source's files, and check that they can be used.
 
     Args:
-        source: the image, or the pair.
+        source: The image, or the pair.
         scale: HR pixels per LR pixel.
 
     Returns:
-        What they are, or why they cannot be used.
+        Size and stamp, or why the source cannot be used.
     """
     try:
         height, width = read_size(source.hr)
@@ -118,16 +129,16 @@ def read_header(source: Source, *, scale: int) -> Header | Fault:
         states = [path.stat() for path in (source.hr, source.lr) if path is not None]
     except (UserError, OSError) as error:
         return Fault(source.hr, str(error))
-    return Header(height, width, " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states))
+    return SourceHeader(height, width, " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states))
 
 
-def one_line(hr_dir: str | Path, lr_dir: str | Path | None, faults: Sequence[Fault]) -> str:
-    """Tell many faults in one line.
+def summarize_faults(hr_dir: str | Path, lr_dir: str | Path | None, faults: Sequence[Fault]) -> str:
+    """Summarize any number of faults in one line.
 
     Args:
-        hr_dir: folder of HR images.
-        lr_dir: folder of LR images, or None.
-        faults: at least one.
+        hr_dir: Folder of HR images.
+        lr_dir: Folder of LR images, or None.
+        faults: One or more.
 
     Returns:
         The folders, the number of faults, and the first three of them.
@@ -139,12 +150,12 @@ def one_line(hr_dir: str | Path, lr_dir: str | Path | None, faults: Sequence[Fau
 
 
 def make_key(path: Path) -> str:
-    """Make a WebDataset key from an image's relative path.
+    """Derive a WebDataset key from an image's relative path.
 
     WebDataset splits a member's name at the first dot and groups by folder, so both become underscores.
 
     Args:
-        path: relative path with suffix.
+        path: Relative path with suffix.
 
     Returns:
         Letters, digits, '-' and '_'; at most 72 bytes of UTF-8, long names ending in a hash.

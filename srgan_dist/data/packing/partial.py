@@ -1,4 +1,4 @@
-"""The folder that a pack grows in: locked, and with a journal of its finished shards, so that a killed one goes on."""
+"""The folder of an unfinished pack: locked, with a journal of its finished shards, so that a killed pack resumes."""
 
 from __future__ import annotations
 
@@ -21,51 +21,55 @@ log = logging.getLogger("srgan_dist")
 PLAN_NAME = "pack.json"
 JOURNAL_NAME = "progress.jsonl"
 
-Options = Mapping[str, str | float | None]
+PackOptions = Mapping[str, str | float | None]
+"""The options of a pack that the shards' bytes depend on, by name, as pack.json stores them."""
 
 
 class PackPlan:
-    """What is packed and how, and digests of it by which a later call knows the same work again.
+    """What is packed and how, with digests by which a later call recognizes the same work.
 
     Args:
-        options: everything that the shards' bytes depend on, beside the images.
-        identities: for each image, a text that changes when the image does.
-        aside: the same for what goes elsewhere.
+        options: Everything that the shards' bytes depend on, apart from the images.
+        identities: For each image, a text that changes when the image does.
+        held_out: The same for the images held out for validation.
     """
 
-    def __init__(self, options: Options, identities: Sequence[str], aside: Sequence[str]) -> None:
+    def __init__(self, options: PackOptions, identities: Sequence[str], held_out: Sequence[str]) -> None:
         self.options = dict(options)
         begin = sha256(json.dumps(self.options, sort_keys=True).encode()).digest()
-        parts = [*identities, "\n".join(["end", *aside])]
+        parts = [*identities, "\n".join(["end", *held_out])]
         self._digests = list(
             accumulate(parts, lambda digest, part: sha256(digest + part.encode()).digest(), initial=begin)
         )
 
-    def until(self, image: int) -> str:
-        """Digest the options and the images up to and with a number; their count stands for the end.
+    def digest_until(self, image: int) -> str:
+        """Return the digest of the options and of the images up to and including one.
 
-        A shard depends on the first image that it has no room for, too.
+        A shard also depends on the first image that it has no room for.
+
+        Args:
+            image: Number of the image; the number of images stands for the end, with the images held out.
         """
         return self._digests[image + 1].hex()
 
     @property
-    def whole(self) -> str:
-        """Digest everything."""
+    def digest(self) -> str:
+        """Digest of the options and all images."""
         return self._digests[-1].hex()
 
     def to_json(self) -> str:
-        """Write the plan as it is kept beside the shards."""
-        return json.dumps({"inputs": self.whole, "options": self.options}, indent=1, sort_keys=True) + "\n"
+        """Format the plan as JSON, as pack.json stores it."""
+        return json.dumps({"inputs": self.digest, "options": self.options}, indent=1, sort_keys=True) + "\n"
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
-    """Read the plan kept in a folder.
+    """Read the plan of a folder.
 
     Args:
-        folder: packed, or partly packed.
+        folder: A folder that is packed, or partly packed.
 
     Returns:
-        Its `inputs` and `options`, or None where there is none that can be read.
+        Its `inputs` and `options`; None where pack.json is missing or unreadable.
     """
     try:
         plan = json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))
@@ -74,32 +78,32 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def other_option(kept: Mapping[str, Any], asked: Options) -> str | None:
-    """Name the first option that differs.
+def other_option(kept: Mapping[str, Any], requested: PackOptions) -> str | None:
+    """Describe the first option that differs.
 
     Args:
-        kept: options of a plan that was read.
-        asked: options of this call.
+        kept: Options of a plan that was read.
+        requested: Options of this call.
 
     Returns:
-        `tile 480, not 240`, for example; None where all are the same.
+        For example `tile 480, not 240`; None where all are equal.
     """
-    for name in [*asked, *(set(kept) - set(asked))]:
-        if kept.get(name) != asked.get(name):
-            return f"{name} {kept.get(name)}, not {asked.get(name)}"
+    for name in [*requested, *(set(kept) - set(requested))]:
+        if kept.get(name) != requested.get(name):
+            return f"{name} {kept.get(name)}, not {requested.get(name)}"
     return None
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far the images are packed, and what was met until there.
+    """How far the images are packed, and the counts up to there.
 
     Attributes:
-        image: number of the image that the next sample is of.
-        sample: number of that sample within its image.
-        num_flat: tiles left out, of the images before.
-        num_reencoded: images encoded as JPEG, of those before.
-        skipped: (path, reason) of the images that could not be used, of those before.
+        image: Number of the image that the next sample belongs to.
+        sample: Number of that sample within its image.
+        num_flat: Tiles of the previous images that were left out.
+        num_reencoded: Previous images that were encoded as JPEG.
+        skipped: (path, reason) of the previous images that could not be used.
     """
 
     image: int = 0
@@ -109,21 +113,24 @@ class Progress:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Partial:
-    """A folder in the making. Leaving its `with` keeps what is finished, or nothing where nothing is.
+class PartialPack:
+    """The folder of an unfinished pack, used in a `with` block.
+
+    If the block is interrupted, finished shards are kept; where there are none, the folder is removed.
 
     Args:
-        folder: made where it is missing; what an earlier pack by the same options finished in it is kept as far as
-            the images are the same.
-        plan: of this pack.
+        folder: Created where it is missing; shards of an earlier pack with the same options are kept as far as the
+            images are the same.
+        plan: Plan of this pack.
 
     Attributes:
-        shards: the finished shards, in order.
-        progress: how far they go.
+        folder: The folder.
+        shards: The finished shards, in order.
+        progress: How far they go.
 
     Raises:
-        UserError: another process is packing there, or one by other options has begun.
-        OSError: the folder cannot be written.
+        UserError: Another process is packing there, or a pack with other options was interrupted there.
+        OSError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path, plan: PackPlan) -> None:
@@ -131,54 +138,56 @@ class Partial:
         self.shards: list[Path] = []
         self.progress = Progress()
         self._plan = plan
-        there = folder.exists()
+        existed = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         self._journal: IO[bytes] = open(folder / JOURNAL_NAME, "a+b")  # noqa: SIM115 - closed by __exit__
         try:
             self._lock()
             self._refuse_other_options()
-            self._take_over()
+            self._resume()
             write_whole(folder / PLAN_NAME, plan.to_json())
         except BaseException:
-            if not there:
+            if not existed:
                 shutil.rmtree(folder, ignore_errors=True)
             self._journal.close()
             raise
 
-    def __enter__(self) -> Partial:
+    def __enter__(self) -> PartialPack:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         if kind is not None and self.shards:
-            log.info("%s: keeps %d finished shards; the same command goes on there", self.folder, len(self.shards))
+            log.info(
+                "%s: keeps %d finished shards; run the same command again to resume", self.folder, len(self.shards)
+            )
         elif kind is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._journal.close()
 
     def begin_shard(self) -> Path:
-        """Name the file to write the next shard to."""
+        """Return the path to write the next shard to."""
         return self.folder / f"shard-{len(self.shards):06d}.tar.writing"
 
     def finish_shard(self, written: Path, progress: Progress) -> None:
-        """Give a shard its name and remember it.
+        """Give a shard its final name and add it to the journal.
 
         Args:
-            written: what `begin_shard` named, synced to disk.
-            progress: the sample that the next shard begins with.
+            written: Path from `begin_shard`, synced to disk.
+            progress: Position of the sample that the next shard starts with.
         """
         shard = written.with_suffix("")
         written.rename(shard)
         sync_folder(self.folder)
         self.shards.append(shard)
         self.progress = replace(progress, skipped=list(progress.skipped))
-        line = {"bytes": shard.stat().st_size, "until": self._plan.until(progress.image), **asdict(progress)}
+        line = {"bytes": shard.stat().st_size, "until": self._plan.digest_until(progress.image), **asdict(progress)}
         self._journal.write(json.dumps(line).encode() + b"\n")
         sync(self._journal)
 
     def publish(self, final: Path) -> None:
-        """Move the folder to its place, in one step."""
+        """Rename the folder to its final name, atomically."""
         sync_folder(self.folder)
         self.folder.rename(final)
         sync_folder(final.parent)
@@ -192,11 +201,11 @@ class Partial:
         kept = read_plan(self.folder)
         if kept and (difference := other_option(kept["options"], self._plan.options)):
             raise UserError(
-                f"{self.folder}: a pack with {difference} was interrupted there: go on with the options of then, "
+                f"{self.folder}: a pack with {difference} was interrupted there: resume with the same options, "
                 "or delete that folder"
             )
 
-    def _take_over(self) -> None:
+    def _resume(self) -> None:
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
         length = 0
@@ -210,7 +219,7 @@ class Partial:
         self._journal.truncate(length)
         if lines:
             changed = " (images or files changed since)" if len(self.shards) < len(lines) else ""
-            log.info("%s: goes on after %d of %d shards%s", self.folder, len(self.shards), len(lines), changed)
+            log.info("%s: resumes after %d of %d shards%s", self.folder, len(self.shards), len(lines), changed)
         for path in self.folder.iterdir():
             if path not in self.shards and path.name not in (PLAN_NAME, JOURNAL_NAME):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -220,7 +229,13 @@ class Partial:
             kept = json.loads(line)
             size, until = kept.pop("bytes"), kept.pop("until")
             progress = Progress(**kept | {"skipped": [(path, reason) for path, reason in kept["skipped"]]})
-            same = shard.stat().st_size == size and self._plan.until(progress.image) == until
-        except (OSError, ValueError, KeyError, TypeError, IndexError):  # the last line of a killed packer, half
+            same = shard.stat().st_size == size and self._plan.digest_until(progress.image) == until
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+        ):  # the last line of a killed process is incomplete
             return None
         return progress if same else None

@@ -1,4 +1,4 @@
-"""From chosen images to finished tars, their index and their manifest, inside the folder of a pack."""
+"""Writes the shards of a pack, their index and their manifest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import webdataset
 
 from srgan_dist.data.packing.pairing import Fault, Source
-from srgan_dist.data.packing.partial import Partial, Progress
-from srgan_dist.data.packing.tiles import Cut, Cutting, Sample, cut_image
+from srgan_dist.data.packing.partial import PartialPack, Progress
+from srgan_dist.data.packing.tiles import CutImage, EncodedSample, TileOptions, cut_image
 from srgan_dist.data.packing.workers import Workers
 from srgan_dist.data.shard_format.encodings import Encoding, suffixes
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows
@@ -30,41 +30,41 @@ _GIVEN_LR = "given as images"
 
 
 def write_shards(
-    partial: Partial,
+    partial: PartialPack,
     sources: Sequence[Source],
-    cutting: Cutting,
-    crew: Workers,
+    tile_options: TileOptions,
+    pool: Workers,
     *,
     shard_bytes: int,
     on_fault: Callable[[Fault], None],
     on_progress: OnProgress | None,
 ) -> None:
-    """Write the shards that a folder does not hold yet.
+    """Write the shards that are not finished yet.
 
     Where a shard ends depends on the samples' order and sizes alone, so that the bytes are the same however often
-    this was interrupted and whoever cut the images.
+    the pack was interrupted and whichever worker cut the images.
 
     Args:
-        partial: the folder.
-        sources: all images, in order.
-        cutting: how they become samples.
-        crew: cuts them.
-        shard_bytes: size at which the next shard begins.
-        on_fault: called for each image that turns out to be unusable; may raise.
-        on_progress: called after each image with (images done, images in all).
+        partial: Folder of the pack.
+        sources: All images, in order.
+        tile_options: How they are cut into samples.
+        pool: Workers that cut them.
+        shard_bytes: Maximum size of a shard.
+        on_fault: Called for each image that turns out to be unusable; may raise.
+        on_progress: Called after each image with (images done, images in all).
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: The folder cannot be written.
     """
-    hr_suffix, lr_suffix = suffixes(cutting.encoding)
+    hr_suffix, lr_suffix = suffixes(tile_options.encoding)
     progress = partial.progress
-    cuts = crew.map(bind(_cut, cutting=cutting), sources[progress.image :])
+    cuts = pool.map(bind(_cut, tile_options=tile_options), sources[progress.image :])
     samples = _samples(cuts, sources, progress, on_fault=on_fault, on_progress=on_progress)
     waiting = next(samples, None)
     while waiting is not None:
         path = partial.begin_shard()
         with open(path, "wb") as file:
-            # mtime=0: the present time would give other bytes on every run.
+            # mtime=0: with the current time, every run would write other bytes.
             with closing(webdataset.TarWriter(file, encoder=False, mtime=0)) as tar:
                 written = 0
                 while waiting is not None and (not written or written + _size(waiting) <= shard_bytes):
@@ -80,22 +80,22 @@ def write_shards(
         partial.finish_shard(path, progress)
 
 
-def _cut(source: Source, *, cutting: Cutting) -> Cut | Fault:
+def _cut(source: Source, *, tile_options: TileOptions) -> CutImage | Fault:
     try:
-        return cut_image(source, cutting)
+        return cut_image(source, tile_options)
     except UserError as error:
         return Fault(source.hr, str(error))
 
 
 def _samples(
-    cuts: Iterable[Cut | Fault],
+    cuts: Iterable[CutImage | Fault],
     sources: Sequence[Source],
     progress: Progress,
     *,
     on_fault: Callable[[Fault], None],
     on_progress: OnProgress | None,
-) -> Iterator[Sample]:
-    """Yield the samples from where `progress` is, and move it along: it counts what lies before the last one."""
+) -> Iterator[EncodedSample]:
+    """Yield the samples from `progress` on, and advance it: it counts what precedes the sample yielded last."""
     for cut in cuts:
         if isinstance(cut, Fault):
             on_fault(cut)
@@ -111,41 +111,41 @@ def _samples(
             on_progress(progress.image, len(sources))
 
 
-def _size(sample: Sample) -> int:
+def _size(sample: EncodedSample) -> int:
     return len(sample.hr) + len(sample.lr) + 2048  # two headers of 512 bytes, and rounding up to 512
 
 
 def describe(
-    partial: Partial,
-    crew: Workers,
+    partial: PartialPack,
+    pool: Workers,
     *,
-    cutting: Cutting,
+    tile_options: TileOptions,
     given_lr: bool,
     num_images: int,
     num_skipped: int,
     num_small: int,
     num_validation: int,
 ) -> Manifest:
-    """Write the index and the manifest of finished shards, from the files themselves.
+    """Write the index and the manifest of the finished shards, from what the files really contain.
 
     Args:
-        partial: the folder.
-        crew: reads the shards.
-        cutting: how the images became samples.
-        given_lr: whether the LR images were given.
-        num_images: images that the samples are of.
-        num_skipped: files left out because they could not be used.
-        num_small: images left out because they were small.
-        num_validation: images put aside.
+        partial: Folder of the pack.
+        pool: Workers that read the shards.
+        tile_options: How the images were cut into samples.
+        given_lr: Whether the LR images were given.
+        num_images: Images that were packed.
+        num_skipped: Files left out because they could not be used.
+        num_small: Images left out because they were small.
+        num_validation: Images held out for validation.
 
     Returns:
         The manifest.
     """
     folder, shards = partial.folder, partial.shards
-    look = bind(_read_back, scale=cutting.scale, encoding=cutting.encoding)
+    read_back = bind(_read_back, scale=tile_options.scale, encoding=tile_options.encoding)
     rows: list[Rows] = []
     entries: list[ShardEntry] = []
-    for number, (found, entry) in enumerate(crew.map(look, shards)):
+    for number, (found, entry) in enumerate(pool.map(read_back, shards)):
         found["shard"] = number
         rows.append(found)
         entries.append(entry)
@@ -154,9 +154,9 @@ def describe(
         np.lib.format.write_array(file, index, version=(1, 0), allow_pickle=False)
         sync(file)
     manifest = Manifest(
-        scale=cutting.scale,
-        tile=cutting.tile or int(max(index["height"].max(), index["width"].max())),
-        encoding=cutting.encoding,
+        scale=tile_options.scale,
+        tile=tile_options.tile or int(max(index["height"].max(), index["width"].max())),
+        encoding=tile_options.encoding,
         kernel=_GIVEN_LR if given_lr else _MADE_LR,
         num_samples=len(index),
         num_images=num_images,
@@ -174,6 +174,6 @@ def describe(
 
 
 def _read_back(shard: Path, *, scale: int, encoding: Encoding) -> tuple[Rows, ShardEntry]:
-    rows = build_index([shard], scale=scale, encoding=encoding)  # what the writer meant proves nothing
+    rows = build_index([shard], scale=scale, encoding=encoding)  # from the file itself
     entry = ShardEntry(name=shard.name, bytes=shard.stat().st_size, sha256=file_sha256(shard), samples=len(rows))
     return rows, entry

@@ -1,4 +1,4 @@
-"""From one image to its samples: where tiles lie, how much detail they have, and their encoded bytes."""
+"""Cuts an image into samples: the places of its tiles, their detail, and their encoded bytes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import open_image, orientation, read_rgb
 from srgan_dist.imaging.resize import downscale, modcrop
 
-_LUMA = np.array([299, 587, 114], dtype=np.int32)  # ITU-R BT.601, in thousandths: whole numbers add up exactly
+_LUMA = np.array([299, 587, 114], dtype=np.int32)  # ITU-R BT.601, in thousandths: integers add up exactly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutting:
-    """How images become samples.
+class TileOptions:
+    """How an image is cut into samples.
 
     Attributes:
         scale: HR pixels per LR pixel.
-        tile: greatest side of a tile in HR pixels; None keeps images whole.
-        stride: pixels from tile to tile, at most `tile`; None splits without overlap into nearly equal parts.
-        min_detail: tiles with less `detail` are left out; 0 keeps all.
-        encoding: of the members.
+        tile: Maximum side of a tile in HR pixels; None keeps images whole.
+        stride: Pixels from tile to tile, at most `tile`; None splits without overlap into nearly equal parts.
+        min_detail: Tiles with less `detail` are left out; 0 keeps all.
+        encoding: Encoding of the members.
     """
 
     scale: int
@@ -38,93 +38,99 @@ class Cutting:
     encoding: Encoding
 
 
-class Sample(NamedTuple):
-    """One tile, encoded: its key, and the data of its members."""
+class EncodedSample(NamedTuple):
+    """An encoded tile.
+
+    Attributes:
+        key: Its key in the shard.
+        hr: Data of the HR member.
+        lr: Data of the LR member.
+    """
 
     key: str
     hr: bytes
     lr: bytes
 
 
-class Cut(NamedTuple):
-    """What became of one image.
+class CutImage(NamedTuple):
+    """The samples of one image.
 
     Attributes:
-        samples: its tiles, row by row.
-        num_flat: tiles left out for want of detail.
-        reencoded: whether it was encoded as JPEG here, not being an upright RGB or grey JPEG of its own.
+        samples: Its tiles, row by row.
+        num_flat: Tiles left out because they have too little detail.
+        reencoded: Whether it was encoded as JPEG here, because its file is no upright RGB or grey JPEG.
     """
 
-    samples: list[Sample]
+    samples: list[EncodedSample]
     num_flat: int
     reencoded: bool
 
 
-def cut_image(source: Source, cutting: Cutting) -> Cut:
-    """Read an image and make its samples.
+def cut_image(source: Source, tile_options: TileOptions) -> CutImage:
+    """Read an image and cut it into samples.
 
     Args:
-        source: the image, and its LR image where one was given.
-        cutting: how.
+        source: The image, and its LR image where one was given.
+        tile_options: How it is cut.
 
     Returns:
         The samples; none where all were flat.
 
     Raises:
-        UserError: an image is unreadable or unsuitable, or was changed to another size.
+        UserError: An image is unreadable or unsuitable, or its size has changed.
     """
-    pixels, whole, reencoded = _read_whole(source, cutting)
-    hr_suffix, lr_suffix = suffixes(cutting.encoding)
-    scale = cutting.scale
+    pixels, whole, reencoded = _read_whole(source, tile_options)
+    hr_suffix, lr_suffix = suffixes(tile_options.encoding)
+    scale = tile_options.scale
     hr = modcrop(pixels, scale)
     # The LR image is made from the whole image: made tile by tile, its borders would be wrong.
     lr = downscale(hr, scale) if source.lr is None else read_rgb(source.lr)
     if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
         raise UserError(f"{source.lr}: is {lr.shape[0]}x{lr.shape[1]} now, and was another size before: pack again")
     samples, num_flat = [], 0
-    for place in _places(hr, cutting):
+    for place in _places(hr, tile_options):
         top, bottom, left, right = place.box
         tile = hr[top:bottom, left:right]
-        if cutting.min_detail > 0 and detail(tile) < cutting.min_detail:
+        if tile_options.min_detail > 0 and detail(tile) < tile_options.min_detail:
             num_flat += 1
             continue
         small = lr[top // scale : bottom // scale, left // scale : right // scale]
-        name = source.key if cutting.tile is None else f"{source.key}_r{place.row:02d}c{place.column:02d}"
-        samples.append(Sample(name, whole or encode(tile, hr_suffix), encode(small, lr_suffix)))
-    return Cut(samples, num_flat, reencoded)
+        name = source.key if tile_options.tile is None else f"{source.key}_r{place.row:02d}c{place.column:02d}"
+        samples.append(EncodedSample(name, whole or encode(tile, hr_suffix), encode(small, lr_suffix)))
+    return CutImage(samples, num_flat, reencoded)
 
 
-def stored_tiles(source: Source, cutting: Cutting) -> Iterator[NDArray[np.uint8]]:
-    """Read an image and cut it into what readers of its shard would decode as HR tiles.
+def stored_tiles(source: Source, tile_options: TileOptions) -> Iterator[NDArray[np.uint8]]:
+    """Read an image and cut it into HR tiles, with the pixels that readers of its shard would decode.
 
     Args:
-        source: the image.
-        cutting: how; flat tiles are not left out.
+        source: The image.
+        tile_options: How it is cut; flat tiles are not left out.
 
     Yields:
         uint8 [H, W, 3], row by row.
 
     Raises:
-        UserError: the image is unreadable or unsuitable.
+        UserError: The image is unreadable or unsuitable.
     """
-    pixels, whole, _ = _read_whole(source, cutting)
+    pixels, whole, _ = _read_whole(source, tile_options)
     if whole is not None:
         yield pixels
         return
-    hr = modcrop(pixels, cutting.scale)
-    for place in _places(hr, cutting):
+    hr = modcrop(pixels, tile_options.scale)
+    for place in _places(hr, tile_options):
         top, bottom, left, right = place.box
         yield hr[top:bottom, left:right]
 
 
-def _read_whole(source: Source, cutting: Cutting) -> tuple[NDArray[np.uint8], bytes | None, bool]:
-    """The pixels, the JPEG that they are stored as (None where tiles are stored), and whether it was made here."""
-    if cutting.encoding != "jpeg":
+def _read_whole(source: Source, tile_options: TileOptions) -> tuple[NDArray[np.uint8], bytes | None, bool]:
+    """Return the pixels, the JPEG to store (None where tiles are stored), and whether it was encoded here."""
+    if tile_options.encoding != "jpeg":
         return read_rgb(source.hr), None, False
     own = own_jpeg(source)
     if own is not None:
         return _decoded(source, own), own, False
-    # What is learnt is the pair that is stored: LR of the JPEG, not of the image before it.
+    # The LR image is made from the stored JPEG, not from the image before it: they have to be a pair.
     made = encode(read_rgb(source.hr), suffixes("jpeg")[0])
     return decode(made), made, True
 
@@ -135,23 +141,23 @@ class _Place(NamedTuple):
     box: tuple[int, int, int, int]  # top, bottom, left, right
 
 
-def _places(hr: NDArray[np.uint8], cutting: Cutting) -> Iterator[_Place]:
-    for row, (top, bottom) in enumerate(_spans(hr.shape[0], cutting)):
-        for column, (left, right) in enumerate(_spans(hr.shape[1], cutting)):
+def _places(hr: NDArray[np.uint8], tile_options: TileOptions) -> Iterator[_Place]:
+    for row, (top, bottom) in enumerate(_spans(hr.shape[0], tile_options)):
+        for column, (left, right) in enumerate(_spans(hr.shape[1], tile_options)):
             yield _Place(row, column, (top, bottom, left, right))
 
 
 def own_jpeg(source: Source) -> bytes | None:
-    """Read a file's bytes where it is a JPEG that a shard can hold as it is: upright, RGB or grey.
+    """Read the bytes of a JPEG file that can be stored as it is: upright, RGB or grey.
 
     Args:
-        source: the image.
+        source: The image.
 
     Returns:
-        Its bytes, or None where it must be encoded first.
+        Its bytes, or None where the image has to be encoded first.
 
     Raises:
-        UserError: it is unreadable or unsuitable.
+        UserError: The image is unreadable or unsuitable.
     """
     with open_image(source.hr) as image:
         if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or orientation(image) != 1:
@@ -167,13 +173,13 @@ def _decoded(source: Source, data: bytes) -> NDArray[np.uint8]:
 
 
 def detail(tile: NDArray[np.uint8]) -> float:
-    """Measure how much there is to see in a tile.
+    """Measure the amount of detail in a tile.
 
     Args:
         tile: uint8 [H, W, 3].
 
     Returns:
-        Mean absolute difference of luma (BT.601, 0..255) between neighbouring pixels, in levels: the mean over
+        Mean absolute difference of luma (BT.601, 0..255) between neighbouring pixels, in levels: the mean over.
         the neighbours to the right and that over those below, averaged. 0 is uniform; a clear sky has about 1.
     """
     luma = tile.astype(np.int32) @ _LUMA
@@ -181,21 +187,21 @@ def detail(tile: NDArray[np.uint8]) -> float:
     return sum(means) / len(means) if means else 0.0
 
 
-def _spans(length: int, cutting: Cutting) -> list[tuple[int, int]]:
-    if cutting.tile is None:
+def _spans(length: int, tile_options: TileOptions) -> list[tuple[int, int]]:
+    if tile_options.tile is None:
         return [(0, length)]
-    if cutting.stride is None or cutting.stride == cutting.tile:
-        return list(pairwise(split_side(length, tile=cutting.tile, scale=cutting.scale)))
-    return overlapping(length, tile=cutting.tile, stride=cutting.stride, scale=cutting.scale)
+    if tile_options.stride is None or tile_options.stride == tile_options.tile:
+        return list(pairwise(split_side(length, tile=tile_options.tile, scale=tile_options.scale)))
+    return overlapping(length, tile=tile_options.tile, stride=tile_options.stride, scale=tile_options.scale)
 
 
 def split_side(length: int, *, tile: int, scale: int) -> list[int]:
-    """Split a side into the fewest parts that fit, of nearly equal length.
+    """Split a side into as few parts as possible, of nearly equal length.
 
     Args:
-        length: pixels, a multiple of `scale`.
-        tile: greatest part in pixels, a multiple of `scale`.
-        scale: every part is a multiple of it.
+        length: Length of the side in pixels, a multiple of `scale`.
+        tile: Maximum part in pixels, a multiple of `scale`.
+        scale: Every part is a multiple of it.
 
     Returns:
         The parts' edges: 0, ..., length, ascending.
@@ -206,16 +212,16 @@ def split_side(length: int, *, tile: int, scale: int) -> list[int]:
 
 
 def overlapping(length: int, *, tile: int, stride: int, scale: int) -> list[tuple[int, int]]:
-    """Cover a side with equal tiles that overlap: the fewest at most `stride` apart, spread evenly.
+    """Cover a side with as few equal, overlapping tiles as possible, at most `stride` apart and evenly spaced.
 
     Args:
-        length: pixels, a multiple of `scale`.
-        tile: side of a tile in pixels, a multiple of `scale`.
-        stride: greatest distance between the beginnings of two tiles in pixels, a multiple of `scale`.
-        scale: every edge is a multiple of it.
+        length: Length of the side in pixels, a multiple of `scale`.
+        tile: Side of a tile in pixels, a multiple of `scale`.
+        stride: Maximum distance between the starts of two tiles in pixels, a multiple of `scale`.
+        scale: Every edge is a multiple of it.
 
     Returns:
-        (begin, end) of each; one shorter tile where the side is shorter than a tile.
+        (begin, end) of each tile; a single, shorter one where the side is shorter than a tile.
     """
     if length <= tile:
         return [(0, length)]

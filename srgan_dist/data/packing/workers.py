@@ -1,4 +1,4 @@
-"""Work spread over processes, its results taken in order, with few of them waiting at a time."""
+"""Spreads work over processes, and yields the results in order with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from srgan_dist.errors import Failure
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_IN_FLIGHT_PER_WORKER = 2  # one is worked on, and the next is already there
+_IN_FLIGHT_PER_WORKER = 2  # one in progress, and the next one queued
 
 
 def num_cores() -> int:
-    """Count the cores that this process may use: those its batch job was given, where the system tells."""
+    """Count the cores that this process may use: those of its batch job, where the system reports them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:
-    """Processes to spread work over, or this process alone. See `start_workers`.
+    """Worker processes, or this process alone; made by `start_workers`.
 
     Args:
-        pool: the processes; None works in this one.
-        count: how many they are.
+        pool: The processes; None works in this process.
+        count: Number of processes.
     """
 
     def __init__(self, pool: Executor | None, count: int) -> None:
@@ -44,18 +44,18 @@ class Workers:
     def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item], *, chunk: int = 1) -> Iterator[_Result]:
         """Apply a function to items, in their order.
 
-        At most 2 chunks for each worker are begun and not yet taken, so that memory stays bounded.
+        At most two chunks per worker are in progress or wait to be yielded, so that memory stays bounded.
 
         Args:
-            function: can be pickled; its exceptions are raised here, at their item's turn.
-            items: can be pickled.
-            chunk: items handed over at a time: more than one where each is done in less than a millisecond.
+            function: Picklable function; its exceptions are raised here, at their item's turn.
+            items: Picklable items.
+            chunk: Items sent to a worker at a time: more than one where each takes less than a millisecond.
 
         Yields:
             The results.
 
         Raises:
-            Failure: a process was killed.
+            Failure: A process was killed.
         """
         if self._pool is None:
             yield from map(function, items)
@@ -71,8 +71,8 @@ class Workers:
                 yield from waiting.popleft().result()
         except BrokenProcessPool as error:
             raise Failure(
-                "a worker process was killed, perhaps for want of memory: run the same command again with fewer "
-                "--workers, it goes on where this one stopped"
+                "a worker process was killed, perhaps for lack of memory: run the same command again with fewer "
+                "--workers, it resumes where this one stopped"
             ) from error
 
 
@@ -82,13 +82,13 @@ def _apply(function: Callable[[_Item], _Result], items: list[_Item]) -> list[_Re
 
 @contextmanager
 def start_workers(count: int) -> Iterator[Workers]:
-    """Hold processes ready, and end them.
+    """Start worker processes, and end them after the block.
 
-    They are no forks of this process, whose threads a fork would break, so that a program that calls this from
-    its main file with more than one worker must guard it by `if __name__ == "__main__":`.
+    They are not forked from this process, since a fork would break its threads. A program that calls this from its
+    main file with more than one worker must therefore guard the call by `if __name__ == "__main__":`.
 
     Args:
-        count: processes; 1 or less works in this one.
+        count: Number of processes; 1 or less works in this process.
 
     Yields:
         The workers.
@@ -98,7 +98,7 @@ def start_workers(count: int) -> Iterator[Workers]:
         return
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    # Imports torch once instead of once a worker.
+    # Imports torch once instead of once per worker.
     context.set_forkserver_preload(["srgan_dist.data.packing.shard_writer"])
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
     try:
@@ -108,13 +108,13 @@ def start_workers(count: int) -> Iterator[Workers]:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells it, and ends these
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A worker holds both ends of its own queue: it would wait for ever for a parent that was killed.
+    # A worker has both ends of its own queue open: it would wait forever for a parent that was killed.
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

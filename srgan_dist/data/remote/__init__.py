@@ -1,1 +1,1 @@
-"""What data.train may name, and bringing what is far away to the local disk."""
+"""The sources that data.train may name, and the cache on local disk of the remote ones."""

@@ -1,7 +1,7 @@
-"""A bounded cache of remote files on local disk, shared by all processes of a node, filled ahead of the reader.
+"""A bounded cache of remote files on local disk, shared by all processes of a node.
 
 A file is written as `NAME.part`, locked by whoever downloads it, and renamed once its length and digest are right.
-The kernel drops the lock of a process that dies; the next one begins anew in the same file.
+The kernel drops the lock of a process that dies; the next one starts over in the same file.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.files import locked, sync_folder
 
 PART = ".part"
-_LOCK = ".lock"  # held while space is counted, freed and taken
-_WORST_PAUSE = 30.0  # seconds between two tries
-_ROOM_PATIENCE = 300.0  # seconds to wait for other downloads to end where they fill the cache
+_LOCK = ".lock"  # held while space is counted, freed and reserved
+_MAX_PAUSE = 30.0  # seconds between two tries
+_ROOM_TIMEOUT = 300.0  # seconds to wait for other downloads to end where they fill the cache
 
 
 class RemoteFile(NamedTuple):
     """A file to fetch.
 
     Attributes:
-        url: where from, see `remote.read_pieces`.
-        path: where it lies once fetched, in a folder of the cache.
-        bytes: its length, or None where only the fetch will tell.
-        sha256: its digest in hexadecimal, or None likewise.
+        url: Its address, see `streams.read_pieces`.
+        path: Its place once fetched, in a folder of the cache.
+        bytes: Its length, or None where it is not known before the fetch.
+        sha256: Its digest in hexadecimal, or None where it is not known.
     """
 
     url: str
@@ -43,14 +43,15 @@ class RemoteFile(NamedTuple):
 
 
 class Cache:
-    """Files on local disk, shards at most so many bytes together; those used longest ago make room.
+    """Remote files on local disk, with a limit on the shards' total size; the least recently used are evicted.
 
     Args:
-        folder: made if it is missing; holds one folder for each remote folder.
-        max_bytes: of all shards together, those that are being downloaded included.
-        tries: for each file, >= 1.
-        pause: seconds before the second try; doubled for each further one, and drawn from half to one and a half.
-        timeout: longest silence of a server, seconds.
+        folder: Created if it is missing; has one folder for each remote folder.
+        max_bytes: Limit for all shards together, including those that are being downloaded.
+        tries: Attempts for each file, >= 1.
+        pause: Seconds before the second attempt; doubled for each further one, and multiplied by a random factor from
+            0.5 to 1.5.
+        timeout: Seconds that a server may stay silent.
     """
 
     def __init__(
@@ -61,19 +62,19 @@ class Cache:
         self._tries, self._pause, self._timeout = tries, pause, timeout
 
     def fetch(self, file: RemoteFile, *, wait: bool = True, tries: int | None = None) -> bool:
-        """Have a file in the cache, downloading it unless it is there or another process does so.
+        """Download a file into the cache, unless it is there or another process is downloading it.
 
         Args:
-            file: what to fetch.
-            wait: whether to wait for another process that downloads it.
-            tries: instead of the cache's.
+            file: The file to fetch.
+            wait: Whether to wait for another process that downloads it.
+            tries: Attempts, instead of those of the cache.
 
         Returns:
-            Whether it is there now; always True with `wait`.
+            Whether it is in the cache now; always True with `wait`.
 
         Raises:
-            UserError: it does not exist or is not allowed, or is larger than the cache.
-            Failure: it could not be had in so many tries, or the disk is full.
+            UserError: It does not exist or is not allowed, or is larger than the cache.
+            Failure: All attempts failed, or the disk is full.
         """
         try:
             if self.touch(file):
@@ -82,7 +83,7 @@ class Cache:
             with locked(_part(file.path), wait=wait) as part:
                 if part is None:
                     return False
-                if self.touch(file):  # the one before us has done it
+                if self.touch(file):  # the process that we waited for has fetched it
                     _part(file.path).unlink()
                 else:
                     self._download(file, part, tries or self._tries)
@@ -91,30 +92,37 @@ class Cache:
             raise _disk_failure(file.path, error) from error
 
     def touch(self, file: RemoteFile) -> bool:
-        """Mark a file as just used, and tell whether it is there."""
+        """Mark a file as just used.
+
+        Args:
+            file: The file.
+
+        Returns:
+            Whether it is in the cache, with the right length.
+        """
         try:
             there = file.bytes in (None, file.path.stat().st_size)
-            with suppress(PermissionError):  # another user's; it can be read all the same
+            with suppress(PermissionError):  # another user's file; it can still be read
                 _mark(file.path)
         except FileNotFoundError:
             return False
         return there
 
     def open(self, file: RemoteFile) -> int:
-        """Open a file, fetching it if need be; an open file can be read even after it has made room.
+        """Open a file, after fetching it where necessary; an open file can be read even after it is evicted.
 
         Args:
-            file: what to read.
+            file: The file to read.
 
         Returns:
-            A descriptor, read-only, to be closed by the caller.
+            A read-only descriptor, to be closed by the caller.
 
         Raises:
-            UserError, Failure: as `fetch`.
+            UserError, Failure: It cannot be fetched; see `fetch`.
         """
         while True:
             self.fetch(file)
-            with suppress(FileNotFoundError):  # it has made room meanwhile
+            with suppress(FileNotFoundError):  # it was evicted in the meantime
                 return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _download(self, file: RemoteFile, part: int, tries: int) -> None:
@@ -130,15 +138,15 @@ class Cache:
                     if number == tries:
                         tried = f"{tries} tries in {time.monotonic() - started:.0f} s" if tries > 1 else "1 try"
                         raise Failure(f"{shown(file.url)}: {error}, {tried}") from error
-                    pause = min(self._pause * 2 ** (number - 1), _WORST_PAUSE)
-                    # Not the global generator, which is the user's to seed.
+                    pause = min(self._pause * 2 ** (number - 1), _MAX_PAUSE)
+                    # Not the global generator: seeding it is up to the user.
                     time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))
         except BaseException:
             with suppress(FileNotFoundError):
                 _part(file.path).unlink()
             raise
         _mark(_part(file.path))
-        with locked(self.folder / _LOCK, wait=True):  # whoever counts sees it under one name
+        with locked(self.folder / _LOCK, wait=True):  # processes that count see it under one name only
             _part(file.path).rename(file.path)
         sync_folder(file.path.parent)
 
@@ -169,11 +177,11 @@ class Cache:
                 f"{shown(file.url)}: has {needed} bytes, more than the cache in {self.folder} may hold "
                 f"({self.max_bytes}): enlarge it"
             )
-        deadline = time.monotonic() + _ROOM_PATIENCE
+        deadline = time.monotonic() + _ROOM_TIMEOUT
         while time.monotonic() < deadline:
             with locked(self.folder / _LOCK, wait=True):
                 if self._evict(self.max_bytes - needed):
-                    os.ftruncate(part, needed)  # from now on it counts
+                    os.ftruncate(part, needed)  # reserves the space
                     return
             time.sleep(0.2)
         raise Failure(f"{self.folder}: other downloads fill the cache of {self.max_bytes} bytes: enlarge it")
@@ -203,7 +211,7 @@ def _part(path: Path) -> Path:
 
 
 def _remove(path: Path) -> bool:
-    if path.suffix == PART:  # one that nobody holds was left by a process that died
+    if path.suffix == PART:  # a download that is not locked was left by a process that died
         with locked(path, wait=False) as part:
             if part is None:
                 return False
@@ -214,7 +222,7 @@ def _remove(path: Path) -> bool:
 
 
 def _mark(path: Path) -> None:
-    now = time.time_ns()  # the kernel's own idea of now has steps of several milliseconds
+    now = time.time_ns()  # the kernel's own time stamps have steps of several milliseconds
     os.utime(path, ns=(now, now))
 
 

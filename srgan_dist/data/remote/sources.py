@@ -17,43 +17,43 @@ SCHEMES = ("https", "http", "s3", "gs", "file")
 
 
 def expand_sources(entries: Sequence[str | Path]) -> list[str]:
-    """Expand globs and brace patterns, and refuse what cannot name packed data.
+    """Expand globs and brace patterns, and refuse entries that cannot name packed data.
 
-    A path that exists is taken as it is, whatever characters it holds. Brace patterns (`shards/{a,b}`,
+    A path that exists is taken literally, whatever characters it contains. Brace patterns (`shards/{a,b}`,
     `shard-{0..3}`) work in paths and URLs, globs (`shards/div2k-*`) in paths only, and leave out folders that
-    are not packed. Commands (`pipe:COMMAND`) are not looked into.
+    are not packed. Commands (`pipe:COMMAND`) are not expanded.
 
     Args:
-        entries: as `data.train` lists them.
+        entries: The entries of `data.train`.
 
     Returns:
-        Paths of packed folders or of their manifest.json, URLs of such, and commands; in the order of the
+        Paths of packed folders or of their manifest.json, URLs of such, and commands; in the order of the.
         entries, matches of a glob in the order of their names.
 
     Raises:
-        UserError: an entry is malformed, has a scheme that is not read, or is a glob that matches no packed folder.
+        UserError: An entry is malformed, has an unsupported scheme, or is a glob that matches no packed folder.
     """
     return [source for entry in entries for source in _expand(str(entry))]
 
 
 def is_remote(source: str) -> bool:
-    """Tell whether a source has to be fetched before it can be read: a URL or a command."""
+    """Return whether a source, being a URL or a command, has to be fetched before it can be read."""
     return source.startswith(PIPE) or "://" in source
 
 
 def shown(url: str) -> str:
-    """A URL as it may stand in a message: without its query, which may hold a signature."""
+    """Return a URL for use in messages: without its query, which may contain a signature."""
     return url if url.startswith(PIPE) else url.partition("?")[0]
 
 
 def folder_url(url: str) -> str:
-    """The URL of a packed folder, given that or the one of its manifest.json; a query stays."""
+    """Return the URL of a packed folder, given this URL or that of its manifest.json; a query is kept."""
     path, mark, query = url.partition("?")
     return path.removesuffix(MANIFEST_NAME).rstrip("/") + mark + query
 
 
 def file_url(folder: str, name: str) -> str:
-    """The URL of a file in a folder; a query stays."""
+    """Return the URL of a file in a folder; a query is kept."""
     path, mark, query = folder.partition("?")
     return f"{path}/{quote(name) if path.startswith('http') else name}{mark}{query}"
 
@@ -93,7 +93,7 @@ def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise UserError(f"{shown(url)}: scheme {parts.scheme!r}, allowed are {', '.join(SCHEMES)}, pipe: and paths")
-    if parts.scheme == "file":  # a folder that all nodes see, to be staged to their local disks
+    if parts.scheme == "file":  # a folder on a shared file system, to be staged to the local disks of the nodes
         if parts.netloc or not parts.path.startswith("/"):
             raise UserError(f"{url}: expected file:///ABSOLUTE/PATH")
     elif not parts.netloc:

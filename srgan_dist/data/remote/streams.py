@@ -1,7 +1,7 @@
 """Reading remote files as a stream of bytes: over HTTP, from object stores, and from a command.
 
-What will not get better is a `UserError` at once; what may is a `TransferError`, for the caller to try again.
-Nothing is kept between calls, so that any process and thread may read, also after a fork.
+An error that another attempt cannot overcome is a `UserError`; one that it may overcome is a `TransferError`, after
+which the caller tries again. No state is kept between calls: any process and thread may read, also after a fork.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from srgan_dist.errors import UserError
 _PIECE = 1 << 20
 _STORE_PIECE = 16 << 20  # one request each: long enough for its latency not to matter
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
-_AGAIN = (408, 425, 429)  # of the HTTP errors that name the client, those that another try may overcome
-_PASS_WORDS = ("AccessKey", "Credential", "Forbidden", "Signature", "AccessDenied", "Unauthorized", "ExpiredToken")
+_RETRYABLE = (408, 425, 429)  # the HTTP 4xx errors that another attempt may overcome
+_ACCESS_ERRORS = ("AccessKey", "Credential", "Forbidden", "Signature", "AccessDenied", "Unauthorized", "ExpiredToken")
 
 
 class TransferError(Exception):
-    """A transfer broke off or brought something wrong; another try may succeed. The message is one line."""
+    """A transfer broke off or delivered wrong data; another attempt may succeed. The message is one line."""
 
 
 def read_pieces(url: str, *, timeout: float) -> Iterator[bytes]:
@@ -39,15 +39,15 @@ def read_pieces(url: str, *, timeout: float) -> Iterator[bytes]:
 
     Args:
         url: `http(s)://`, `s3://`, `gs://`, or `pipe:COMMAND`, which /bin/sh runs.
-        timeout: longest silence of the other side, seconds.
+        timeout: Seconds that the other side may stay silent.
 
     Yields:
-        The bytes, in pieces of at most 16 MiB. A stream that ends early over HTTP may end without an error: compare
+        The bytes, in pieces of at most 16 MiB. A stream that ends early over HTTP may end without an error: compare.
         its length.
 
     Raises:
-        UserError: it does not exist, is not allowed, or the command failed.
-        TransferError: anything that may go better next time.
+        UserError: The file does not exist, access is refused, or the command failed.
+        TransferError: An error that another attempt may overcome.
     """
     if url.startswith(PIPE):
         yield from _command(url, timeout)
@@ -58,19 +58,19 @@ def read_pieces(url: str, *, timeout: float) -> Iterator[bytes]:
 
 
 def _web(url: str, timeout: float) -> Iterator[bytes]:
-    # Without identity, a proxy may compress; without an agent of our own, some servers forbid.
+    # Without "identity", a proxy may compress; some servers refuse urllib's default user agent.
     request = urllib.request.Request(url, headers={"User-Agent": "srgan-dist", "Accept-Encoding": "identity"})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             first = True
             while piece := response.read(_PIECE):
-                # Login pages of proxies come with status 200. No file of ours begins so.
+                # Login pages of proxies come with status 200. No file of ours begins with "<".
                 if first and piece.lstrip()[:1] == b"<":
                     raise TransferError("the server sent a web page instead of the file")
                 first = False
                 yield piece
     except http.client.IncompleteRead as error:
-        yield error.partial  # the caller's length and digest tell whether anything is missing
+        yield error.partial  # the caller compares length and digest
     except urllib.error.HTTPError as error:
         error.close()
         raise _http_error(url, error.code) from error
@@ -86,8 +86,8 @@ def _http_error(url: str, code: int) -> Exception:
         case 404 | 410:
             return UserError(f"{where}: does not exist (HTTP {code}): correct the URL in data.train")
         case 401 | 403 | 407:
-            return UserError(f"{where}: access is refused (HTTP {code}): check credentials, or sign the URL anew")
-        case _ if 400 <= code < 500 and code not in _AGAIN:
+            return UserError(f"{where}: access is refused (HTTP {code}): check credentials, or sign the URL again")
+        case _ if 400 <= code < 500 and code not in _RETRYABLE:
             return UserError(f"{where}: the server refuses the request (HTTP {code}): correct the URL in data.train")
         case _:
             return TransferError(f"the server answers HTTP {code}")
@@ -95,20 +95,20 @@ def _http_error(url: str, code: int) -> Exception:
 
 def _store(url: str, timeout: float) -> Iterator[bytes]:
     options: dict[str, Any] = {}
-    if url.startswith("s3://"):  # the driver tries again by itself as well, up to a minute if it is let
+    if url.startswith("s3://"):  # the driver also retries by itself, by default for up to a minute
         limits = {"connect_timeout": min(timeout, 5), "read_timeout": timeout, "retries": {"max_attempts": 1}}
         options = {"config_kwargs": limits}
-    with _told_by_driver(url):
+    with _driver_errors(url):
         filesystem, path = fsspec.core.url_to_fs(url, **options)
         size = filesystem.info(path)["size"]
     for start in range(0, size, _STORE_PIECE):
-        with _told_by_driver(url):
+        with _driver_errors(url):
             piece: bytes = filesystem.cat_file(path, start=start, end=min(start + _STORE_PIECE, size))
         yield piece
 
 
 @contextmanager
-def _told_by_driver(url: str) -> Iterator[None]:
+def _driver_errors(url: str) -> Iterator[None]:
     scheme = url.partition("://")[0]
     try:
         yield
@@ -118,20 +118,20 @@ def _told_by_driver(url: str) -> Iterator[None]:
         ) from error
     except FileNotFoundError as error:
         raise UserError(f"{shown(url)}: does not exist, or its bucket does not: correct it in data.train") from error
-    except Exception as error:  # each driver has its own, of several libraries
-        said = f"{type(error).__name__}: {error}"
-        if isinstance(error, PermissionError) or any(word in said for word in _PASS_WORDS):
+    except Exception as error:  # each driver raises its own, of several libraries
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, PermissionError) or any(word in message for word in _ACCESS_ERRORS):
             raise UserError(f"{shown(url)}: access is refused ({_reason(error)}): check the credentials") from error
         raise TransferError(f"cannot be read ({_reason(error)})") from error
 
 
 def _command(url: str, timeout: float) -> Iterator[bytes]:
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
             ["/bin/sh", "-c", url.removeprefix(PIPE)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=messages,
             start_new_session=True,  # so that all of a pipeline can be ended
         )
         output = cast("IO[bytes]", process.stdout)
@@ -146,8 +146,8 @@ def _command(url: str, timeout: float) -> Iterator[bytes]:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if code:
-            said.seek(0)
-            lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+            messages.seek(0)
+            lines = [line.strip() for line in messages.read().decode(errors="replace").splitlines() if line.strip()]
             last = lines[-1] if lines else "no message"
             raise UserError(f"{url}: the command failed with exit code {code} ({last}): run it by hand")
 
@@ -164,5 +164,5 @@ def _until_silent(stream: IO[bytes], timeout: float) -> Iterator[bytes]:
 def _reason(error: object) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    words = str(getattr(error, "strerror", None) or error).strip()
-    return words.splitlines()[0] if words else type(error).__name__
+    message = str(getattr(error, "strerror", None) or error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

@@ -1,1 +1,1 @@
-"""The format of packed shards: manifest, index, encodings. shards/README.md is its contract."""
+"""The format of packed shards: manifest, index, encodings. shards/README.md specifies it."""

@@ -1,4 +1,4 @@
-"""How one image is stored as a member of a shard: the encodings, there and back."""
+"""Encodes images as members of shards, and decodes them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _JPEG_QUALITY = 95  # for sources that are not JPEGs themselves
 
 
 def suffixes(encoding: Encoding) -> tuple[str, str]:
-    """Tell the suffixes of the members of a pair.
+    """Return the suffixes of the members of a pair.
 
     Args:
-        encoding: of the shards.
+        encoding: Encoding of the shards.
 
     Returns:
-        (of HR, of LR), without a dot. LR beside JPEG is PNG: the network's input must not have lost anything.
+        (HR suffix, LR suffix), without a dot. LR beside JPEG is PNG: the network's input must be lossless.
     """
     match encoding:
         case "raw":
@@ -45,7 +45,7 @@ def encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
 
     Args:
         pixels: uint8 [H, W, 3], RGB.
-        suffix: npy, png, webp (without loss), or jpg (quality 95).
+        suffix: npy, png, webp (lossless), or jpg (quality 95).
 
     Returns:
         The member's data, the same for the same pixels and library.
@@ -62,37 +62,37 @@ def encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Decode an image file, whose kind is read off its first bytes; an EXIF orientation is not applied.
+    """Decode an image file, whose format is detected from its first bytes; an EXIF orientation is not applied.
 
     Args:
-        data: a PNG, WebP or JPEG file, or another that Pillow reads.
+        data: A PNG, WebP or JPEG file, or another that Pillow reads.
 
     Returns:
         uint8 [H, W, 3], RGB; may be read-only.
 
     Raises:
-        ValueError: the data is damaged, cut short or no image.
+        ValueError: The data is damaged, truncated or no image.
     """
     try:
         # Pillow, not torchvision.io: that is 2 % (WebP) to 20 % (JPEG) faster, but deprecated since 0.29.
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error ...
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
         raise ValueError(_why(error)) from error
 
 
 def read_size(data: bytes, suffix: str) -> tuple[int, int]:
-    """Read an encoded image's size from its header, refusing kinds that a shard may not hold.
+    """Read an encoded image's size from its header, and refuse images that a shard may not hold.
 
     Args:
-        data: the member's data.
-        suffix: npy, or any other for an image file.
+        data: Data of the member.
+        suffix: "npy", or any other suffix for an image file.
 
     Returns:
-        (height, width) in pixels, as `decode` gives them.
+        (height, width) in pixels, as `decode` returns them.
 
     Raises:
-        ValueError: the data is no image of 8 bits a channel.
+        ValueError: The data is no image of 8 bits per channel.
     """
     if suffix == "npy":
         return _npy_size(data)

@@ -1,4 +1,4 @@
-"""The layout of index.npy, one row a sample, and mapping it into memory. shards/README.md has the contract."""
+"""The layout of index.npy, one row per sample, and mapping it into memory. shards/README.md specifies it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from srgan_dist.errors import UserError
 from srgan_dist.utils.files import file_sha256
 
 INDEX_NAME = "index.npy"
-_CHUNK = 1 << 16  # rows looked at together: a few MB, which stay in the processor's cache
+_CHUNK = 1 << 16  # rows processed together: a few MB, which stay in the processor's cache
 
 ROW = np.dtype(
     [
@@ -31,21 +31,21 @@ Rows = NDArray[np.void]
 
 
 def read_index(path: Path, manifest: Manifest) -> Rows:
-    """Map an index from disk, after comparing it with its manifest.
+    """Map an index into memory, after comparing it with its manifest.
 
     Args:
-        path: index.npy.
-        manifest: of the same folder.
+        path: Path of index.npy.
+        manifest: Manifest of the same folder.
 
     Returns:
         `ROW` array [num_samples], read-only.
 
     Raises:
-        UserError: the index is damaged, or does not fit the manifest.
+        UserError: The index is damaged, or does not match the manifest.
     """
     try:
         sha256 = file_sha256(path)
-        # A plain array over the mapping: every slice of a numpy.memmap costs several times as much.
+        # A plain array over the mapping: slicing a numpy.memmap takes several times as long.
         index: Rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}): pack again") from error

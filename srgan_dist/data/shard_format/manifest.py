@@ -1,4 +1,4 @@
-"""The manifest beside the shards: what they hold and what they were made from."""
+"""The manifest of a packed folder: what its shards hold and what they were made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ MANIFEST_NAME = "manifest.json"
 
 
 class ShardEntry(NamedTuple):
-    """One shard in the manifest: file name, size in bytes, sha256 in hexadecimal, number of samples."""
+    """A shard's entry in the manifest.
+
+    Attributes:
+        name: File name, ending in .tar.
+        bytes: Size of the file.
+        sha256: Digest of the file, in hexadecimal.
+        samples: Number of samples.
+    """
 
     name: str
     bytes: int
@@ -25,24 +32,24 @@ class ShardEntry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a folder of shards holds.
+    """The content of manifest.json; its fields are specified in shards/README.md.
 
     Attributes:
         scale: HR pixels per LR pixel.
-        tile: greatest side of an HR tile in pixels.
-        encoding: how the members' pixels are stored, one of `codec.ENCODINGS`.
-        kernel: in words, how the LR images were made.
-        num_samples: tiles in all shards.
-        num_images: images they were cut from.
+        tile: Greatest side of an HR tile in pixels.
+        encoding: How the members' pixels are stored, one of `encodings.ENCODINGS`.
+        kernel: How the LR images were made, in words.
+        num_samples: Tiles in all shards.
+        num_images: Images that the tiles were cut from.
         index_sha256: sha256 of index.npy, in hexadecimal.
-        shards: the shards, in the order of the index's shard numbers.
-        created_by: program and version.
-        num_skipped: files left out because they could not be used; skipped.txt names them.
-        num_small: images left out because they were small.
-        num_flat: tiles left out because they had little detail.
-        num_reencoded: images encoded as JPEG by the packer, with loss.
-        num_validation: images put aside in validation/.
-        format_version: of the layout, `FORMAT_VERSION`.
+        shards: The shards, in the order of the index's shard numbers.
+        created_by: Program and version.
+        num_skipped: Files left out because they could not be used; skipped.txt names them.
+        num_small: Images left out because they were small.
+        num_flat: Tiles left out because they had little detail.
+        num_reencoded: Images encoded as JPEG by the packer, with loss.
+        num_validation: Images held out in validation/.
+        format_version: Version of the layout, `FORMAT_VERSION`.
     """
 
     scale: int
@@ -62,7 +69,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """Write the manifest as JSON text, the same bytes for the same content."""
+        """Format the manifest as JSON, the same bytes for the same content."""
         content = asdict(self) | {"shards": [shard._asdict() for shard in self.shards]}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
@@ -71,13 +78,13 @@ def read_manifest(path: str | Path) -> Manifest:
     """Read the manifest of a packed folder.
 
     Args:
-        path: the folder, or its manifest.json.
+        path: The folder, or its manifest.json.
 
     Returns:
-        The manifest, its own fields checked; the shards' files are not looked at.
+        The manifest, with its fields checked; the shards' files are not opened.
 
     Raises:
-        UserError: it is missing, is not such a manifest, or is of another format version or encoding.
+        UserError: It is missing, is not a manifest of shards, or has an unsupported format version or encoding.
     """
     path = manifest_path(path)
     try:
@@ -97,13 +104,13 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def manifest_path(path: str | Path) -> Path:
-    """Find the manifest of a packed folder.
+    """Return the path of a packed folder's manifest, which may be missing.
 
     Args:
-        path: the folder, or its manifest.json.
+        path: The folder, or its manifest.json.
 
     Returns:
-        The path of manifest.json, which may be missing.
+        The path of manifest.json.
     """
     path = Path(path)
     return path if path.name == MANIFEST_NAME else path / MANIFEST_NAME

@@ -1,1 +1,1 @@
-"""Opened shards, and reading patches out of them."""
+"""Opens packed folders, local and remote, and reads patches from their shards."""

@@ -1,4 +1,4 @@
-"""Packed folders wherever they are: manifest and index on local disk, shards here or still to be fetched."""
+"""Opens packed folders, local or remote: their manifest and index are on local disk afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from srgan_dist.errors import UserError
 from srgan_dist.utils.files import file_sha256, locked, whole_file, write_whole
 
 _COMMAND_SHARD = "shard-000000.tar"
-_FIRST_TRIES = 3  # at the start someone waits for the message; later a pause of the network is sat out
+_FIRST_TRIES = 3  # at the start a user waits for the message; later an outage is waited out
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Folder:
     """A packed folder.
 
     Attributes:
-        name: path or URL, as messages call it.
-        path: holds manifest.json and index.npy, and the shards once they are fetched.
-        manifest: what it holds.
-        url: where shards come from, a folder's or a command's; None where they lie in `path`.
+        name: Path or URL for use in messages.
+        path: Local folder of manifest.json, index.npy, and the shards once they are fetched.
+        manifest: Its manifest.
+        url: Where shards are fetched from, a URL or `pipe:COMMAND`; None where they are in `path`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Folder:
     url: str | None = None
 
     def remote_file(self, shard: ShardEntry) -> RemoteFile | None:
-        """What to fetch for a shard; None where it is here."""
+        """Return what to fetch for a shard; None where it is local."""
         if self.url is None:
             return None
         url = self.url if self.url.startswith(PIPE) else file_url(self.url, shard.name)
@@ -58,13 +58,13 @@ def open_local(path: str) -> Folder:
     """Open a folder on this machine, after comparing its shards' sizes with the manifest.
 
     Args:
-        path: the folder or its manifest.json.
+        path: The folder or its manifest.json.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: it is not packed, or a shard is missing or has another size.
+        UserError: The folder is not packed, or a shard is missing or has another size.
     """
     folder, manifest = manifest_path(path).parent, read_manifest(path)
     for shard in manifest.shards:
@@ -83,19 +83,19 @@ def open_local(path: str) -> Folder:
 def open_url(source: str, cache: Cache) -> Folder:
     """Fetch the manifest and the index of a remote folder.
 
-    Both lie in a folder of the cache that is named by the hash of the URL and the index's digest, so that data
-    which was packed anew under its old name is never mixed with the old.
+    Both are stored in a folder of the cache that is named by a hash of the URL and the index's digest, so that data
+    that is packed again under its old name is never mixed with the old data.
 
     Args:
         source: URL of the folder or its manifest.json.
-        cache: where to put them.
+        cache: Cache that stores them.
 
     Returns:
-        The folder; its shards are not looked at.
+        The folder; its shards are not fetched yet.
 
     Raises:
-        UserError: it is missing, not allowed, or not packed.
-        Failure: it cannot be reached.
+        UserError: The folder is missing, not packed, or access is refused.
+        Failure: The server cannot be reached.
     """
     url = folder_url(source)
     manifest_url = file_url(url, MANIFEST_NAME)
@@ -116,24 +116,24 @@ def open_url(source: str, cache: Cache) -> Folder:
 def open_command(
     source: str, cache: Cache, index_tar: Callable[[Path], tuple[Rows, Encoding]], *, scale: int
 ) -> Folder:
-    """Open the tar that a command writes: run it once to index it, and again whenever the tar has left the cache.
+    """Open the tar that a command writes: run it once to index it, and again whenever the tar was evicted.
 
     Args:
         source: `pipe:COMMAND`.
-        cache: where to put the tar.
-        index_tar: makes the index of a tar, and tells the encoding of its members.
+        cache: Cache that stores the tar.
+        index_tar: Returns the index of a tar and the encoding of its members.
         scale: HR pixels per LR pixel.
 
     Returns:
-        The folder, of one shard.
+        A folder of one shard.
 
     Raises:
-        UserError: the command failed, or wrote something that is no such tar.
-        Failure: the command fell silent.
+        UserError: The command failed, or did not write a tar of samples.
+        Failure: The command stayed silent for too long.
     """
     folder = _folder(cache, source)
     shard = folder / _COMMAND_SHARD
-    with locked(folder / ".lock", wait=True):  # one process runs and indexes, the others find it done
+    with locked(folder / ".lock", wait=True):  # one process runs the command, the others find the index
         if not (folder / MANIFEST_NAME).exists():
             cache.fetch(RemoteFile(source, shard, None, None), tries=1)
             try:
@@ -145,15 +145,15 @@ def open_command(
 
 
 def refuse_small_cache(folders: Sequence[Folder], cache: Cache, window_shards: int | None) -> None:
-    """Refuse a cache that cannot hold two windows of shards, which are what is read and what is fetched meanwhile.
+    """Refuse a cache that cannot hold two shuffle windows: the one that is read, and the next one, which is fetched.
 
     Args:
-        folders: all folders of the training set.
-        cache: the cache.
-        window_shards: shards in a window; None for all.
+        folders: All folders of the training set.
+        cache: The cache.
+        window_shards: Shards in a shuffle window; None for all.
 
     Raises:
-        UserError: the cache is too small; the message has numbers that fit.
+        UserError: The cache is too small; the message names values that fit.
     """
     sizes = sorted((s.bytes for folder in folders if folder.url for s in folder.manifest.shards), reverse=True)
     needed = sum(sizes[: 2 * window_shards] if window_shards else sizes)

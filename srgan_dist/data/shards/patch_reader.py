@@ -1,4 +1,4 @@
-"""Reading the pixels of a crop out of the shards, by position; of raw tiles without reading the rest."""
+"""Reads the pixels of a patch from a shard; of raw tiles, only the rows of the patch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _TAR_BLOCK = 512
 
 
 class ShardError(Failure):
-    """A shard cannot be read any more as its index says: it shrank, vanished, or the disk failed."""
+    """A shard can no longer be read as its index says: it shrank, vanished, or the disk failed."""
 
 
 class Tile(NamedTuple):
-    """One image of a sample inside a shard.
+    """Where an image of a sample is stored in a shard.
 
     Attributes:
-        shard: number of the shard.
-        offset: of the member's data in the tar, bytes.
-        size: of the member's data, bytes.
-        height: pixels.
-        width: pixels.
+        shard: Number of the shard.
+        offset: Offset of the member's data in the tar, bytes.
+        size: Length of the member's data, bytes.
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
     """
 
     shard: int
@@ -40,11 +40,11 @@ class Tile(NamedTuple):
     width: int
 
 
-class Store:
-    """Reads crops from shards by `pread`; safe to share with forked and spawned workers.
+class PatchReader:
+    """Reads patches from shards by `pread`; may be passed to forked and spawned workers.
 
     Args:
-        shards: the opened shards.
+        shards: The opened shards.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -56,21 +56,21 @@ class Store:
         return self.__dict__ | {"_files": OrderedDict()}
 
     def __del__(self) -> None:
-        if self._owner == os.getpid():  # a forked child's numbers are its own copies, closed as it ends
+        if self._owner == os.getpid():  # a forked child's descriptors are copies, closed when it ends
             while self._files:
                 os.close(self._files.popitem()[1])
 
-    def read_crop(self, tile: Tile, *, top: int, left: int, out: NDArray[np.uint8]) -> None:
-        """Read a rectangle of a tile.
+    def read_patch(self, tile: Tile, *, top: int, left: int, out: NDArray[np.uint8]) -> None:
+        """Read a patch of a tile.
 
         Args:
-            tile: where the image lies.
-            top: upper edge, pixels; top + h <= tile.height.
-            left: left edge, pixels; left + w <= tile.width.
+            tile: Where the image is stored.
+            top: Upper edge, pixels; top + h <= tile.height.
+            left: Left edge, pixels; left + w <= tile.width.
             out: uint8 [h, w, 3], filled in place.
 
         Raises:
-            ShardError: the shard cannot be opened, ends too early, or holds something else there.
+            ShardError: The shard cannot be opened, ends too early, or has other data there.
         """
         rows, columns = out.shape[:2]
         if self._shards.shard_encodings[tile.shard] == "raw":
@@ -82,18 +82,18 @@ class Store:
     def read_pair(
         self, tile: Tile, *, scale: int, top: int, left: int, hr: NDArray[np.uint8], lr: NDArray[np.uint8]
     ) -> None:
-        """Read a rectangle of a whole HR image that has no stored LR, and make its LR.
+        """Read an HR patch of a whole image without a stored LR image, and make the LR patch.
 
         Args:
-            tile: where the HR image lies.
+            tile: Where the HR image is stored.
             scale: HR pixels per LR pixel.
-            top: upper edge, LR pixels.
-            left: left edge, LR pixels.
+            top: Upper edge, LR pixels.
+            left: Left edge, LR pixels.
             hr: uint8 [h * scale, w * scale, 3], filled in place.
-            lr: uint8 [h, w, 3], filled in place with what the LR image of the whole HR image has there.
+            lr: uint8 [h, w, 3], filled in place with that part of the LR image of the whole HR image.
 
         Raises:
-            ShardError: the shard cannot be opened, ends too early, or holds something else there.
+            ShardError: The shard cannot be opened, ends too early, or has other data there.
         """
         raw = self._shards.shard_encodings[tile.shard] == "raw"
         image = self._read_rows(tile, 0, tile.height) if raw else self._read_image(tile)
@@ -103,7 +103,7 @@ class Store:
 
     def _read_rows(self, tile: Tile, top: int, rows: int) -> NDArray[np.uint8]:
         stride = tile.width * 3
-        # Pixels end where the member ends, whatever the length of the .npy header before them.
+        # Pixels are found from the end of the member: the length of the .npy header before them varies.
         pixels = tile.offset + tile.size - tile.height * stride
         data = self._read(tile, pixels + top * stride, rows * stride)
         return np.frombuffer(data, dtype=np.uint8).reshape(rows, tile.width, 3)

@@ -1,6 +1,6 @@
-"""The index beside the shards: where every sample lies; and opening the shards by it.
+"""Builds the index of shards, and opens packed folders as one set of samples.
 
-`index.npy` has one row a sample and is mapped, not read. shards/README.md has the contract.
+`index.npy` has one row per sample and is mapped into memory, not read. shards/README.md specifies the format.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from srgan_dist.errors import UserError
 
 
 def build_index(shards: Sequence[str | Path], *, scale: int, encoding: Encoding = "raw") -> Rows:
-    """Index finished tars from their own headers and bytes.
+    """Index finished tars from their headers and data.
 
     Args:
-        shards: tar files, in the order of their numbers.
+        shards: Tar files, in the order of their numbers.
         scale: HR pixels per LR pixel.
-        encoding: of all members.
+        encoding: Encoding of all members.
 
     Returns:
         `ROW` array [num_samples], in the order of the tars.
 
     Raises:
-        UserError: a member is foreign, half of a pair is missing, or the sizes of a pair do not agree.
+        UserError: A member belongs to no pair, half of a pair is missing, or the sizes of a pair do not agree.
     """
     rows: list[tuple[int, ...]] = []
     for number, shard in enumerate(shards):
         for hr, lr in _pairs(Path(shard), encoding):
             expected = (hr.height // scale, hr.width // scale)
-            # Rows of raw tiles are found by their width; a JPEG is a whole image of any size, read as if cut.
+            # Rows of raw tiles are located by their width; a JPEG is a whole image of any size, read as if cropped.
             uneven = encoding != "jpeg" and (hr.height % scale or hr.width % scale)
             if (lr.height, lr.width) != expected or uneven:
                 raise UserError(
@@ -66,16 +66,16 @@ def build_index(shards: Sequence[str | Path], *, scale: int, encoding: Encoding 
 
 
 class ShardSet:
-    """Opened shards: one index over one or several packed folders, here or far away.
+    """Opened shards: one index over one or several packed folders, local or remote.
 
     Attributes:
         scale: HR pixels per LR pixel, the same in all folders.
         index: `ROW` array [num_samples]; `index["shard"]` counts over `shard_paths`.
-        shard_paths: the tar files; those of remote folders lie in the cache, once they are fetched.
-        shard_encodings: for each tar, how its members' pixels are stored.
-        shard_samples: for each tar, its number of samples; the index has them in this order.
-        digest: sha256 over the indices' digests, in hexadecimal: the same data, or not.
-        window_shards: shards that are read at a time, see `Order`; None for all.
+        shard_paths: The tar files; those of remote folders are in the cache, once they are fetched.
+        shard_encodings: For each tar, how its members' pixels are stored.
+        shard_samples: For each tar, its number of samples; the index has them in this order.
+        digest: sha256 of the indices' digests, in hexadecimal; equal for the same data.
+        window_shards: Shards in a shuffle window, see `Order`; None for all.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class ShardSet:
         self.shard_paths = tuple(folder.path / shard.name for folder, shard in shards)
         self.shard_encodings = tuple(folder.manifest.encoding for folder, _ in shards)
         self.shard_samples = tuple(shard.samples for _, shard in shards)
-        together = "\n".join(folder.manifest.index_sha256 for folder in folders)
-        self.digest = hashlib.sha256(together.encode()).hexdigest()
+        digests = "\n".join(folder.manifest.index_sha256 for folder in folders)
+        self.digest = hashlib.sha256(digests.encode()).hexdigest()
         self._cache = cache
         self._remote = tuple(folder.remote_file(shard) for folder, shard in shards)
 
@@ -107,17 +107,17 @@ class ShardSet:
         return any(self._remote)
 
     def open_shard(self, shard: int) -> int:
-        """Open a shard for reading, fetching it if need be.
+        """Open a shard for reading, after fetching it where necessary.
 
         Args:
-            shard: its number.
+            shard: Number of the shard.
 
         Returns:
-            A descriptor, to be closed by the caller; valid even when the shard makes room in the cache.
+            A descriptor, to be closed by the caller; valid even after the shard is evicted from the cache.
 
         Raises:
-            OSError: a local shard cannot be opened.
-            UserError, Failure: a remote one cannot be fetched.
+            OSError: A local shard cannot be opened.
+            UserError, Failure: A remote shard cannot be fetched.
         """
         remote = self._remote[shard]
         if remote and self._cache:
@@ -125,24 +125,24 @@ class ShardSet:
         return os.open(self.shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
 
     def fetch(self, shard: int, *, wait: bool = True) -> None:
-        """Have a shard on local disk, unless another process is fetching it and `wait` is false.
+        """Fetch a shard to local disk, unless it is there, or another process is fetching it and `wait` is false.
 
         Args:
-            shard: its number.
-            wait: whether to wait for the other process.
+            shard: Number of the shard.
+            wait: Whether to wait for the other process.
 
         Raises:
-            UserError, Failure: it cannot be fetched.
+            UserError, Failure: The shard cannot be fetched.
         """
         remote = self._remote[shard]
         if remote and self._cache:
             self._cache.fetch(remote, wait=wait)
 
     def keep(self, shards: Sequence[int]) -> None:
-        """Mark shards as used now, so that all others make room before them.
+        """Mark shards as just used, so that all others are evicted before them.
 
         Args:
-            shards: their numbers.
+            shards: Numbers of the shards.
         """
         for remote in (self._remote[shard] for shard in shards):
             if remote and self._cache:
@@ -157,25 +157,25 @@ def open_shards(
     cache_dir: str | Path = "~/.cache/srgan-dist",
     cache_bytes: int = 64 << 30,
 ) -> ShardSet:
-    """Open packed folders for reading, after checking that they are whole and agree.
+    """Open packed folders for reading, after checking that they are complete and agree.
 
-    Of remote folders the manifest and the index are fetched, the shards when they are read.
+    Of remote folders, the manifest and the index are fetched now, the shards when they are read.
 
     Args:
-        sources: packed folders or their manifest.json, globs, brace patterns, URLs, or commands (see
-            `sources.expand_sources`); what they name is concatenated.
-        scale: HR pixels per LR pixel of what commands write; needed for these only.
-        window_shards: shards to read at a time, see `Order`; None reads from all at any time.
-        cache_dir: folder for the shards of remote folders.
-        cache_bytes: most that they may take together.
+        sources: Packed folders or their manifest.json, globs, brace patterns, URLs, or commands (see
+            `sources.expand_sources`); their samples are concatenated.
+        scale: HR pixels per LR pixel of what commands write; not needed for other sources.
+        window_shards: Shards in a shuffle window, see `Order`; None shuffles over all shards.
+        cache_dir: Folder for the shards of remote folders.
+        cache_bytes: Limit of their total size.
 
     Returns:
         The shards; the index of a single folder stays mapped from disk.
 
     Raises:
-        UserError: a folder is not packed or not allowed, scales differ, an index or a shard does not match its
+        UserError: A folder is not packed or cannot be accessed, scales differ, an index or a shard does not match its
             manifest, or the cache is too small.
-        Failure: a remote folder cannot be reached.
+        Failure: A remote folder cannot be reached.
     """
     names = expand_sources(sources)
     if not names:
@@ -217,7 +217,7 @@ def _index_tar(shard: Path, *, scale: int) -> tuple[Rows, Encoding]:
 
 
 def _concatenated(indices: Sequence[Rows], folders: Sequence[Folder]) -> Rows:
-    # Row by row into its place: at a million samples every copy is 40 MB in each rank.
+    # Each index goes straight into its place: at a million samples every copy is 40 MB in each rank.
     index: Rows = np.empty(sum(map(len, indices)), dtype=ROW)
     start = first_shard = 0
     for part, folder in zip(indices, folders, strict=True):

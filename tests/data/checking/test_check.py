@@ -1,4 +1,4 @@
-"""`srgan-dist check` on real shards, really damaged; one fault a test, found at its place."""
+"""`srgan-dist check` on damaged shards: each fault is reported at its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from srgan_dist.data.checking.check import check_shards
 from srgan_dist.data.checking.report import Finding, Summary
-from srgan_dist.data.packing.held_out import is_aside
+from srgan_dist.data.packing.held_out import is_held_out
 from srgan_dist.data.packing.pack import pack
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.resize import downscale
@@ -77,12 +77,12 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 # --- sound shards ---
 
 
-def test_packed_folders_are_sound(packed: Path) -> None:
+def test_packed_folders_have_no_findings(packed: Path) -> None:
     found, summary = check(packed)
     assert found == []
     manifest = json.loads((packed / "manifest.json").read_text())
     assert summary.num_shards == len(manifest["shards"]) > 1
-    assert summary.num_pairs == summary.num_looked == manifest["num_samples"]
+    assert summary.num_pairs == summary.num_inspected == manifest["num_samples"]
     assert summary.num_bytes == sum(shard["bytes"] for shard in manifest["shards"])
     assert check(packed / "manifest.json")[1].num_pairs == summary.num_pairs
     assert check(packed / "shard-000000.tar")[1].num_shards == 1
@@ -97,7 +97,7 @@ def test_packed_folders_of_other_encodings_are_sound(photos: Path, tmp_path: Pat
     assert set(summary.encodings) == kinds
 
 
-def test_sound_tars_without_a_manifest(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_sound_tars_without_a_manifest_have_no_findings(pairs: dict[str, bytes], tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", dict(list(pairs.items())[:4]))
     write_tar(tmp_path / "b.tar", dict(list(pairs.items())[4:]))
     for paths in ([tmp_path], [tmp_path / "a.tar", tmp_path / "b.tar"], [tmp_path / "[ab].tar"]):
@@ -106,7 +106,7 @@ def test_sound_tars_without_a_manifest(pairs: dict[str, bytes], tmp_path: Path) 
         assert (summary.num_shards, summary.num_pairs) == (2, 4)
 
 
-def test_images_alone_are_sound(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_hr_images_alone_are_sound(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {f"{n}.jpg": encoded(make_image(61, 83, n), "jpg") for n in range(3)})
     found, summary = check(tmp_path)
     assert found == []
@@ -139,7 +139,7 @@ def test_a_truncated_tar_costs_only_the_pair_that_is_cut(
     assert words in found[0].what
 
 
-def test_truncation_of_a_packed_shard(folder: Path) -> None:
+def test_a_truncated_packed_shard_disagrees_with_its_manifest(folder: Path) -> None:
     shard = folder / "shard-000001.tar"
     size = shard.stat().st_size
     with shard.open("r+b") as file:
@@ -152,7 +152,7 @@ def test_truncation_of_a_packed_shard(folder: Path) -> None:
     assert {finding.shard for finding in found} == {shard}
 
 
-def test_a_flipped_byte_in_a_header(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_flipped_byte_in_a_header_loses_one_member(pairs: dict[str, bytes], tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "x.tar", pairs)
     at = offset_of(shard, "1.hr.png") - 512
     data = bytearray(shard.read_bytes())
@@ -180,14 +180,14 @@ def test_a_flipped_byte_in_data_disagrees_with_index_and_manifest(folder: Path, 
     found, _ = check(folder)
     assert len(found) == 2
     assert "sha256 is" in found[0].what
-    assert "some byte has changed" in found[0].what
+    assert "the file has changed" in found[0].what
     assert found[1].member.endswith(f".{side}.npy")
     assert found[1].offset == row[f"{side}_offset"]
     assert f"row 1 of index.npy says {row[f'{side}_crc']:08x}" in found[1].what
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-def test_data_that_does_not_decode(make_image: Callable[..., Pixels], tmp_path: Path, suffix: str) -> None:
+def test_data_that_cannot_be_decoded_is_a_fault(make_image: Callable[..., Pixels], tmp_path: Path, suffix: str) -> None:
     hr = make_image(96, 128)
     data = bytearray(encoded(hr, suffix))
     if suffix == "png":
@@ -201,7 +201,7 @@ def test_data_that_does_not_decode(make_image: Callable[..., Pixels], tmp_path: 
     assert ("is not an image (" if suffix == "webp" else "cannot be decoded (") in found[0].what
 
 
-def test_a_wrong_checksum_inside_a_png_that_decodes(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_wrong_checksum_inside_a_png_is_a_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     data = bytearray(pairs["0.hr.png"])
     data[-13] ^= 1  # the last byte of the CRC of the last IDAT chunk
     Image.open(io.BytesIO(data)).load()
@@ -210,7 +210,9 @@ def test_a_wrong_checksum_inside_a_png_that_decodes(pairs: dict[str, bytes], tmp
     assert "cannot be decoded (" in found[0].what
 
 
-def test_a_flipped_byte_of_raw_pixels_without_an_index(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_a_flipped_byte_of_raw_pixels_is_found_without_an_index(
+    make_image: Callable[..., Pixels], tmp_path: Path
+) -> None:
     hr = make_image(96, 128)
     lr = downscale(hr, 4)
     hr[50, 60, 0] ^= 0x80
@@ -231,16 +233,16 @@ def test_a_missing_half_is_named_with_its_place(pairs: dict[str, bytes], tmp_pat
     assert summary.num_pairs == 3
 
 
-def test_halves_that_are_not_adjacent(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_halves_that_are_not_adjacent_are_a_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     names = sorted(pairs, key=lambda name: (name.endswith("lr.png"), name))
     shard = write_tar(tmp_path / "x.tar", {name: pairs[name] for name in names})
     found, summary = check(shard)
     assert [finding.member for finding in found] == [f"{n}.hr.png" for n in range(4)]
     assert all("halves are not adjacent" in finding.what for finding in found)
-    assert summary.num_pairs == summary.num_looked == 4
+    assert summary.num_pairs == summary.num_inspected == 4
 
 
-def test_lr_before_hr_and_other_members(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_lr_before_hr_and_other_members_are_no_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     members = [("0.lr.png", pairs["0.lr.png"]), ("0.json", b"{}"), ("0.hr.png", pairs["0.hr.png"])]
     members += [(f"{n}.json", b"{}") for n in range(1, 9)]
     found, summary = check(write_tar(tmp_path / "x.tar", members))
@@ -252,26 +254,26 @@ def test_lr_before_hr_and_other_members(pairs: dict[str, bytes], tmp_path: Path)
     assert (summary.num_pairs, summary.num_faults) == (1, 0)
 
 
-def test_keys_with_dots(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_keys_with_dots_are_a_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     members = {"a.v2.hr.png": pairs["0.hr.png"], "a.v2.lr.png": pairs["0.lr.png"], "b.v2.png": pairs["1.hr.png"]}
     members |= {"c.png": pairs["2.hr.png"], "c.mask.png": pairs["3.hr.png"]}
     found, summary = check(write_tar(tmp_path / "x.tar", members))
     assert [finding.member for finding in found if finding.is_fault] == ["a.v2.hr.png", "a.v2.lr.png", "b.v2.png"]
-    assert "key holds a dot: WebDataset reads key 'a', field 'v2.hr.png'" in found[0].what
+    assert "key contains a dot: WebDataset reads key 'a', field 'v2.hr.png'" in found[0].what
     assert [finding.member for finding in found if not finding.is_fault] == ["c.mask.png"]
     assert summary.num_pairs == 1
 
 
-def test_a_key_twice_in_one_shard(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_key_twice_in_one_shard_is_a_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "x.tar", [*pairs.items(), ("1.hr.png", pairs["1.hr.png"])])
     (finding,), summary = check(shard)
     assert finding.member == "1.hr.png"
     assert finding.offset == offset_of(shard, "1.hr.png")  # tarfile gives the last one
-    assert "is there twice, the first at offset" in finding.what
+    assert "occurs twice, first at offset" in finding.what
     assert summary.num_pairs == 4
 
 
-def test_a_key_twice_across_shards(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_key_twice_across_shards_is_a_fault(pairs: dict[str, bytes], tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", pairs)
     write_tar(tmp_path / "b.tar", {"3.hr.png": pairs["0.hr.png"], "3.lr.png": pairs["0.lr.png"]})
     found, _ = check(tmp_path)
@@ -284,7 +286,7 @@ def test_a_key_twice_across_shards(pairs: dict[str, bytes], tmp_path: Path) -> N
     ]
 
 
-def test_the_same_picture_under_two_keys(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_the_same_image_under_two_keys_is_a_note(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     image = make_image(96, 96)
     flat = np.full((96, 96, 3), 9, dtype=np.uint8)
     members = {"a.png": encoded(image, "png"), "b.png": encoded(flat, "png"), "c.png": encoded(flat, "png")}
@@ -302,31 +304,31 @@ def test_the_same_picture_under_two_keys(make_image: Callable[..., Pixels], tmp_
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_a_picture_in_training_and_in_validation(
+def test_an_image_in_training_and_in_validation_is_a_fault(
     make_image: Callable[..., Pixels], tmp_path: Path, encoding: str
 ) -> None:
     source, out = tmp_path / "images", tmp_path / "out"
     source.mkdir()
     suffix = "jpg" if encoding == "jpeg" else "png"
     names = [f"{number:02d}.{suffix}" for number in range(12)]
-    aside = [name for name in names if is_aside(name[:2], 0.3)]
-    kept = [name for name in names if name not in aside]
+    held_out = [name for name in names if is_held_out(name[:2], 0.3)]
+    kept = [name for name in names if name not in held_out]
     for number, name in enumerate(names):
         (source / name).write_bytes(encoded(make_image(66, 101, number), suffix))
     cut = {"stride": 48, "tile": 64} if encoding == "raw" else {}
     pack(source, out, encoding=encoding, validation_fraction=0.3, **cut)
     assert check(out)[1].num_faults == 0
-    shutil.copy(out / "validation" / aside[1], source / kept[2])
+    shutil.copy(out / "validation" / held_out[1], source / kept[2])
     shutil.rmtree(out)
     pack(source, out, encoding=encoding, validation_fraction=0.3, **cut)
     (finding,), _ = check(out)
-    assert finding.shard == out / "validation" / aside[1]
+    assert finding.shard == out / "validation" / held_out[1]
     assert finding.what.startswith(f"is for validation, and has the same pixels as '{kept[2][:2]}")
     assert str(finding).endswith(f"{out / 'shard-000000.tar'}, which is trained on")
     assert call("check", out).code == 1
-    (out / "validation" / aside[0]).write_bytes(b"")
+    (out / "validation" / held_out[0]).write_bytes(b"")
     found, _ = check(out)
-    assert [finding.shard.name for finding in found] == aside[:2]
+    assert [finding.shard.name for finding in found] == held_out[:2]
     assert "empty" in found[0].what
 
 
@@ -350,7 +352,7 @@ def rgba(pixels: Pixels, lowest: int) -> Image.Image:
     ],
     ids=["alpha", "png16", "npy16", "npy2d", "cmyk"],
 )
-def test_unsuitable_images(
+def test_unsuitable_images_are_a_fault(
     make_image: Callable[..., Pixels], tmp_path: Path, make: Callable[[Pixels], Any], suffix: str, words: str
 ) -> None:
     hr = make_image(96, 96)
@@ -361,13 +363,13 @@ def test_unsuitable_images(
     assert words in finding.what
 
 
-def test_an_opaque_alpha_channel_does_no_harm(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_an_opaque_alpha_channel_is_no_fault(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     hr = make_image(96, 96)
     members = {"a.hr.png": encoded(rgba(hr, 255), "png"), "a.lr.png": encoded(downscale(hr, 4), "png")}
     assert check(write_tar(tmp_path / "x.tar", members))[1].num_faults == 0
 
 
-def test_notes_on_names_and_orientation(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_wrong_suffixes_and_orientations_are_notes(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     members = {"a.png": encoded(make_image(96, 96), "jpg"), "b.jpg": encoded(make_image(96, 96, 1), "jpg", exif=exif)}
@@ -379,16 +381,18 @@ def test_notes_on_names_and_orientation(make_image: Callable[..., Pixels], tmp_p
     assert summary.num_faults == 0
 
 
-def test_a_wrong_ratio(pairs: dict[str, bytes], make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+def test_a_wrong_ratio_of_hr_to_lr_is_a_fault(
+    pairs: dict[str, bytes], make_image: Callable[..., Pixels], tmp_path: Path
+) -> None:
     small = encoded(make_image(25, 32), "png")
-    turned = encoded(np.ascontiguousarray(np.rot90(downscale(make_image(96, 128, 2), 4))), "png")
-    shard = write_tar(tmp_path / "x.tar", pairs | {"0.lr.png": small, "2.lr.png": turned})
+    rotated = encoded(np.ascontiguousarray(np.rot90(downscale(make_image(96, 128, 2), 4))), "png")
+    shard = write_tar(tmp_path / "x.tar", pairs | {"0.lr.png": small, "2.lr.png": rotated})
     found, _ = check(shard)
     assert [str(finding) for finding in found] == [
         f"{shard}: member '0.lr.png' at offset {offset_of(shard, '0.lr.png')}: is 25x32, expected 24x32 "
         "(hr 96x128 / scale 4)",
         f"{shard}: member '2.lr.png' at offset {offset_of(shard, '2.lr.png')}: is 32x24, expected 24x32 "
-        "(hr 96x128 / scale 4): likeliest HR turned by 90 degrees",
+        "(hr 96x128 / scale 4): most likely HR rotated by 90 degrees",
     ]
     assert (
         "no whole ratio"
@@ -400,13 +404,13 @@ def test_a_wrong_ratio(pairs: dict[str, bytes], make_image: Callable[..., Pixels
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda hr: hr[::4, ::4], "likeliest the nearest pixel (top left of each square)"),
-        (lambda hr: downscale(np.roll(hr, 12, 0), 4), "likeliest HR shifted by (+2."),
-        (lambda hr: downscale(hr, 4)[:, ::-1], "likeliest HR mirrored left-right"),
+        (lambda hr: hr[::4, ::4], "most likely the nearest pixel (top left of each square)"),
+        (lambda hr: downscale(np.roll(hr, 12, 0), 4), "most likely HR shifted by (+2."),
+        (lambda hr: downscale(hr, 4)[:, ::-1], "most likely HR mirrored left-right"),
     ],
     ids=["kernel", "shift", "mirror"],
 )
-def test_lr_that_is_not_the_downscale(
+def test_lr_that_is_not_the_downscale_is_a_fault(
     pairs: dict[str, bytes],
     make_image: Callable[..., Pixels],
     tmp_path: Path,
@@ -462,7 +466,7 @@ def test_an_index_that_disagrees_with_the_shards_is_named_by_row(
         assert part in finding.what
 
 
-def test_a_manifest_that_disagrees(folder: Path) -> None:
+def test_a_manifest_that_disagrees_with_the_shards_is_a_fault(folder: Path) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["shards"][0]["sha256"] = "0" * 64
@@ -482,7 +486,7 @@ def test_a_manifest_that_disagrees(folder: Path) -> None:
     assert "is not a manifest of packed shards" in found[0].what
 
 
-def test_an_encoding_that_disagrees(folder: Path) -> None:
+def test_an_encoding_that_disagrees_with_the_manifest_is_a_fault(folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"encoding": "jpeg"}))
     found, _ = check(folder)
@@ -510,10 +514,10 @@ def test_one_check_names_every_kind_of_fault_at_once(
 # --- the command ---
 
 
-def test_sampling_looks_at_some_pixels_and_all_headers(pairs: dict[str, bytes], tmp_path: Path) -> None:
+def test_sampling_inspects_some_pixels_and_all_headers(pairs: dict[str, bytes], tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "x.tar", pairs)
     _, summary = check(shard, sample=2)
-    assert (summary.num_pairs, summary.num_looked) == (4, 2)
+    assert (summary.num_pairs, summary.num_inspected) == (4, 2)
     for name in ("0.hr.png", "2.hr.png"):
         data = bytearray(shard.read_bytes())
         data[offset_of(shard, name) + len(pairs[name]) // 2] ^= 4
@@ -570,7 +574,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert words in done.lines[0]
 
 
-def test_the_checker_is_told_apart_from_a_users_mistake(tmp_path: Path) -> None:
+def test_a_users_mistake_is_no_finding(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         check(tmp_path / "nothing")
     assert call("check").code == 2

@@ -1,3 +1,5 @@
+"""LR that is not the downscale of HR: the cause is found, and sound pairs pass."""
+
 from __future__ import annotations
 
 import io
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from srgan_dist.data.checking.pairs import Verdict, compare, is_turned, phase_shift
+from srgan_dist.data.checking.pairs import Verdict, compare, is_rotated, phase_shift
 from srgan_dist.imaging.resize import downscale
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +37,7 @@ def verdict(hr: Pixels, lr: Pixels, *, scale: int = 4, lossless: bool = True, an
 
 
 def resized(hr: Pixels, scale: int, mode: str) -> Pixels:
-    """The kernels as users come by them."""
+    """Downscale with kernels of common libraries."""
     size = (hr.shape[0] // scale, hr.shape[1] // scale)
     if mode.startswith("pillow"):
         return np.asarray(Image.fromarray(hr).resize(size[::-1], getattr(Image.Resampling, mode.split()[1])))
@@ -92,7 +94,7 @@ def test_kernels_that_alias_are_faults(scale: int, mode: str, words: str) -> Non
         words = "the nearest pixel (centre)"  # both are that pixel at the centre of 3x3
     hr = photograph(240, 288)
     found = verdict(hr, resized(hr, scale, mode), scale=scale)
-    assert found.fault.endswith(f"likeliest {words}"), found
+    assert found.fault.endswith(f"most likely {words}"), found
     assert f"LR has {found.psnr:.1f} dB to the antialiased bicubic downscale of HR" in found.fault
     assert found.psnr < 40
     assert not verdict(hr, resized(hr, scale, mode), scale=scale, any_kernel=True).fault
@@ -119,18 +121,18 @@ def test_shifts_are_measured(scale: int, shift: tuple[int, int], lossless: bool)
     found = verdict(hr, lr, scale=scale, lossless=lossless)
     down, right = (pixels / scale for pixels in shift)
     assert phase_shift(downscale(hr, scale), lr) == pytest.approx((down, right), abs=0.08)
-    assert "likeliest HR shifted by (" in found.fault, found
-    told = found.fault.rpartition("(down")[0].rpartition("(")[2].removesuffix(") LR pixels ").split(", ")
-    assert [float(number) for number in told] == pytest.approx([down, right], abs=0.08)
+    assert "most likely HR shifted by (" in found.fault, found
+    measured = found.fault.rpartition("(down")[0].rpartition("(")[2].removesuffix(") LR pixels ").split(", ")
+    assert [float(number) for number in measured] == pytest.approx([down, right], abs=0.08)
     assert verdict(hr, lr, scale=scale, any_kernel=True).fault == verdict(hr, lr, scale=scale).fault
 
 
 @pytest.mark.parametrize(
     ("turn", "words"),
     [
-        (lambda x: np.rot90(x, 1), "turned by 90 degrees to the left"),
-        (lambda x: np.rot90(x, 3), "turned by 90 degrees to the right"),
-        (lambda x: x[::-1, ::-1], "turned by 180 degrees"),
+        (lambda x: np.rot90(x, 1), "rotated by 90 degrees to the left"),
+        (lambda x: np.rot90(x, 3), "rotated by 90 degrees to the right"),
+        (lambda x: x[::-1, ::-1], "rotated by 180 degrees"),
         (lambda x: x[:, ::-1], "mirrored left-right"),
         (lambda x: x[::-1], "mirrored up-down"),
         (lambda x: x.transpose(1, 0, 2), "transposed"),
@@ -141,30 +143,30 @@ def test_shifts_are_measured(scale: int, shift: tuple[int, int], lossless: bool)
 def test_turned_mirrored_and_swapped_pairs_are_named_so(turn: Callable[[Pixels], Pixels], words: str) -> None:
     hr = photograph(192, 192)
     lr = turn(downscale(hr, 4))
-    assert verdict(hr, lr).fault.endswith(f"likeliest HR {words}")
+    assert verdict(hr, lr).fault.endswith(f"most likely HR {words}")
     noisy = np.clip(lr + np.random.default_rng(0).normal(0, 5, lr.shape), 0, 255).astype(np.uint8)
-    assert verdict(hr, noisy, any_kernel=True).fault.endswith(f"likeliest HR {words}")
+    assert verdict(hr, noisy, any_kernel=True).fault.endswith(f"most likely HR {words}")
 
 
-def test_quarter_turns_of_oblong_images() -> None:
+def test_quarter_turns_of_oblong_images_are_found() -> None:
     hr = photograph(192, 240)
     lr = downscale(hr, 4)
-    assert is_turned(hr, np.rot90(lr), scale=4)
-    assert is_turned(hr, lr.transpose(1, 0, 2), scale=4)
-    assert not is_turned(hr, photograph(60, 48, 5), scale=4)
+    assert is_rotated(hr, np.rot90(lr), scale=4)
+    assert is_rotated(hr, lr.transpose(1, 0, 2), scale=4)
+    assert not is_rotated(hr, photograph(60, 48, 5), scale=4)
 
 
-def test_another_image_and_unknown_degradations() -> None:
+def test_other_images_and_unknown_degradations_are_faults() -> None:
     hr = photograph(192, 192)
-    assert "likeliest LR of another image" in verdict(hr, downscale(photograph(192, 192, 7), 4)).fault
+    assert "most likely LR of another image" in verdict(hr, downscale(photograph(192, 192, 7), 4)).fault
     lr = downscale(hr, 4)
     noisy = np.clip(lr + np.random.default_rng(0).normal(0, 12, lr.shape), 0, 255).astype(np.uint8)
-    assert "expected 48 or more: no kernel known here fits" in verdict(hr, noisy).fault
+    assert "expected 48 or more: no known kernel fits" in verdict(hr, noisy).fault
     assert verdict(hr, noisy, any_kernel=True)[1:] == ("", "")
 
 
 @pytest.mark.parametrize("side", [96, 240])
-def test_one_damaged_byte_is_seen(side: int) -> None:
+def test_one_damaged_byte_is_found(side: int) -> None:
     hr = photograph(side, side)
     lr = downscale(hr, 4)
     hr[side // 2 + 1, 41, 1] ^= 0x80

@@ -1,4 +1,4 @@
-"""Shards of others become packed folders: indexed, opened, and read crop by crop."""
+"""Third-party shards become packed folders: indexed, opened, and read patch by patch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decoded(data: bytes) -> Pixels:
 
 
 def write_tars(folder: Path, members: Mapping[str, bytes], *, shards: int = 2) -> None:
-    """Whole samples dealt out over shards as another tool would have named them."""
+    """Distribute samples over shards, with names as another tool would choose them."""
     keys = sorted({name.split(".")[0] for name in members})
     folder.mkdir(exist_ok=True)
     for number in range(shards):
@@ -55,21 +55,21 @@ def write_tars(folder: Path, members: Mapping[str, bytes], *, shards: int = 2) -
 
 
 def write_index(folder: Path, **options: Any) -> list[str]:
-    told: list[str] = []
-    check_shards([folder], on_finding=lambda finding: told.append(str(finding)), write_index=True, **options)
-    return told
+    reported: list[str] = []
+    check_shards([folder], on_finding=lambda finding: reported.append(str(finding)), write_index=True, **options)
+    return reported
 
 
 def assert_reads(folder: Path, hr: Mapping[str, Pixels], lr: Mapping[str, Pixels], *, scale: int) -> None:
-    """Every crop of an epoch is a cut of its images, LR and HR at the same place."""
+    """Every patch of an epoch is a part of its images, LR and HR at the same place."""
     shards = open_shards([folder])
     patch = 8 * scale
     dataset = PairDataset(shards, patch_size=patch, seed=3)
     keys = [name.split(".")[0] for path in shards.shard_paths for name in _names(path)]
-    crops = dataset.order.crops(np.arange(dataset.num_crops))
-    batch = dataset.at(range(dataset.num_crops))
-    assert set(crops.sample.tolist()) == set(range(len(hr)))
-    for place, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
+    patches = dataset.order.patches(np.arange(dataset.num_patches))
+    batch = dataset.at(range(dataset.num_patches))
+    assert set(patches.sample.tolist()) == set(range(len(hr)))
+    for place, (sample, top, left) in enumerate(zip(patches.sample, patches.top, patches.left, strict=True)):
         key = keys[sample]
         high = hr[key][top * scale : top * scale + patch, left * scale : left * scale + patch]
         low = lr[key][top : top + patch // scale, left : left + patch // scale]
@@ -105,8 +105,8 @@ def test_pairs_of_other_packers_are_indexed_and_read(
         members[f"{key}.json"] = b'{"source": "a camera"}'
         members[f"{key}.lr.{suffixes[1]}"] = encoded(lr[key], suffixes[1])
     write_tars(tmp_path / "set", members)
-    told = write_index(tmp_path / "set")
-    assert all(": note: " in line for line in told)
+    reported = write_index(tmp_path / "set")
+    assert all(": note: " in line for line in reported)
     manifest = read_manifest(tmp_path / "set")
     assert (manifest.scale, manifest.num_samples, manifest.tile) == (scale, 5, 96)
     assert encoding is None or manifest.encoding == encoding
@@ -116,7 +116,7 @@ def test_pairs_of_other_packers_are_indexed_and_read(
     assert (summary.num_faults, summary.num_pairs) == (0, 5)
 
 
-def test_the_index_is_the_packers(packed: Path, tmp_path: Path) -> None:
+def test_the_index_equals_that_of_the_packer(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for shard in packed.glob("*.tar"):
         (tmp_path / "set" / shard.name).write_bytes(shard.read_bytes())
@@ -129,7 +129,7 @@ def test_the_index_is_the_packers(packed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "npy"])
-def test_images_alone_get_their_lr_on_the_fly(make_image: Make, tmp_path: Path, suffix: str) -> None:
+def test_hr_images_alone_get_their_lr_during_training(make_image: Make, tmp_path: Path, suffix: str) -> None:
     members = {}
     for number in range(4):
         sides = (64 + 4 * number, 92) if suffix == "npy" else (65 + 3 * number, 94)
@@ -163,7 +163,7 @@ def test_no_index_is_written_of_faulty_shards(make_image: Make, tmp_path: Path) 
 def test_what_cannot_be_indexed_is_refused(make_image: Make, tmp_path: Path) -> None:
     png, npy = (encoded(make_image(64, 64), suffix) for suffix in ("png", "npy"))
     write_tars(tmp_path / "a", {"a.png": png})
-    with pytest.raises(UserError, match="HR images alone do not tell the scale: say it with --scale"):
+    with pytest.raises(UserError, match="HR images alone do not determine the scale: set it with --scale"):
         write_index(tmp_path / "a")
     write_tars(tmp_path / "b", {"a.png": png, "b.npy": encoded(make_image(64, 64, 1), "npy")})
     with pytest.raises(UserError, match=r"\.npy members beside other images \(png 1, raw 1\)"):

@@ -1,3 +1,5 @@
+"""The loader: the same global batches on any number of ranks and workers, and its processes' ends."""
+
 from __future__ import annotations
 
 import os
@@ -38,9 +40,10 @@ from tests.data.webserver import WebServer, serving
 BATCH = 8
 
 
-def windows(
+def rank_batches(
     dataset: PairDataset, count: int, *, consumed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> list[Batch]:
+    """One rank's part of the first `count` global batches."""
     loader = make_loader(
         dataset,
         consumed=consumed,
@@ -57,12 +60,12 @@ def windows(
 
 
 def digests(per_rank: list[list[Batch]]) -> list[int]:
-    """The global digest of each window, as an all-reduce would sum it."""
+    """The digest of each global batch, as an all-reduce would sum it."""
     return [int(sum(batch.digest.sum() for batch in step)) for step in zip(*per_rank, strict=True)]
 
 
-def patches(per_rank: list[list[Batch]]) -> list[torch.Tensor]:
-    """The HR patches of each window in the stream's order: rank by rank."""
+def hr_patches(per_rank: list[list[Batch]]) -> list[torch.Tensor]:
+    """The HR patches of each global batch in the order of the stream: rank by rank."""
     return [torch.cat([batch.hr for batch in step]) for step in zip(*per_rank, strict=True)]
 
 
@@ -73,29 +76,33 @@ def dataset(shards: ShardSet) -> PairDataset:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_any_ranks_and_workers_give_the_same_windows(dataset: PairDataset, world_size: int, workers: int) -> None:
-    count = dataset.num_crops // BATCH + 2  # across the border of an epoch
-    assert dataset.num_crops % BATCH  # the border lies inside a window
+def test_any_number_of_ranks_and_workers_gives_the_same_global_batches(
+    dataset: PairDataset, world_size: int, workers: int
+) -> None:
+    count = dataset.num_patches // BATCH + 2  # across the end of an epoch
+    assert dataset.num_patches % BATCH  # an epoch ends inside a global batch
     expected = [dataset.at(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
-    found = [windows(dataset, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
+    found = [
+        rank_batches(dataset, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)
+    ]
     assert digests(found) == [int(batch.digest.sum()) for batch in expected]
-    for one, other in zip(patches(found), expected, strict=True):
+    for one, other in zip(hr_patches(found), expected, strict=True):
         assert torch.equal(one, other.hr)
 
 
 @pytest.mark.parametrize("consumed", [0, 8, 5, 10**12 + 3])
-def test_training_goes_on_from_any_place(dataset: PairDataset, consumed: int) -> None:
-    for step, batch in enumerate(windows(dataset, 3, consumed=consumed)):
+def test_the_stream_resumes_at_any_position(dataset: PairDataset, consumed: int) -> None:
+    for step, batch in enumerate(rank_batches(dataset, 3, consumed=consumed)):
         start = consumed + step * BATCH
         expected = dataset.at(range(start, start + BATCH))
         assert torch.equal(batch.lr, expected.lr)
 
 
-def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
-    whole = digests([windows(dataset, 6)])
-    two = digests([windows(dataset, 2, rank=rank, world_size=2) for rank in range(2)])
-    one = digests([windows(dataset, 2, consumed=2 * BATCH)])
-    four = digests([windows(dataset, 2, consumed=4 * BATCH, rank=rank, world_size=4) for rank in range(4)])
+def test_resuming_on_another_number_of_ranks_changes_no_batch(dataset: PairDataset) -> None:
+    whole = digests([rank_batches(dataset, 6)])
+    two = digests([rank_batches(dataset, 2, rank=rank, world_size=2) for rank in range(2)])
+    one = digests([rank_batches(dataset, 2, consumed=2 * BATCH)])
+    four = digests([rank_batches(dataset, 2, consumed=4 * BATCH, rank=rank, world_size=4) for rank in range(4)])
     assert two + one + four == whole
 
 
@@ -103,40 +110,44 @@ def test_resumed_on_other_ranks_is_uninterrupted(dataset: PairDataset) -> None:
 def test_each_rank_draws_its_part_of_each_batch_in_order(
     dataset: PairDataset, monkeypatch: pytest.MonkeyPatch, drawn: int
 ) -> None:
-    monkeypatch.setattr("srgan_dist.data.loading.loader._DRAWN", drawn)
+    monkeypatch.setattr("srgan_dist.data.loading.loader._PATCHES_PER_DRAW", drawn)
     sampler = GlobalBatchSampler(dataset.order, consumed=100, batch_size=6, rank=1, world_size=2)
-    for number, crops in enumerate(islice(sampler, 400)):
+    for number, patches in enumerate(islice(sampler, 400)):
         first = 103 + 6 * number
-        for found, expected in zip(crops, dataset.order.crops(range(first, first + 3)), strict=True):
+        for found, expected in zip(patches, dataset.order.patches(range(first, first + 3)), strict=True):
             np.testing.assert_array_equal(found, expected)
 
 
-def test_pieces_of_a_batch_share_its_memory(dataset: PairDataset) -> None:
+def test_micro_batches_share_the_memory_of_their_batch(dataset: PairDataset) -> None:
     batch = dataset.at(range(8))
-    pieces = batch.split(3)
-    assert [len(piece.hr) for piece in pieces] == [3, 3, 2]
+    micro = batch.split(3)
+    assert [len(piece.hr) for piece in micro] == [3, 3, 2]
     for name, whole in batch._asdict().items():
-        parts = [getattr(piece, name) for piece in pieces]
+        parts = [getattr(piece, name) for piece in micro]
         assert torch.equal(torch.cat(parts), whole)
         assert {part.untyped_storage().data_ptr() for part in parts} == {whole.untyped_storage().data_ptr()}
-    assert all(piece.hr.is_contiguous(memory_format=torch.channels_last) for piece in pieces)
+    assert all(piece.hr.is_contiguous(memory_format=torch.channels_last) for piece in micro)
 
 
 @pytest.mark.parametrize(
     ("batch_size", "micro_batch", "world_size"), [(8, 3, 1), (8, 2, 3), (8, 16, 1), (0, 1, 1), (8, 0, 1)]
 )
-def test_indivisible_batches_name_both_settings(batch_size: int, micro_batch: int, world_size: int) -> None:
+def test_a_batch_size_that_micro_batches_do_not_divide_names_both_settings(
+    batch_size: int, micro_batch: int, world_size: int
+) -> None:
     with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, .*data\.micro_batch {micro_batch} x"):
         micro_batches(batch_size=batch_size, micro_batch=micro_batch, world_size=world_size)
 
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(8, 3), (4, 8), (0, 1)])
-def test_batches_that_ranks_cannot_share_are_refused(dataset: PairDataset, batch_size: int, world_size: int) -> None:
+def test_a_batch_size_that_is_no_multiple_of_the_ranks_is_refused(
+    dataset: PairDataset, batch_size: int, world_size: int
+) -> None:
     with pytest.raises(UserError, match=rf"data\.batch_size is {batch_size}, not a multiple of the {world_size} ranks"):
         GlobalBatchSampler(dataset.order, consumed=0, batch_size=batch_size, rank=0, world_size=world_size)
 
 
-def test_windows_measure_the_wait_and_can_be_closed(dataset: PairDataset) -> None:
+def test_the_stream_measures_its_wait_and_can_be_closed(dataset: PairDataset) -> None:
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=0)
     stream = BatchStream(loader)
     started = time.perf_counter()
@@ -171,31 +182,31 @@ def test_the_eight_symmetries_differ(turn: Callable[..., torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_to_device_gives_floats_in_the_asked_layout(dataset: PairDataset, channels_last: bool) -> None:
+def test_to_device_gives_floats_in_the_requested_layout(dataset: PairDataset, channels_last: bool) -> None:
     batch = dataset.at(range(8))
     batch = batch._replace(symmetry=torch.zeros(8, dtype=torch.uint8))
-    pair = to_device(batch, "cpu", channels_last=channels_last)
+    patches = to_device(batch, "cpu", channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    assert torch.equal(pair.key, batch.key)
-    for found, source in ((pair.lr, batch.lr), (pair.hr, batch.hr)):
+    assert torch.equal(patches.key, batch.key)
+    for found, source in ((patches.lr, batch.lr), (patches.hr, batch.hr)):
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=layout)
         assert torch.equal(found, source.float() / 255)
 
 
-def test_a_workers_shard_error_arrives_with_its_name(dataset: PairDataset) -> None:
+def test_a_shard_error_in_a_worker_names_the_shard(dataset: PairDataset) -> None:
     dataset.shards.shard_paths = tuple(Path("/nowhere") / path.name for path in dataset.shards.shard_paths)
     with pytest.raises(ShardError, match=r"^/nowhere/shard-\d{6}.tar: cannot be read \(No such file") as caught:
-        windows(dataset, 1, workers=1)
+        rank_batches(dataset, 1, workers=1)
     assert "\n" not in str(caught.value)  # not torch's traceback of the worker
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("harm", ["shrinks", "vanishes"])
-def test_a_shard_that_goes_while_training_is_named(
+def test_a_shard_that_is_damaged_during_training_is_named(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, harm: str
 ) -> None:
-    # An open shard would be read on, as it should be.
+    # A shard that stays open would still be readable, as it should be.
     monkeypatch.setattr("srgan_dist.data.shards.patch_reader._MAX_OPEN", 1)
     folder = shutil.copytree(packed, tmp_path / "copy")
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=11)
@@ -216,7 +227,7 @@ def test_a_shard_that_goes_while_training_is_named(
 
 @pytest.fixture
 def web(photos: Path, tmp_path: Path) -> Iterator[WebServer]:
-    """Serves `set`, in about ten shards."""
+    """A server with the packed folder `set` of about ten shards."""
     pack(photos, tmp_path / "root/set", scale=4, tile=32, shard_bytes=20_000)
     with serving(tmp_path / "root") as web:
         yield web
@@ -235,20 +246,22 @@ def remote_dataset(web: WebServer, cache: Path, *, window_shards: int = 2, seed:
 
 
 @pytest.mark.parametrize(("workers", "world_size"), [(0, 1), (2, 1), (0, 2), (1, 2)])
-def test_remote_shards_in_windows_give_the_local_batches(
+def test_remote_shards_in_shuffle_windows_give_the_local_batches(
     web: WebServer, tmp_path: Path, workers: int, world_size: int
 ) -> None:
     local = PairDataset(open_shards([web.folder / "set"], window_shards=2), patch_size=24, seed=5)
     remote = remote_dataset(web, tmp_path / "cache")
-    count = 2 * local.num_crops // BATCH
+    count = 2 * local.num_patches // BATCH
     expected = [local.at(range(s * BATCH, (s + 1) * BATCH)) for s in range(count)]
-    found = [windows(remote, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
+    found = [
+        rank_batches(remote, count, rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)
+    ]
     assert digests(found) == [int(batch.digest.sum()) for batch in expected]
-    for one, other in zip(patches(found), expected, strict=True):
+    for one, other in zip(hr_patches(found), expected, strict=True):
         assert torch.equal(one, other.hr)
 
 
-def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) -> None:
+def test_the_cache_never_exceeds_its_limit(web: WebServer, tmp_path: Path) -> None:
     dataset, measured = remote_dataset(web, tmp_path / "cache"), 0
     loader = make_loader(dataset, consumed=0, batch_size=BATCH, rank=0, world_size=1, workers=2)
     stream = BatchStream(loader)
@@ -257,7 +270,7 @@ def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) 
         with locked(tmp_path / "cache/.lock", wait=True):
             total = 0
             for path in (tmp_path / "cache").glob("*/*.tar*"):
-                with suppress(FileNotFoundError):  # a download that another one has made unnecessary
+                with suppress(FileNotFoundError):  # a download that another process finished first
                     total += path.stat().st_size
         measured = max(measured, total)
     stream.close()
@@ -265,14 +278,14 @@ def test_the_cache_never_holds_more_than_it_may(web: WebServer, tmp_path: Path) 
     assert limit / 2 < measured <= limit
 
 
-def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_path: Path) -> None:
+def test_the_next_shuffle_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     dataset = remote_dataset(web, cache)
     others = set(threading.enumerate())
     loader = make_loader(dataset, consumed=0, batch_size=1, rank=0, world_size=1, workers=0)
     stream = BatchStream(loader)
     num_windows = until = 0
-    for position in range(2 * dataset.num_crops):  # that is read now, while its predecessor is trained on
+    for position in range(2 * dataset.num_patches):  # read now, while the previous one is trained on
         before = web.requests.total()
         if position:
             next(stream)
@@ -286,7 +299,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
                 time.sleep(0.005)
         else:
             assert web.requests.total() == before  # reading waits for nothing
-        assert names <= cached(cache)  # nothing of this and the next window makes room
+        assert names <= cached(cache)  # no shard of this and the next window is evicted
     stream.close()
     assert num_windows > 8
     assert len(cached(cache)) < len(dataset.shards.shard_paths)
@@ -296,10 +309,10 @@ def test_the_next_window_is_fetched_while_this_one_is_read(web: WebServer, tmp_p
         time.sleep(0.01)
 
 
-def test_ranks_of_a_node_download_once(web: WebServer, tmp_path: Path) -> None:
-    # The whole set fits: then each shard comes once, whoever reads it.
+def test_the_ranks_of_a_node_download_each_shard_once(web: WebServer, tmp_path: Path) -> None:
+    # The whole set fits: each shard is downloaded once, whichever rank reads it.
     for rank in range(2):
-        windows(remote_dataset(web, tmp_path / "cache", window_shards=10), 60, rank=rank, world_size=2, workers=2)
+        rank_batches(remote_dataset(web, tmp_path / "cache", window_shards=10), 60, rank=rank, world_size=2, workers=2)
     shards = [path.name for path in (web.folder / "set").glob("*.tar")]
     assert {web.requests[name] for name in shards} == {1}
 
@@ -324,7 +337,7 @@ def test_a_remote_shard_that_vanishes_is_named_in_one_line(web: WebServer, tmp_p
     dataset = remote_dataset(web, tmp_path / "cache")
     web.faults = {path.name: [404] for path in (web.folder / "set").glob("*.tar")}
     with pytest.raises(UserError, match=rf"^{web.url}/set/shard-\d{{6}}.tar: does not exist \(HTTP 404\)") as caught:
-        windows(dataset, 1, workers=workers)
+        rank_batches(dataset, 1, workers=workers)
     assert "\n" not in str(caught.value)
 
 
@@ -341,7 +354,7 @@ PROGRAM = """
     received = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: received.append(number))
-    windows = BatchStream(loader)
+    stream = BatchStream(loader)
 """
 
 
@@ -357,23 +370,23 @@ def run_program(folder: Path, rest: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_signals_to_the_whole_group_spare_the_workers(packed: Path) -> None:
+def test_signals_to_the_whole_process_group_do_not_end_the_workers(packed: Path) -> None:
     done = run_program(
         packed,
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             os.killpg(0, number)  # at once, while the workers are still starting
         for _ in range(40):
-            next(windows)
+            next(stream)
             os.killpg(0, signal.SIGTERM)
-        print(len(set(received)), "signals, 40 windows")
+        print(len(set(received)), "signals, 40 batches")
         """,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "3 signals, 40 windows\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 signals, 40 batches\n", "")
 
 
 def test_a_program_that_fails_ends_its_workers(packed: Path) -> None:
-    done = run_program(packed, "next(windows)\n1 / 0\n")
+    done = run_program(packed, "next(stream)\n1 / 0\n")
     assert done.returncode == 1
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
@@ -385,7 +398,7 @@ def test_a_program_whose_worker_dies_ends_too(packed: Path) -> None:
         import multiprocessing
         multiprocessing.active_children()[0].kill()
         while True:
-            next(windows)
+            next(stream)
         """,
     )
     assert done.returncode == 1

@@ -1,3 +1,5 @@
+"""Patches read from shards: the right pixels, the right errors, and files that stay within limits."""
+
 from __future__ import annotations
 
 import gc
@@ -17,8 +19,8 @@ from srgan_dist.data.loading.loader import to_device
 from srgan_dist.data.loading.order import digest
 from srgan_dist.data.loading.pairs import Batch, PairDataset
 from srgan_dist.data.packing.pack import pack
-from srgan_dist.data.shards import patch_reader as store
-from srgan_dist.data.shards.patch_reader import ShardError, Store, Tile
+from srgan_dist.data.shards import patch_reader
+from srgan_dist.data.shards.patch_reader import PatchReader, ShardError, Tile
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.resize import downscale
@@ -52,17 +54,17 @@ def assert_same(one: Batch, other: Batch) -> None:
 
 def test_patches_are_slices_of_the_tiles(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
-    positions = list(range(dataset.num_crops - 20, dataset.num_crops + 20))
+    positions = list(range(dataset.num_patches - 20, dataset.num_patches + 20))
     batch = dataset.at(positions)
-    crops = dataset.order.crops(positions)
-    assert len(set(crops.sample.tolist())) > 8
-    for i, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
+    patches = dataset.order.patches(positions)
+    assert len(set(patches.sample.tolist())) > 8
+    for i, (sample, top, left) in enumerate(zip(patches.sample, patches.top, patches.left, strict=True)):
         lr = member(shards, sample, "lr")[top : top + 6, left : left + 6]
         np.testing.assert_array_equal(as_images(batch.lr)[i], lr)
         hr = member(shards, sample, "hr")[top * 4 : top * 4 + 24, left * 4 : left * 4 + 24]
         np.testing.assert_array_equal(as_images(batch.hr)[i], hr)
-    assert batch.symmetry.tolist() == crops.symmetry.tolist()
-    np.testing.assert_array_equal(batch.digest, digest(crops))
+    assert batch.symmetry.tolist() == patches.symmetry.tolist()
+    np.testing.assert_array_equal(batch.digest, digest(patches))
 
 
 def test_batches_are_channels_last_bytes(shards: ShardSet) -> None:
@@ -81,9 +83,7 @@ def test_one_position_is_a_batch_of_one(shards: ShardSet) -> None:
     assert_same(dataset.at(7), dataset.at([7]))
 
 
-def test_lr_is_the_downscaled_hr_before_and_after_the_symmetry(
-    make_image: Callable[..., Pixels], tmp_path: Path
-) -> None:
+def test_lr_is_the_downscaled_hr_before_and_after_the_flips(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "hr").mkdir()
@@ -92,8 +92,8 @@ def test_lr_is_the_downscaled_hr_before_and_after_the_symmetry(
     dataset = PairDataset(open_shards([tmp_path / "out"]), patch_size=48, seed=0)
     batch = dataset.at(range(40))
     assert set(batch.symmetry.tolist()) == set(range(8))
-    pair = to_device(batch, "cpu")
-    for hr, lr in ((batch.hr, batch.lr), (pair.hr * 255, pair.lr * 255)):
+    ready = to_device(batch, "cpu")
+    for hr, lr in ((batch.hr, batch.lr), (ready.hr * 255, ready.lr * 255)):
         for one, other in zip(as_images(hr.round().byte()), as_images(lr.round().byte()), strict=True):
             # Inside, away from borders that the kernel sees differently, they agree but for rounding.
             inner = downscale(one, 4)[2:-2, 2:-2].astype(int) - other[2:-2, 2:-2]
@@ -119,7 +119,7 @@ def test_patch_sizes_are_checked(shards: ShardSet) -> None:
         PairDataset(shards, patch_size=24, margin=40, seed=0)
 
 
-def test_a_margin_is_cut_out_too(shards: ShardSet) -> None:
+def test_a_margin_is_read_in_addition_to_the_patch(shards: ShardSet) -> None:
     wide = PairDataset(shards, patch_size=24, margin=8, seed=3)
     assert_same(wide.at(range(20)), PairDataset(shards, patch_size=32, seed=3).at(range(20)))
 
@@ -132,7 +132,7 @@ def test_a_truncated_shard_is_named_while_reading(packed: Path, tmp_path: Path) 
     row = shards.index[0]
     os.truncate(folder / "shard-000000.tar", int(row["hr_offset"]) + 200)
     with pytest.raises(ShardError) as caught:
-        dataset.at(range(dataset.num_crops))
+        dataset.at(range(dataset.num_patches))
     message = str(caught.value)
     assert message.startswith(str(folder / "shard-000000.tar"))
     assert "wanted" in message
@@ -142,7 +142,7 @@ def test_a_truncated_shard_is_named_while_reading(packed: Path, tmp_path: Path) 
     start, count = tile.offset + 128, 24 * tile.width * 3
     words = rf"member 'a_r00c00.hr.npy' at offset 512: wanted {count} bytes at {start}, got 72: the shard was cut"
     with pytest.raises(ShardError, match=words):
-        Store(shards).read_crop(tile, top=0, left=0, out=out)
+        PatchReader(shards).read_patch(tile, top=0, left=0, out=out)
 
 
 def test_a_vanished_shard_is_named_while_reading(packed: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_vanished_shard_is_named_while_reading(packed: Path, tmp_path: Path) -
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=0)
     (folder / "shard-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"shard-000000.tar: cannot be read \(No such file or directory\)"):
-        dataset.at(range(dataset.num_crops))
+        dataset.at(range(dataset.num_patches))
 
 
 def test_a_pickled_dataset_reads_the_same(shards: ShardSet) -> None:
@@ -162,17 +162,17 @@ def test_a_pickled_dataset_reads_the_same(shards: ShardSet) -> None:
 def test_a_fork_opens_its_own_files(shards: ShardSet) -> None:
     dataset = PairDataset(shards, patch_size=24, seed=3)
     expected = dataset.at(range(10)).hr.numpy().tobytes()
-    parents = set(dataset._store._files.values())
+    parents = set(dataset._reader._files.values())
     assert parents
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def child() -> None:
         found = dataset.at(range(10)).hr.numpy().tobytes()
-        sender.send((found, set(dataset._store._files.values()) & parents))
+        sender.send((found, set(dataset._reader._files.values()) & parents))
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    sender.close()  # so that a child that fails is the end of what is received
+    sender.close()  # so that recv ends when the child fails
     assert receiver.recv() == (expected, set())
     process.join()
     assert dataset.at(range(10)).hr.numpy().tobytes() == expected
@@ -180,12 +180,13 @@ def test_a_fork_opens_its_own_files(shards: ShardSet) -> None:
 
 
 def test_few_files_stay_open(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_MAX_OPEN", 2)
+    monkeypatch.setattr(patch_reader, "_MAX_OPEN", 2)
+    gc.collect()  # closes the files that other tests' exceptions still hold
     before = num_open_files()
     dataset = PairDataset(shards, patch_size=24, seed=3)
     assert len(shards.shard_paths) > 2
     batch = dataset.at(range(40))
-    assert len(dataset._store._files) == 2
+    assert len(dataset._reader._files) == 2
     del dataset
     after = num_open_files()
     assert after == before

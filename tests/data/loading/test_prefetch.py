@@ -1,3 +1,5 @@
+"""Shards are fetched before they are read, and one that fails stops no other."""
+
 from __future__ import annotations
 
 import time
@@ -14,8 +16,8 @@ from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from tests.data.webserver import WebServer, serving
 
 
-class Script:
-    """An order of windows that the test writes."""
+class ScriptedOrder:
+    """An order whose shuffle windows the test prescribes."""
 
     def __init__(self, *windows: tuple[list[int], int]) -> None:
         self.windows, self.asked = windows, 0
@@ -33,7 +35,7 @@ def web(photos: Path, tmp_path: Path) -> Iterator[WebServer]:
 
 
 def opened(web: WebServer, cache: Path, *, room: int) -> ShardSet:
-    """Shards beside a cache for `room` of them."""
+    """Opened remote shards with a cache that has room for `room` of them."""
     largest = max(path.stat().st_size for path in (web.folder / "set").glob("*.tar"))
     return open_shards([f"{web.url}/set"], window_shards=room // 2, cache_dir=cache, cache_bytes=room * largest)
 
@@ -45,14 +47,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_shard_of_the_next_window_that_is_there_makes_no_room_for_another(
+def test_a_cached_shard_of_the_next_window_is_not_evicted_for_another(
     web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("srgan_dist.data.loading.prefetch._FETCHERS", 1)
     shards = opened(web, tmp_path / "cache", room=2)
     shards.fetch(5)  # used longest ago
     shards.fetch(6)
-    prefetcher = Prefetcher(shards, cast("Order", Script(([7, 5], 10))))
+    prefetcher = Prefetcher(shards, cast("Order", ScriptedOrder(([7, 5], 10))))
     prefetcher.reached(0)
     wait_for(lambda: shards.shard_paths[7].exists())
     prefetcher.close()
@@ -61,8 +63,8 @@ def test_a_shard_of_the_next_window_that_is_there_makes_no_room_for_another(
     assert web.requests["shard-000005.tar"] == 1
 
 
-def test_the_order_is_asked_once_a_window(web: WebServer, tmp_path: Path) -> None:
-    script = Script(([0], 10), ([1], 20))
+def test_the_order_is_asked_once_per_shuffle_window(web: WebServer, tmp_path: Path) -> None:
+    script = ScriptedOrder(([0], 10), ([1], 20))
     prefetcher = Prefetcher(opened(web, tmp_path / "cache", room=4), cast("Order", script))
     for position in range(20):
         prefetcher.reached(position)
@@ -78,7 +80,7 @@ def test_a_shard_that_cannot_be_fetched_does_not_stop_the_others(
     monkeypatch.setattr("srgan_dist.data.loading.prefetch._FETCHERS", 1)
     web.faults["shard-000000.tar"] = [404]
     shards = opened(web, tmp_path / "cache", room=4)
-    prefetcher = Prefetcher(shards, cast("Order", Script(([0, 1], 10))))
+    prefetcher = Prefetcher(shards, cast("Order", ScriptedOrder(([0, 1], 10))))
     prefetcher.reached(0)
     wait_for(lambda: shards.shard_paths[1].exists())
     prefetcher.close()

@@ -1,3 +1,5 @@
+"""Reading ahead in a thread: one item, errors at their place, and an end that never hangs."""
+
 from __future__ import annotations
 
 import itertools
@@ -41,7 +43,7 @@ def test_one_item_is_taken_ahead_and_no_more() -> None:
     ahead.close()
 
 
-def test_an_error_is_raised_at_its_place_and_ever_after() -> None:
+def test_an_error_is_raised_at_its_place_and_by_every_later_call() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise OSError("the disk is gone")
@@ -65,7 +67,7 @@ def test_closing_ends_the_thread() -> None:
 
 @pytest.fixture
 def silent() -> Iterator[ReadAhead[int]]:
-    """Waits for something that does not come."""
+    """Waits for an item that never comes."""
     answer = threading.Event()
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Every encoding from the images to the patches, with webdataset as the other reader."""
+"""Every encoding, from images to patches; the webdataset library reads the shards too."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_jpeg_shards_hold_the_sources_own_bytes(jpegs: Path, tmp_path: Path) -> 
         assert data[start : start + int(row["hr_size"])] == (jpegs / f"{number}.jpg").read_bytes()
     samples = read_with_webdataset(tmp_path / "out", "jpg", "png")
     dataset = PairDataset(shards, patch_size=24, seed=1)
-    batch, crops = dataset.at(range(40)), dataset.order.crops(range(40))
-    for i, (sample, top, left) in enumerate(zip(crops.sample, crops.top, crops.left, strict=True)):
+    batch, patches = dataset.at(range(40)), dataset.order.patches(range(40))
+    for i, (sample, top, left) in enumerate(zip(patches.sample, patches.top, patches.left, strict=True)):
         image = modcrop(read_rgb(jpegs / f"{sample}.jpg"), 4)
         np.testing.assert_array_equal(samples[str(sample)][1], downscale(image, 4))
         hr, lr = batch.hr[i].permute(1, 2, 0).numpy(), batch.lr[i].permute(1, 2, 0).numpy()
@@ -129,7 +129,7 @@ def test_members_that_cannot_be_decoded_are_named(folders: dict[str, Path], tmp_
     with pytest.raises(
         ShardError, match=r"shard-000000.tar: member 'a_r00c00.hr.png' at offset 512: cannot be decoded"
     ):
-        dataset.at(range(dataset.num_crops))
+        dataset.at(range(dataset.num_patches))
 
 
 def test_members_of_another_size_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_members_of_another_size_are_named(folders: dict[str, Path], tmp_path: P
     damage(folder, int(row["hr_offset"]), small.getvalue())
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=0)
     with pytest.raises(ShardError, match=rf"is 20x20, the index says {row['height']}x{row['width']}: pack again"):
-        dataset.at(range(dataset.num_crops))
+        dataset.at(range(dataset.num_patches))
 
 
 def test_a_manifest_may_lack_the_counts(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a pack leaves out: unusable files, small images, flat tiles, and the images put aside."""
+"""What a pack leaves out: unusable files, small images, flat tiles, and the images held out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from srgan_dist.data.packing.held_out import is_aside
+from srgan_dist.data.packing.held_out import is_held_out
 from srgan_dist.data.packing.pack import pack, summary
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.errors import UserError
@@ -26,7 +26,7 @@ Maker = Callable[..., NDArray[np.uint8]]
 
 @pytest.fixture
 def mixed(tmp_path: Path, make_image: Maker) -> Path:
-    """Every unsuitable file among three good ones."""
+    """Every unsuitable file, and three good ones."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     for name, data in bad_files(make_image(60, 60)).items():
@@ -60,7 +60,7 @@ def test_every_unsuitable_file_is_skipped_and_listed(mixed: Path, tmp_path: Path
     assert f"{len(bad)} unusable files left out (skipped.txt)" in summary(manifest)
 
 
-def test_the_same_files_stop_a_pack(mixed: Path, tmp_path: Path) -> None:
+def test_unsuitable_files_stop_a_pack_by_default(mixed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"faults: .*\(--on-error skip leaves such files out\)") as caught:
         pack(mixed, tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -99,7 +99,7 @@ def test_pairs_without_partner_are_skipped(tmp_path: Path, make_image: Maker) ->
     assert manifest.num_skipped == 4
 
 
-def test_nothing_left_is_told(mixed: Path, tmp_path: Path, photos: Path) -> None:
+def test_a_pack_without_any_tile_is_refused(mixed: Path, tmp_path: Path, photos: Path) -> None:
     for name in ("a.png", "m.png", "z.jpg"):
         (mixed / name).unlink()
     with pytest.raises(UserError, match=r"no tile is left, \d+ files are unusable, such as"):
@@ -122,7 +122,7 @@ def test_flat_tiles_are_left_out_and_counted(tmp_path: Path, make_image: Maker) 
     assert pack(tmp_path / "hr", tmp_path / "all", tile=64).num_samples == 4
 
 
-def test_overlapping_tiles(tmp_path: Path, make_image: Maker) -> None:
+def test_a_stride_below_the_tile_gives_overlapping_tiles(tmp_path: Path, make_image: Maker) -> None:
     (tmp_path / "hr").mkdir()
     Image.fromarray(make_image(64, 128)).save(tmp_path / "hr" / "a.png")
     pack(tmp_path / "hr", tmp_path / "out", tile=64, stride=32)
@@ -130,22 +130,22 @@ def test_overlapping_tiles(tmp_path: Path, make_image: Maker) -> None:
     assert list(zip(index["height"].tolist(), index["width"].tolist(), strict=True)) == [(64, 64)] * 3
 
 
-def test_images_put_aside_are_the_files_themselves(tmp_path: Path, make_image: Maker) -> None:
+def test_held_out_images_are_copies_of_their_files(tmp_path: Path, make_image: Maker) -> None:
     (tmp_path / "hr" / "sub").mkdir(parents=True)
     for number in range(20):
         Image.fromarray(make_image(40, 48, number)).save(tmp_path / "hr" / "sub" / f"{number}.png")
     manifest = pack(tmp_path / "hr", tmp_path / "out", validation_fraction=0.3)
-    aside = sorted((tmp_path / "out" / "validation").rglob("*.png"))
-    assert 0 < len(aside) == manifest.num_validation < 20
-    assert manifest.num_images == 20 - len(aside)
-    assert {path.stem for path in aside} == {str(n) for n in range(20) if is_aside(f"sub_{n}", 0.3)}
-    assert not {f"sub_{path.stem}" for path in aside} & keys(tmp_path / "out")
-    for path in aside:
+    held_out = sorted((tmp_path / "out" / "validation").rglob("*.png"))
+    assert 0 < len(held_out) == manifest.num_validation < 20
+    assert manifest.num_images == 20 - len(held_out)
+    assert {path.stem for path in held_out} == {str(n) for n in range(20) if is_held_out(f"sub_{n}", 0.3)}
+    assert not {f"sub_{path.stem}" for path in held_out} & keys(tmp_path / "out")
+    for path in held_out:
         assert path.read_bytes() == (tmp_path / "hr" / "sub" / path.name).read_bytes()
-    assert len(list(read_pairs(tmp_path / "out" / "validation", scale=4))) == len(aside)
+    assert len(list(read_pairs(tmp_path / "out" / "validation", scale=4))) == len(held_out)
 
 
-def test_given_lr_goes_aside_with_its_hr(tmp_path: Path, make_image: Maker) -> None:
+def test_a_given_lr_image_is_held_out_with_its_hr_image(tmp_path: Path, make_image: Maker) -> None:
     for side, size in (("hr", (40, 48)), ("lr", (10, 12))):
         (tmp_path / side).mkdir()
         for number in range(12):
@@ -160,17 +160,17 @@ def test_given_lr_goes_aside_with_its_hr(tmp_path: Path, make_image: Maker) -> N
 
 def test_the_split_depends_on_the_key_alone() -> None:
     names = [f"image_{number}" for number in range(4000)]
-    chosen = {name for name in names if is_aside(name, 0.05)}
+    chosen = {name for name in names if is_held_out(name, 0.05)}
     assert 140 < len(chosen) < 260
-    assert chosen <= {name for name in names if is_aside(name, 0.1)}
-    assert [n for n in range(60) if is_aside(f"image_{n}", 0.05)] == GOLDEN
-    assert not any(is_aside(name, 0.0) for name in names)
+    assert chosen <= {name for name in names if is_held_out(name, 0.1)}
+    assert [n for n in range(60) if is_held_out(f"image_{n}", 0.05)] == GOLDEN
+    assert not any(is_held_out(name, 0.0) for name in names)
 
 
 GOLDEN = [15, 28]
 
 
-def test_a_fraction_that_chooses_none(photos: Path, tmp_path: Path) -> None:
+def test_a_fraction_that_chooses_no_image_is_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--validation-fraction 0.0001 chooses none of 3 images: raise it"):
         pack(photos, tmp_path / "out", validation_fraction=0.0001)
 
@@ -204,7 +204,7 @@ def test_nonsense_sizes_are_refused(text: str) -> None:
         (["--on-error", "cry"], "on_error is 'cry', allowed are stop and skip"),
     ],
 )
-def test_bad_options_are_told_in_one_line(photos: Path, tmp_path: Path, options: list[str], words: str) -> None:
+def test_bad_options_are_reported_in_one_line(photos: Path, tmp_path: Path, options: list[str], words: str) -> None:
     done = call("pack", photos, tmp_path / "out", *options)
     assert done.code == 2
     assert len(done.lines) == 1
@@ -212,7 +212,7 @@ def test_bad_options_are_told_in_one_line(photos: Path, tmp_path: Path, options:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_passes_everything_on(mixed: Path, tmp_path: Path) -> None:
+def test_the_command_passes_on_every_option(mixed: Path, tmp_path: Path) -> None:
     options = ["--encoding", "webp", "--tile", "32", "--stride", "16", "--min-side", "40", "--min-detail", "0.25"]
     options += ["--shard-size", "100KB", "--workers", "2", "--on-error", "skip", "--validation-fraction", "0.4"]
     shutil.copy(mixed / "a.png", mixed / "b.png")
@@ -220,7 +220,7 @@ def test_the_command_passes_everything_on(mixed: Path, tmp_path: Path) -> None:
     done = call("pack", mixed, tmp_path / "out", *options)
     assert done.code == 0, done.err
     assert "unusable files left out" in done.err
-    assert "images aside in validation/" in done.err
+    assert "images held out in validation/" in done.err
     assert json.loads((tmp_path / "out" / "pack.json").read_text())["options"] == {
         "encoding": "webp",
         "lr": "made",

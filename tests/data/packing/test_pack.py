@@ -1,3 +1,5 @@
+"""Packing images: what the shards hold, how pairs are matched, and what is refused."""
+
 from __future__ import annotations
 
 import gc
@@ -48,7 +50,7 @@ def assemble(samples: dict[str, tuple[Pixels, Pixels]], key: str, side: int) -> 
     return np.vstack([np.hstack([tiles[f"{row}c{column}"] for column in columns]) for row in rows])
 
 
-def test_webdataset_reads_it_and_tiles_make_the_whole_image(photos: Path, packed: Path) -> None:
+def test_webdataset_reads_tiles_that_make_up_the_whole_image(photos: Path, packed: Path) -> None:
     samples = read_with_webdataset(packed)
     keys = {make_key(path.relative_to(photos)): path for path in list_images(photos)}
     assert list(keys) == ["a", "b_b", "more_c"]
@@ -74,7 +76,7 @@ def test_manifest_describes_the_folder(packed: Path) -> None:
     assert manifest == read_manifest(packed / "manifest.json")
 
 
-def test_shards_are_near_the_asked_size(photos: Path, tmp_path: Path) -> None:
+def test_shards_are_near_the_requested_size(photos: Path, tmp_path: Path) -> None:
     manifest = pack(photos, tmp_path / "out", tile=32, shard_bytes=40_000)
     for shard in manifest.shards:
         assert shard.bytes <= 40_000 + tarfile.RECORDSIZE
@@ -82,7 +84,7 @@ def test_shards_are_near_the_asked_size(photos: Path, tmp_path: Path) -> None:
     assert {shard.samples for shard in tiny.shards} == {1}
 
 
-def test_same_images_same_bytes(photos: Path, packed: Path, tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_bytes(photos: Path, packed: Path, tmp_path: Path) -> None:
     pack(photos, tmp_path / "again", scale=4, tile=64, shard_bytes=60_000)
     for path in packed.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -121,7 +123,7 @@ def test_given_lr_images_are_matched_by_name(tmp_path: Path, make_image: Maker, 
         np.testing.assert_array_equal(samples[f"{key}_r00c00"][1], make_image(10, 14, i + 10))
 
 
-def test_hr_and_lr_marks_are_matched(tmp_path: Path, make_image: Maker) -> None:
+def test_names_marked_hr_and_lr_are_matched(tmp_path: Path, make_image: Maker) -> None:
     save(tmp_path / "hr" / "img_001_SRF_4_HR.png", make_image(40, 40))
     save(tmp_path / "lr" / "img_001_SRF_4_LR.png", make_image(10, 10))
     assert pack(tmp_path / "hr", tmp_path / "out", lr_dir=tmp_path / "lr").num_samples == 1
@@ -189,7 +191,7 @@ def test_an_interrupt_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_images_of_one_key(tmp_path: Path, make_image: Maker) -> None:
+def test_two_images_of_one_key_are_refused(tmp_path: Path, make_image: Maker) -> None:
     save(tmp_path / "hr" / "a.b.png", make_image(40, 40))
     save(tmp_path / "hr" / "a_b.bmp", make_image(40, 40))
     assert "a.b.png and" in (message := refused(tmp_path))

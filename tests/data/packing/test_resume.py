@@ -103,7 +103,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_killed_pack_goes_on_to_the_same_bytes(images: Path, reference: Path, tmp_path: Path, workers: int) -> None:
+def test_a_killed_pack_resumes_to_the_same_bytes(images: Path, reference: Path, tmp_path: Path, workers: int) -> None:
     partial = tmp_path / "out.partial"
     arguments = command(images, tmp_path / "out", "--workers", str(workers))
     process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE)
@@ -120,7 +120,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(images: Path, reference: Path, 
     kept = states(partial)
     done = call(*arguments[1:])
     assert done.code == 0, done.err
-    assert f"goes on after {num_kept} of {num_kept} shards" in done.err
+    assert f"resumes after {num_kept} of {num_kept} shards" in done.err
     assert_same(tmp_path / "out", reference)
     assert not partial.exists()
     assert {f"shard-{number:06d}.tar" for number in range(num_kept)} <= unchanged(tmp_path / "out", kept)
@@ -154,7 +154,7 @@ def interrupted_after(images: Path, out: Path, num_images: int) -> Path:
 
 
 @pytest.mark.parametrize("num_images", [5, 11, 18])
-def test_any_place_to_stop_is_good(images: Path, reference: Path, tmp_path: Path, num_images: int) -> None:
+def test_a_pack_resumes_wherever_it_was_stopped(images: Path, reference: Path, tmp_path: Path, num_images: int) -> None:
     partial = interrupted_after(images, tmp_path / "out", num_images)
     assert len(journal(partial)) > 1
     pack_here(images, tmp_path / "out")
@@ -162,7 +162,7 @@ def test_any_place_to_stop_is_good(images: Path, reference: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["torn journal", "no journal", "short shard", "lost shard", "no plan"])
-def test_what_is_damaged_is_made_anew(images: Path, reference: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_shards_are_packed_again(images: Path, reference: Path, tmp_path: Path, damage: str) -> None:
     partial = interrupted_after(images, tmp_path / "out", 11)
     path = partial / "progress.jsonl"
     match damage:
@@ -185,7 +185,7 @@ def test_shards_before_a_changed_image_are_kept(images: Path, tmp_path: Path, ma
     copy = shutil.copytree(images, tmp_path / "copy")
     partial = interrupted_after(copy, tmp_path / "out", 18)
     lines = [json.loads(line) for line in journal(partial)]
-    training = sorted(set(range(NUM_IMAGES)) - {int(path.stem) for path in _aside(copy, tmp_path)})
+    training = sorted(set(range(NUM_IMAGES)) - {int(path.stem) for path in _held_out(copy, tmp_path)})
     changed = lines[3]["image"]
     Image.fromarray(make_image(140, 90, 99)).save(copy / f"{training[changed]:02d}.png")
     kept = states(partial)
@@ -195,12 +195,12 @@ def test_shards_before_a_changed_image_are_kept(images: Path, tmp_path: Path, ma
     assert_same(tmp_path / "out", tmp_path / "fresh")
 
 
-def _aside(images: Path, tmp_path: Path) -> Iterator[Path]:
-    pack_here(images, tmp_path / "for-aside")
-    return (tmp_path / "for-aside" / "validation").iterdir()
+def _held_out(images: Path, tmp_path: Path) -> Iterator[Path]:
+    pack_here(images, tmp_path / "for-held-out")
+    return (tmp_path / "for-held-out" / "validation").iterdir()
 
 
-def test_other_options_are_refused(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_a_pack_with_other_options_is_refused(images: Path, reference: Path, tmp_path: Path) -> None:
     interrupted_after(images, tmp_path / "out", 11)
     with pytest.raises(UserError, match=r"out.partial: a pack with tile 64, not 48 was interrupted there"):
         pack(images, tmp_path / "out", tile=48, shard_bytes=120_000, encoding="png", validation_fraction=0.2)
@@ -209,7 +209,7 @@ def test_other_options_are_refused(images: Path, reference: Path, tmp_path: Path
         pack(images, reference, shard_bytes=120_000, encoding="png", validation_fraction=0.2)
 
 
-def test_a_finished_pack_says_so_or_refuses_other_images(
+def test_a_finished_pack_is_left_as_it_is_and_refuses_other_images(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, make_image: Maker
 ) -> None:
     copy = shutil.copytree(images, tmp_path / "copy")
@@ -225,7 +225,7 @@ def test_a_finished_pack_says_so_or_refuses_other_images(
         pack_here(copy, tmp_path / "out")
 
 
-def test_two_at_once_are_refused(images: Path, tmp_path: Path) -> None:
+def test_two_packs_into_one_folder_at_once_are_refused(images: Path, tmp_path: Path) -> None:
     messages = []
 
     def try_too(_done: int, _total: int) -> None:
@@ -238,7 +238,7 @@ def test_two_at_once_are_refused(images: Path, tmp_path: Path) -> None:
     assert "out.partial: another process is packing there" in messages[0]
 
 
-def test_a_full_disk_keeps_what_is_done(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_finished_shards(images: Path, reference: Path, tmp_path: Path) -> None:
     count = 0
     real = os.fsync
 
@@ -264,12 +264,12 @@ def end_process(number: int) -> int:
     return number
 
 
-def test_a_killed_worker_is_told_in_one_line() -> None:
-    with start_workers(2) as crew, pytest.raises(Failure, match="a worker process was killed"):
-        list(crew.map(end_process, range(20)))
+def test_a_killed_worker_is_reported() -> None:
+    with start_workers(2) as pool, pytest.raises(Failure, match="a worker process was killed"):
+        list(pool.map(end_process, range(20)))
 
 
-def test_few_items_are_under_way() -> None:
+def test_few_items_are_in_progress_at_a_time() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -278,8 +278,8 @@ def test_few_items_are_under_way() -> None:
             taken = number + 1
             yield number
 
-    with start_workers(2) as crew:
-        results = crew.map(abs, items())
+    with start_workers(2) as pool:
+        results = pool.map(abs, items())
         assert [next(results) for _ in range(10)] == list(range(10))
         assert taken <= 10 + 2 * 2
         results.close()  # type: ignore[attr-defined]

@@ -1,3 +1,5 @@
+"""Cutting an image into tiles: their places, their detail, and JPEGs that are kept as they are."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srgan_dist.data.packing.pairing import Source
-from srgan_dist.data.packing.tiles import Cutting, cut_image, detail, overlapping, split_side
+from srgan_dist.data.packing.tiles import TileOptions, cut_image, detail, overlapping, split_side
 from srgan_dist.data.shard_format.encodings import decode
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.resize import downscale, modcrop
 
 Maker = Callable[..., NDArray[np.uint8]]
 
-WHOLE = Cutting(scale=4, tile=None, stride=None, min_detail=0, encoding="jpeg")
+WHOLE = TileOptions(scale=4, tile=None, stride=None, min_detail=0, encoding="jpeg")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_jpeg_is_kept_byte_by_byte(tmp_path: Path, make_image: Maker) -> None:
 
 
 @pytest.mark.parametrize("kind", ["turned", "grey", "phone", "png"])
-def test_which_files_are_kept_as_they_are(tmp_path: Path, make_image: Maker, kind: str) -> None:
+def test_only_upright_jpegs_are_kept_as_they_are(tmp_path: Path, make_image: Maker, kind: str) -> None:
     image = Image.fromarray(make_image(40, 60))
     path = tmp_path / ("a.png" if kind == "png" else "a.jpg")
     exif = Image.Exif()
@@ -100,9 +102,9 @@ def test_which_files_are_kept_as_they_are(tmp_path: Path, make_image: Maker, kin
     np.testing.assert_array_equal(decode(cut.samples[0].lr), downscale(hr, 4))
 
 
-def test_a_file_that_changed_since_it_was_looked_at(tmp_path: Path, make_image: Maker) -> None:
+def test_a_file_whose_size_changed_during_a_pack_is_named(tmp_path: Path, make_image: Maker) -> None:
     Image.fromarray(make_image(40, 60)).save(tmp_path / "a.png")
     Image.fromarray(make_image(10, 16)).save(tmp_path / "lr.png")
-    cutting = Cutting(scale=4, tile=40, stride=None, min_detail=0, encoding="raw")
+    tile_options = TileOptions(scale=4, tile=40, stride=None, min_detail=0, encoding="raw")
     with pytest.raises(UserError, match=r"lr\.png: is 10x16"):
-        cut_image(Source("a", tmp_path / "a.png", tmp_path / "lr.png"), cutting)
+        cut_image(Source("a", tmp_path / "a.png", tmp_path / "lr.png"), tile_options)

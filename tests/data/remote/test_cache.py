@@ -1,3 +1,5 @@
+"""The cache of remote shards: bounded, shared by processes, and unharmed by servers and processes that fail."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(scope="module")
 def served(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to serve: `set`, packed in about ten shards."""
+    """A folder to serve, with `set` in it, which is packed in about ten shards."""
     root = tmp_path_factory.mktemp("served")
     pack(photos, root / "set", scale=4, tile=32, shard_bytes=20_000)
     assert 8 <= len(read_manifest(root / "set").shards) <= 20
@@ -60,7 +62,7 @@ def cached(cache: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("source", ["set", "set/", "set/manifest.json", "set?sig=secret"])
-def test_a_remote_folder_is_the_local_one(web: WebServer, served: Path, tmp_path: Path, source: str) -> None:
+def test_a_remote_folder_reads_like_the_local_one(web: WebServer, served: Path, tmp_path: Path, source: str) -> None:
     here = open_shards([served / "set"])
     there = open_shards([f"{web.url}/{source}"], cache_dir=tmp_path / "cache")
     assert there.is_remote
@@ -92,7 +94,7 @@ def test_a_shared_file_system_is_staged(served: Path, tmp_path: Path) -> None:
         open_shards([f"file://{served}/nothing"], cache_dir=tmp_path / "local disk")
 
 
-def test_folders_of_one_name_do_not_meet(photos: Path, tmp_path: Path) -> None:
+def test_folders_of_the_same_name_are_not_mixed_up(photos: Path, tmp_path: Path) -> None:
     for name, tile in (("a", 32), ("b", 48)):
         pack(photos, tmp_path / "root" / name / "set", tile=tile)
     with serving(tmp_path / "root") as web:
@@ -101,7 +103,7 @@ def test_folders_of_one_name_do_not_meet(photos: Path, tmp_path: Path) -> None:
             assert content(both, number) == (tmp_path / "root" / folder / "set/shard-000000.tar").read_bytes()
 
 
-def test_data_packed_anew_under_its_old_name_is_fetched_anew(photos: Path, tmp_path: Path) -> None:
+def test_data_that_is_packed_again_under_its_old_name_is_fetched_again(photos: Path, tmp_path: Path) -> None:
     for tile in (32, 48):
         shutil.rmtree(tmp_path / "root", ignore_errors=True)
         pack(photos, tmp_path / "root" / "set", tile=tile)
@@ -112,7 +114,7 @@ def test_data_packed_anew_under_its_old_name_is_fetched_anew(photos: Path, tmp_p
 
 
 @pytest.mark.parametrize("fault", [503, 500, 429, "cut", "short", "extra", "flip", "html", "silent"])
-def test_what_passes_is_tried_again(web: WebServer, tmp_path: Path, fault: int | str) -> None:
+def test_errors_that_may_pass_are_tried_again(web: WebServer, tmp_path: Path, fault: int | str) -> None:
     file = shard_file(web, tmp_path)
     web.faults[file.path.name] = [fault, fault, 200]
     assert Cache(tmp_path, max_bytes=1 << 20, pause=0.01, timeout=0.5).fetch(file)
@@ -133,7 +135,7 @@ def test_what_passes_is_tried_again(web: WebServer, tmp_path: Path, fault: int |
         ("silent", r"the connection broke \(no answer in time\)"),
     ],
 )
-def test_what_does_not_pass_is_a_failure_in_one_line(
+def test_errors_that_do_not_pass_are_a_failure_in_one_line(
     web: WebServer, tmp_path: Path, fault: int | str, words: str
 ) -> None:
     file = shard_file(web, tmp_path)
@@ -147,7 +149,7 @@ def test_what_does_not_pass_is_a_failure_in_one_line(
     assert leftovers(tmp_path) == []
 
 
-def test_a_length_that_lies_about_whole_data_harms_nobody(web: WebServer, tmp_path: Path) -> None:
+def test_a_wrong_content_length_of_complete_data_is_ignored(web: WebServer, tmp_path: Path) -> None:
     file = shard_file(web, tmp_path)
     web.faults[file.path.name] = ["long"]
     assert Cache(tmp_path, max_bytes=1 << 20).fetch(file)
@@ -170,7 +172,7 @@ def test_pauses_between_tries_double_up_to_half_a_minute(
 
 
 @pytest.mark.parametrize(("code", "words"), [(404, "does not exist"), (403, "access is refused"), (400, "refuses")])
-def test_what_will_not_pass_is_the_users_mistake_at_once(web: WebServer, tmp_path: Path, code: int, words: str) -> None:
+def test_errors_that_cannot_pass_are_reported_at_once(web: WebServer, tmp_path: Path, code: int, words: str) -> None:
     file = shard_file(web, tmp_path)
     file = file._replace(url=file.url + "?key=secret")
     web.faults[file.path.name] = [code]
@@ -181,7 +183,7 @@ def test_what_will_not_pass_is_the_users_mistake_at_once(web: WebServer, tmp_pat
     assert leftovers(tmp_path) == []
 
 
-def test_a_folder_that_is_not_there_or_not_packed(web: WebServer, tmp_path: Path) -> None:
+def test_a_remote_folder_that_is_missing_or_not_packed_is_named(web: WebServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^{web.url}/other/manifest.json: does not exist \(HTTP 404\)"):
         open_shards([f"{web.url}/other"], cache_dir=tmp_path)
     (web.folder / "bad").mkdir(exist_ok=True)
@@ -218,7 +220,7 @@ def _fetch_all(url: str, cache: Path, seed: int, results: multiprocessing.Queue[
         results.put(f"{number} {len(content(shards, number))}")
 
 
-def test_four_processes_download_once(web: WebServer, served: Path, tmp_path: Path) -> None:
+def test_four_processes_download_each_shard_once(web: WebServer, served: Path, tmp_path: Path) -> None:
     web.faults = {path.name: ["slow"] for path in (served / "set").glob("*.tar")}
     results: multiprocessing.Queue[str] = FORK.Queue()
     processes = [FORK.Process(target=_fetch_all, args=(f"{web.url}/set", tmp_path, seed, results)) for seed in range(4)]
@@ -245,7 +247,7 @@ def test_a_download_whose_process_was_killed_is_taken_over(web: WebServer, tmp_p
     while leftovers(tmp_path) != [f"{file.path.name}.part"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert cache.fetch(file, wait=False) is False  # another process is at it
+    assert cache.fetch(file, wait=False) is False  # another process is downloading it
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join(10)
@@ -278,7 +280,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(web: WebServer, tmp_path: 
     assert web.requests[file.path.name] == 2
 
 
-def test_a_full_disk_is_one_line(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -292,7 +294,7 @@ def test_a_full_disk_is_one_line(web: WebServer, tmp_path: Path, monkeypatch: py
         open_shards([f"{web.url}/set"], cache_dir=tmp_path / "file")
 
 
-def test_the_cache_is_bounded_and_the_oldest_make_room(web: WebServer, served: Path, tmp_path: Path) -> None:
+def test_the_cache_is_bounded_and_evicts_the_least_recently_used(web: WebServer, served: Path, tmp_path: Path) -> None:
     sizes = [shard.bytes for shard in read_manifest(served / "set").shards]
     room = max(sizes) * 4
     cache = Cache(tmp_path, max_bytes=room)
@@ -328,7 +330,7 @@ def test_other_downloads_that_fill_the_cache_are_waited_for(
         time.sleep(0.01)
     time.sleep(0.05)
     with monkeypatch.context() as patch:
-        patch.setattr("srgan_dist.data.remote.cache._ROOM_PATIENCE", 0.0)
+        patch.setattr("srgan_dist.data.remote.cache._ROOM_TIMEOUT", 0.0)
         with pytest.raises(Failure, match="other downloads fill the cache"):
             cache.fetch(two)
     cache.fetch(two)
@@ -337,7 +339,7 @@ def test_other_downloads_that_fill_the_cache_are_waited_for(
     assert cached(tmp_path) == {two.path.name}
 
 
-def test_a_cache_for_less_than_two_windows_is_refused(web: WebServer, served: Path, tmp_path: Path) -> None:
+def test_a_cache_for_less_than_two_shuffle_windows_is_refused(web: WebServer, served: Path, tmp_path: Path) -> None:
     sizes = sorted((shard.bytes for shard in read_manifest(served / "set").shards), reverse=True)
     url, bytes_of_four = f"{web.url}/set", sum(sizes[:4])
     with pytest.raises(UserError) as caught:
@@ -355,7 +357,7 @@ def test_a_cache_for_less_than_two_windows_is_refused(web: WebServer, served: Pa
     assert windowed.digest == open_shards([url], cache_dir=tmp_path).digest
 
 
-def test_a_command_is_run_once_to_index_it_and_again_when_its_tar_is_gone(served: Path, tmp_path: Path) -> None:
+def test_a_command_runs_once_for_its_index_and_again_when_its_tar_is_evicted(served: Path, tmp_path: Path) -> None:
     tar = served / "set" / "shard-000002.tar"
     ran = tmp_path / "ran"
     command = f"pipe:echo >> {ran}; cat {tar} | cat"
@@ -409,7 +411,7 @@ def test_a_command_that_falls_silent_is_ended(tmp_path: Path) -> None:
         Cache(tmp_path, max_bytes=1 << 20).fetch(endless)
 
 
-def test_a_command_that_writes_something_else_later(served: Path, tmp_path: Path) -> None:
+def test_a_command_that_writes_other_data_later_is_a_failure(served: Path, tmp_path: Path) -> None:
     source = shutil.copy(served / "set/shard-000001.tar", tmp_path / "a.tar")
     shards = open_shards([f"pipe:cat {source}"], scale=4, cache_dir=tmp_path / "cache")
     shards.shard_paths[0].unlink()

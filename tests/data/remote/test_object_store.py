@@ -1,4 +1,4 @@
-"""Against a real S3 server: moto's, over HTTP."""
+"""Reading from an S3 server, that of moto, over HTTP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str, packed: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket with the packed folder in it, and the environment of someone who may read it."""
+    """A bucket with the packed folder in it, and credentials in the environment that may read it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -64,7 +64,7 @@ def test_a_bucket_is_read_like_the_local_folder(bucket: str, packed: Path, tmp_p
         assert content(there, number) == path.read_bytes()
 
 
-def test_objects_longer_than_a_request(
+def test_objects_longer_than_one_request_are_read_whole(
     bucket: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("srgan_dist.data.remote.streams._STORE_PIECE", 10_000)
@@ -95,7 +95,7 @@ def test_a_forked_worker_reads_although_its_parent_has_read(bucket: str, packed:
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_missing_folders_and_buckets(tmp_path: Path, source: str, words: str) -> None:
+def test_missing_folders_and_buckets_are_named(tmp_path: Path, source: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         open_shards([source], cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
@@ -135,7 +135,9 @@ def test_wrong_credentials_are_refused_at_the_first_try(
         check_from_now_on(b"inf")
 
 
-def test_a_server_that_is_not_there(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_reported(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     pauses: list[float] = []

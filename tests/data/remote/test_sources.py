@@ -1,3 +1,5 @@
+"""What `data.train` may name: which entries are expanded, and which are refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -42,7 +44,7 @@ def test_entries_are_expanded(entries: list[str], expected: list[str]) -> None:
     assert expand_sources(entries) == expected
 
 
-def test_absolute_globs_and_paths(place: Path) -> None:
+def test_absolute_globs_are_expanded(place: Path) -> None:
     assert expand_sources([place / "div2k-?"]) == [str(place / "div2k-a"), str(place / "div2k-b")]
 
 
@@ -61,7 +63,7 @@ def test_absolute_globs_and_paths(place: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("place")
-def test_what_cannot_be_packed_data_is_refused(entry: str, words: str) -> None:
+def test_entries_that_cannot_name_packed_data_are_refused(entry: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         expand_sources([entry])
     assert words in str(caught.value)

@@ -1,3 +1,5 @@
+"""Each encoding of a member, and the images that a shard may not hold."""
+
 from __future__ import annotations
 
 import io
@@ -15,7 +17,7 @@ Maker = Callable[..., NDArray[np.uint8]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_lossless_kinds_come_back_exactly(make_image: Maker, suffix: str) -> None:
+def test_lossless_encodings_are_exact(make_image: Maker, suffix: str) -> None:
     image = make_image(37, 51)
     data = encode(image[:, ::-1], suffix)  # a view with other strides
     np.testing.assert_array_equal(decode(data), image[:, ::-1])
@@ -50,7 +52,7 @@ def test_every_encoding_has_suffixes_that_encode_knows(make_image: Maker) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
-def test_cut_and_foreign_data_is_refused(make_image: Maker, suffix: str) -> None:
+def test_truncated_and_unknown_data_is_refused(make_image: Maker, suffix: str) -> None:
     data = encode(make_image(64, 64), suffix)
     for part in (b"", data[:10], data[: len(data) // 2], b"nonsense" * 40):
         with pytest.raises(ValueError, match=r"(?i)cannot identify|truncated|broken|decode|failed"):
@@ -69,6 +71,6 @@ def test_cut_and_foreign_data_is_refused(make_image: Maker, suffix: str) -> None
         ("animated.webp", "2 frames"),
     ],
 )
-def test_kinds_that_a_shard_may_not_hold(make_image: Maker, name: str, words: str) -> None:
+def test_images_that_a_shard_may_not_hold_are_refused(make_image: Maker, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_size(bad_files(make_image(40, 40))[name], name.rpartition(".")[2])

@@ -1,3 +1,5 @@
+"""Opening packed folders: what is read, and which damage is found at the start."""
+
 from __future__ import annotations
 
 import io
@@ -95,7 +97,7 @@ def test_scales_must_agree(packed: Path, photos: Path, tmp_path: Path) -> None:
         open_shards([packed, tmp_path / "x2"])
 
 
-def test_no_folder_and_foreign_folders(tmp_path: Path) -> None:
+def test_missing_and_unpacked_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no packed folder given"):
         open_shards([])
     with pytest.raises(UserError, match=r"manifest\.json: does not exist, expected a folder made by"):
@@ -120,7 +122,7 @@ def test_no_folder_and_foreign_folders(tmp_path: Path) -> None:
         ({"shards": []}, "the manifest has 0 shards"),
     ],
 )
-def test_bad_manifests(folder: Path, fields: dict[str, object], words: str) -> None:
+def test_bad_manifests_are_refused(folder: Path, fields: dict[str, object], words: str) -> None:
     change_manifest(folder, **fields)
     with pytest.raises(UserError) as caught:
         open_shards([folder])
@@ -152,7 +154,7 @@ def test_a_damaged_index_is_found_at_the_start(folder: Path) -> None:
         open_shards([folder])
 
 
-def test_an_index_that_points_beyond_its_shard(folder: Path) -> None:
+def test_an_index_that_points_beyond_its_shard_is_refused(folder: Path) -> None:
     size = read_manifest(folder).shards[0].bytes
     shards = [shard._asdict() for shard in read_manifest(folder).shards]
     shards[0]["bytes"] = 5120
@@ -169,13 +171,13 @@ def rewrite_index(folder: Path, index: NDArray[np.void]) -> None:
     change_manifest(folder, index_sha256=file_sha256(folder / "index.npy"))
 
 
-def test_an_index_that_is_not_in_the_order_of_the_shards(folder: Path) -> None:
+def test_an_index_that_is_not_in_the_order_of_the_shards_is_refused(folder: Path) -> None:
     rewrite_index(folder, open_shards([folder]).index[::-1].copy())
     with pytest.raises(UserError, match=r"index.npy: rows are not in the order of the shards, near row 0: pack again"):
         open_shards([folder])
 
 
-def test_an_index_with_other_numbers_of_samples_than_the_manifest(folder: Path) -> None:
+def test_an_index_with_other_numbers_of_samples_than_the_manifest_is_refused(folder: Path) -> None:
     shards = [shard._asdict() for shard in read_manifest(folder).shards]
     shards[1]["samples"] += 1
     change_manifest(folder, shards=shards)
@@ -221,7 +223,7 @@ def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.Monkey
         ({"a.hr.npy": b"something else"}, "not a .npy array"),
     ],
 )
-def test_build_index_refuses_foreign_shards(
+def test_build_index_refuses_members_that_are_no_pairs(
     tmp_path: Path, members: dict[str, NDArray[np.generic] | bytes], words: str
 ) -> None:
     shard = write_tar(tmp_path / "x.tar", members)
@@ -232,7 +234,7 @@ def test_build_index_refuses_foreign_shards(
     assert "\n" not in str(caught.value)
 
 
-def test_build_index_refuses_what_is_no_tar(tmp_path: Path) -> None:
+def test_build_index_refuses_a_file_that_is_no_tar(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(UserError, match=r"x\.tar: cannot be read as a tar"):
         build_index([tmp_path / "x.tar"], scale=4)

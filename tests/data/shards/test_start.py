@@ -67,7 +67,7 @@ def start():
     shards = open_shards(sys.argv[2:], window_shards=window)
     order = Order(heights=shards.index["height"], widths=shards.index["width"], patch_size=96, scale=4, seed=0,
                   shard_samples=shards.shard_samples, window_shards=window)
-    order.crops(range(16))
+    order.patches(range(16))
     return shards, order
 
 before = memory()
