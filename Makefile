@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slurm lint format
+.PHONY: setup demo test test-lowest test-slurm lint format
 
 setup: .venv/.ready
 
@@ -18,6 +18,21 @@ demo: setup
 # Two at a time: each process has one thread, and half of the tests are alone with it.
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The fast tests that touch every dependency, with the lowest versions that pyproject.toml allows (.ci/lowest.txt). Old
+# libraries under a new torch warn of what they call; that is no mistake of ours.
+LOWEST := .venv-lowest/bin/python
+test-lowest: .venv-lowest/.ready
+	$(LOWEST) -m pytest -n 2 --dist loadfile -m 'not slow and not slurm' -p no:cacheprovider \
+	  -W default::DeprecationWarning -W default::FutureWarning \
+	  tests/test_config.py tests/test_help.py tests/test_api.py tests/test_cli.py tests/test_doctor.py \
+	  tests/test_tracking.py tests/test_inference.py tests/test_checkpoint.py tests/test_metrics.py \
+	  tests/data tests/models tests/bench/test_loader.py
+
+.venv-lowest/.ready: pyproject.toml .ci/lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[test]'
+	touch $@
 
 # Needs root; installs Debian's packages of Slurm where they are missing.
 test-slurm: setup
