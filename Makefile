@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slurm docs lint format
+.PHONY: setup demo test test-lowest test-slurm docs lint format
 
 setup: .venv/.ready
 
@@ -18,6 +18,21 @@ demo: setup
 # Two at a time: each process has one thread, and half of the tests are alone with it.
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The fast tests that touch every dependency, with the lowest versions that pyproject.toml allows (.ci/lowest.txt). Old
+# libraries under a new torch warn of what they call; that is no mistake of ours.
+LOWEST := .venv-lowest/bin/python
+test-lowest: .venv-lowest/.ready
+	$(LOWEST) -m pytest -n 2 --dist loadfile -m 'not slow and not slurm' -p no:cacheprovider \
+	  -W default::DeprecationWarning -W default::FutureWarning \
+	  tests/test_api.py tests/config tests/cli tests/tracking tests/inference tests/imaging tests/models tests/data \
+	  tests/checkpointing/test_manager.py tests/evaluation/test_metrics.py tests/planning/test_doctor.py \
+	  tests/bench/test_loader.py
+
+.venv-lowest/.ready: pyproject.toml .ci/lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[test]'
+	touch $@
 
 # Needs root; installs Debian's packages of Slurm where they are missing.
 test-slurm: setup
