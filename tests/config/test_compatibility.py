@@ -137,7 +137,7 @@ def test_what_is_allowed_must_be_a_key(name: str, near: str) -> None:
 
 def test_it_is_written_as_people_write_it() -> None:
     assert load_config(None, ["--run.allow_changes=run.seed,data"]).run.allow_changes == ("run.seed", "data")
-    assert Config(run={"allow_changes": "run.seed"}).run.allow_changes == ("run.seed",)  # type: ignore[arg-type]
+    assert Config(run={"allow_changes": "run.seed"}).run.allow_changes == ("run.seed",)
 
 
 PIXELS: dict[str, Any] = {"train.pretrain_steps": 2, "train.steps": 2, "loss.perceptual.weight": 0}

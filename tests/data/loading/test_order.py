@@ -90,7 +90,7 @@ def test_positions_do_not_depend_on_each_other() -> None:
     for start in (0, 13, 50):
         part = order.crops(np.arange(start, start + 50))
         for found, expected in zip(part, whole, strict=True):
-            np.testing.assert_array_equal(found, expected[start : start + 50])
+            np.testing.assert_array_equal(found, np.asarray(expected)[start : start + 50])
 
 
 def test_crops_are_uniform() -> None:
@@ -206,7 +206,7 @@ def test_windows_can_be_read_anywhere() -> None:
     whole = windowed().crops(np.arange(3 * order.num_crops))
     place = np.random.default_rng(0).permutation(3 * order.num_crops)[:500]
     for found, expected in zip(order.crops(place), whole, strict=True):
-        np.testing.assert_array_equal(found, expected[place])
+        np.testing.assert_array_equal(found, np.asarray(expected)[place])
     for position in place[:50].tolist():
         assert order.crops(position).sample == whole.sample[position]
 

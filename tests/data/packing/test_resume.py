@@ -226,7 +226,7 @@ def test_a_finished_pack_says_so_or_refuses_other_images(
 
 
 def test_two_at_once_are_refused(images: Path, tmp_path: Path) -> None:
-    messages = []
+    messages: list[str] = []
 
     def try_too(_done: int, _total: int) -> None:
         if not messages:
