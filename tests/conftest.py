@@ -117,7 +117,7 @@ def launch(ranks: int, script: str | Path, *arguments: str | Path, **options: An
     """Run a script on several CPU ranks, by the configuration that the project ships."""
     accelerate: list[str | Path] = [Path(sys.executable).with_name("accelerate"), "launch", "--main_process_port", "0"]
     accelerate += [] if ranks == 2 else ["--num_processes", str(ranks)]  # the shipped configuration starts two
-    config = ["--config_file", ROOT / "launch/accelerate/cpu_two_ranks.yaml"]
+    config: list[str | Path] = ["--config_file", ROOT / "launch/accelerate/cpu_two_ranks.yaml"]
     return run(*accelerate, *config, script, *arguments, **options)
 
 

@@ -71,7 +71,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_configuration_is_made_of_dictionaries() -> None:
-    config = srgan_dist.Config(  # type: ignore[arg-type]
+    config = srgan_dist.Config(
         generator={"name": "rrdb", "blocks": 2}, train={"steps": 5}, validate={"every": 2}, data={"train": "shards"}
     )
     assert (config.generator.name, config.generator.blocks) == ("rrdb", 2)

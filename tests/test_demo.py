@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.conftest import ROOT, run
 
-COMMAND = [sys.executable, "-m", "srgan_dist.demo", "--config", ROOT / "configs/demo.yaml", "--generator.blocks=1"]
-COMMAND += ["--generator.channels=8", "--train.threads=1", "--log.every=40"]
+COMMAND: list[str | Path] = [sys.executable, "-m", "srgan_dist.demo", "--config", ROOT / "configs/demo.yaml"]
+COMMAND += ["--generator.blocks=1", "--generator.channels=8", "--train.threads=1", "--log.every=40"]
 FEW = ["--train.steps=124", "--train.pretrain_steps=120"]  # the fewest with which it is surely better than bicubic
 
 

@@ -176,8 +176,7 @@ def largest_difference(networks: dict[str, nn.Module], weights: dict[str, Tensor
     expected = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     assert expected.keys() == weights.keys()
     return max(
-        ((weights[key] - value).abs().max() / value.abs().max().clamp(min=1.0)).item()
-        for key, value in expected.items()
+        float((weights[key] - value).abs().max() / value.abs().max().clamp(min=1.0)) for key, value in expected.items()
     )
 
 

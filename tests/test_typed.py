@@ -23,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(environment)
     python = environment / "bin/python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").out.strip())
-    install = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", site]
+    install: list[str | Path] = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", site]
     done = run(sys.executable, "-m", "pip", "install", "--quiet", *install, source)
     assert done.code == 0, done.err
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
@@ -34,7 +34,7 @@ def mypy(python: Path, file: Path) -> Finished:
     """Check a file outside of the project's folder, where no configuration of ours is read."""
     # Reading torch takes a quarter of a minute, once.
     cache = ROOT / ".mypy_cache/client"
-    options = ["--strict", "--config-file=", "--python-executable", python, "--cache-dir", cache]
+    options: list[str | Path] = ["--strict", "--config-file=", "--python-executable", python, "--cache-dir", cache]
     return run(sys.executable, "-m", "mypy", *options, file, cwd=file.parent, PYTHONPATH="")
 
 

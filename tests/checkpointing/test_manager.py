@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from srgan_dist.checkpointing import manager as module
-from srgan_dist.checkpointing.format import CheckpointError, TrainingState, verify
+from srgan_dist.checkpointing.format import CheckpointError, TrainingState, seal, verify
 from srgan_dist.checkpointing.manager import Checkpoints, NotSaved
 from srgan_dist.checkpointing.weights import WeightsFile, load_weights
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import sync_file
 from tests.conftest import options
 from tests.ranks.faults import Ended, on_ranks, train_and_die
 
@@ -134,7 +135,7 @@ def test_a_pickle_that_runs_code_does_not(runtime: Runtime, tmp_path: Path, name
     checkpoints.wait()
     torch.save({"a": Bomb()}, tmp_path / "step-000001" / name)
     (tmp_path / "step-000001/manifest.json").unlink()
-    module.seal(tmp_path / "step-000001")  # an attacker can write a manifest, too
+    seal(tmp_path / "step-000001")  # an attacker can write a manifest, too
     with pytest.raises(UserError, match="step-000001: cannot be loaded"):
         checkpoints.load(tmp_path / "step-000001")
     assert not (tmp_path / "executed").exists()
@@ -146,12 +147,11 @@ def test_training_goes_on_while_the_disk_is_slow(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk, asked = threading.Event(), threading.Event()
-    original = module.sync_file
 
     def slow(path: Path) -> None:
         asked.set()
         assert disk.wait(30)
-        original(path)
+        sync_file(path)
 
     monkeypatch.setattr(module, "sync_file", slow)
     checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
@@ -195,7 +195,7 @@ def fail_on_the_second_rank(folder: Path) -> None:
     checkpoints.save(1, state_at(1))
     checkpoints.wait()
     if runtime.rank == 1:
-        module.sync_file = full_disk
+        pytest.MonkeyPatch().setattr(module, "sync_file", full_disk)
     checkpoints.save(2, state_at(2))
     with contextlib.suppress(NotSaved):
         for step in range(3, 1000):

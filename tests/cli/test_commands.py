@@ -248,7 +248,7 @@ def test_train_refuses_a_checkpoint_of_another_network(train: Train, tmp_path: P
     assert train(tmp_path / "run", changes=changes).code == 0
     for allowed, told in {
         "run.seed": "generator.channels: 8 -> 12; set it back",
-        "generator.channels": "does not fit this configuration",
+        "generator.channels": "does not match this configuration",
     }.items():
         other = {"generator.channels": 12, "train.steps": 2, "run.allow_changes": allowed}
         done = train(tmp_path / "run", changes=changes | other)
@@ -262,7 +262,11 @@ def test_weights_that_are_none(validation: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pth")
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "wrong.safetensors", generator_metadata(SRResNetConfig(), scale=4))
-    for command in (["evaluate", None, validation], ["upscale", validation, tmp_path / "out", "--weights", None]):
+    commands: list[list[str | Path | None]] = [
+        ["evaluate", None, validation],
+        ["upscale", validation, tmp_path / "out", "--weights", None],
+    ]
+    for command in commands:
         for name, part in (
             ("none.safetensors", "there is no such weights file"),
             ("text.safetensors", "not a safetensors file"),
@@ -281,7 +285,7 @@ def test_upscale_and_evaluate_refuse(weights: Path, validation: Path, tmp_path: 
     small = tmp_path / "small"
     small.mkdir()
     Image.fromarray(photo(16, 16)).save(small / "tiny.png")
-    options = ["--weights", weights]
+    options: list[str | Path] = ["--weights", weights]
     refused(call("upscale", tmp_path / "none.png", tmp_path / "out.png", *options), "none.png", "no such image")
     refused(call("upscale", tmp_path / "text.png", tmp_path / "out.png", *options), "text.png", "cannot be read")
     refused(call("upscale", tmp_path / "empty", tmp_path / "out", *options), "holds no images")

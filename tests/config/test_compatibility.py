@@ -137,7 +137,7 @@ def test_what_is_allowed_must_be_a_key(name: str, near: str) -> None:
 
 def test_it_is_written_as_people_write_it() -> None:
     assert load_config(None, ["--run.allow_changes=run.seed,data"]).run.allow_changes == ("run.seed", "data")
-    assert Config(run={"allow_changes": "run.seed"}).run.allow_changes == ("run.seed",)  # type: ignore[arg-type]
+    assert Config(run={"allow_changes": "run.seed"}).run.allow_changes == ("run.seed",)
 
 
 PIXELS: dict[str, Any] = {"train.pretrain_steps": 2, "train.steps": 2, "loss.perceptual.weight": 0}
@@ -162,7 +162,7 @@ def test_a_run_is_refused_or_goes_on(shards: Path, tmp_path: Path) -> None:
     allowed = {"run.allow_changes": "generator,optimizer.weight_decay"}
     code, told = start(tmp_path / "run", shards, other | allowed)
     assert code == 2
-    assert "step-000002: does not fit this configuration" in told
+    assert "step-000002: does not match this configuration" in told
     assert (tmp_path / "run/metrics.jsonl").read_text() == before
     harmless = {"train.steps": 4, "log.every": 2, "checkpoint.keep": 1, "data.micro_batch": 2, "data.workers": 1}
     assert start(tmp_path / "run", tmp_path / "moved", harmless)[0] == 0

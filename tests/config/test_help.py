@@ -138,7 +138,8 @@ class _That(Section):
 
 def test_a_choice_is_read_off_its_classes() -> None:
     union = _This | _That
-    assert (choices(union), choice_key(union)) == ({"this": _This, "that": _That}, "kind")
+    sections: dict[str, type[Section]] = {"this": _This, "that": _That}
+    assert (choices(union), choice_key(union)) == (sections, "kind")
     assert choices(int) == {}
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[union, Choice()])
     assert adapter.validate_python({"kind": "that", "mode": "b"}) == _That(mode="b")

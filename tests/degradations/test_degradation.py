@@ -90,7 +90,7 @@ def test_another_key_gives_another_image(make: Make, hr: Tensor) -> None:
 def test_samples_of_one_batch_are_degraded_independently(packed: Path) -> None:
     dataset = PairDataset(open_shards([packed]), patch_size=32, seed=1)
     batch = dataset.at(range(64))
-    ranges = {"first": StageRanges(), "second": SECOND_STAGE, "ringing_probability": 0.8}
+    ranges: dict[str, Any] = {"first": StageRanges(), "second": SECOND_STAGE, "ringing_probability": 0.8}
     plan = draw_plan(batch.key.numpy(), height=256, width=256, scale=4, **ranges)
     # What holds for a whole batch in the published code, and is why that mixes batches in a pool.
     for stage in (plan.first, plan.second):
@@ -124,10 +124,10 @@ def test_shapes_types_and_levels(make: Make, hr: Tensor) -> None:
 
 def test_torchs_generator_is_not_touched_and_no_gradient_flows(make: Make, hr: Tensor) -> None:
     degrade = make()
-    state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    state, numpy_state = torch.random.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     lr, target = degrade(hr.clone().requires_grad_(), KEYS)
     assert torch.equal(torch.random.get_rng_state(), state)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
     assert not lr.requires_grad
     assert not target.requires_grad
 

@@ -11,8 +11,9 @@ from srgan_dist.degradations.kernels import filter_image, gaussian_kernels, shar
 
 
 def gaussian(**changes: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    base = {"size": [21], "sigma_x": [2.0], "sigma_y": [2.0], "rotation": [0.0], "beta": [1.0], "plateau": [False]}
-    return gaussian_kernels(**(base | {name: [value] for name, value in changes.items()}))[0]
+    base: dict[str, Any] = {"size": 21, "sigma_x": 2.0, "sigma_y": 2.0, "rotation": 0.0, "beta": 1.0, "plateau": False}
+    kernels = gaussian_kernels(**{name: [value] for name, value in (base | changes).items()})
+    return np.asarray(kernels[0])
 
 
 @pytest.mark.parametrize("plateau", [False, True])

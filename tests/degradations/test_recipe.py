@@ -45,7 +45,7 @@ def test_kernels_have_sum_one_and_are_symmetric(plan: DegradationPlan) -> None:
 def test_kinds_of_kernels(kind: int) -> None:
     """Isotropic and anisotropic by turns; Gaussian, generalised, plateau-shaped by pairs."""
     one_of = tuple(float(kind == number) for number in range(6))
-    sides = {"kernel_sizes": (21, 21), "blur_sigma": (1.0, 3.0), "sinc_probability": 0.0}
+    sides: dict[str, Any] = {"kernel_sizes": (21, 21), "blur_sigma": (1.0, 3.0), "sinc_probability": 0.0}
     kernels = plan_of(200, kernel_probabilities=one_of, **sides).first.kernels.double()
     turned = (kernels - kernels.transpose(1, 2)).abs().amax((1, 2)) / kernels.amax((1, 2))
     assert (turned > 1e-3).float().mean() == (pytest.approx(1, abs=0.1) if kind % 2 else 0)
@@ -81,7 +81,7 @@ def test_cutoffs_of_sinc_kernels_follow_their_size() -> None:
 def test_sizes_follow_the_probabilities(
     plan: DegradationPlan, stage: int, up: float, keep: float, low: int, high: int
 ) -> None:
-    sizes = np.array(plan[stage].sizes)
+    sizes = np.array((plan.first, plan.second)[stage].sizes)
     kept = (256, 64)[stage]
     assert (sizes[:, 0] == sizes[:, 1]).all()
     assert sizes.min() == low
@@ -99,7 +99,7 @@ def test_choices_follow_the_probabilities(plan: DegradationPlan) -> None:
     for stage in (plan.first, plan.second):
         assert np.mean(stage.gaussian) == pytest.approx(0.5, abs=0.03)
         assert stage.grey.float().mean() == pytest.approx(0.4, abs=0.03)
-        assert (stage.quality.min(), stage.quality.max()) == (30, 95)
+        assert (stage.quality.min().item(), stage.quality.max().item()) == (30, 95)
         assert {mode: pytest.approx(1 / 3, abs=0.03) for mode in ("area", "bilinear", "bicubic")} == {
             mode: stage.modes.count(mode) / N for mode in set(stage.modes)
         }

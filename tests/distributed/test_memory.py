@@ -39,7 +39,7 @@ def within() -> Iterator[Within]:
             group.rmdir()
         pytest.skip(f"no control group can be made here: {error}")
 
-    def start(mib: int, *command: object) -> Finished:
+    def start(mib: int, *command: str) -> Finished:
         limit.write_text(str(mib * MIB))
         join = f"echo $$ > {group}/cgroup.procs && exec "
         return run("sh", "-c", join + '"$@"', "sh", *command, PYTHONPATH=str(ROOT))

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from srgan_dist.cli.commands import _parser
-from srgan_dist.config.load import known_keys
+from srgan_dist.config.fields import known_keys
 from srgan_dist.config.root import Config
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -137,9 +137,8 @@ def test_two_ranks_by_nccl(shards: Path, tmp_path: Path, norm: str) -> None:
         "loss.adversarial.kind": "relativistic",
         "data.micro_batch": 1,
     }
-    accelerate = Path(sys.executable).with_name("accelerate")
-    config = ROOT / "launch/accelerate/one_node.yaml"
-    command = [accelerate, "launch", "--config_file", config, "--num_processes", "2", "--main_process_port", "0"]
+    command: list[str | Path] = [Path(sys.executable).with_name("accelerate"), "launch", "--main_process_port", "0"]
+    command += ["--config_file", ROOT / "launch/accelerate/one_node.yaml", "--num_processes", "2"]
     done: Finished = run(*command, "train.py", *options(changes))
     assert done.code == 0, done.err
     assert "2 ranks" in done.err

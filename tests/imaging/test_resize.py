@@ -45,7 +45,7 @@ def weights(length: int, out_length: int) -> NDArray[np.float64]:
 
 def reference(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     rows, columns = weights(image.shape[0], height), weights(image.shape[1], width)
-    result = np.einsum("yh,hwc,xw->yxc", rows, image.astype(np.float64), columns, optimize=True)
+    result: NDArray[np.float64] = np.einsum("yh,hwc,xw->yxc", rows, image.astype(np.float64), columns, optimize=True)
     return np.clip(np.floor(result + 0.5), 0, 255).astype(np.uint8)
 
 

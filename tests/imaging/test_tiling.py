@@ -32,7 +32,8 @@ def test_a_network_that_sees_no_farther_than_the_overlap_gives_the_whole_image(s
 
     def limited(lr: Tensor) -> Tensor:
         seen.append((lr.shape[-2], lr.shape[-1]))
-        return network(lr)
+        sr: Tensor = network(lr)
+        return sr
 
     done: list[tuple[int, int]] = []
     with torch.no_grad():

@@ -62,7 +62,7 @@ def kept_elements(network: nn.Module, images: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         value = loss(network, images)
     value.backward()
-    weights = sum(tensor.untyped_storage().nbytes() for tensor in network.state_dict().values())
+    weights: int = sum(tensor.untyped_storage().nbytes() for tensor in network.state_dict().values())
     return sum(kept.values()) - weights
 
 

@@ -122,7 +122,7 @@ def test_a_value_is_read_one_step_later(runtime: Runtime, monkeypatch: pytest.Mo
 
         def read() -> list[float]:
             happened.append("read")
-            return values.tolist()  # type: ignore[no-any-return]
+            return values.tolist()
 
         return read
 

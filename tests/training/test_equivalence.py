@@ -45,7 +45,8 @@ def weights(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def train(ranks: int, micro_batch: int, dtype: str, *changes: tuple[str, Any]) -> Path:
         out = tmp_path_factory.mktemp("equivalence")
         config = BASE | {"data.train": shards, "data.micro_batch": micro_batch} | dict(changes)
-        arguments = [dtype, out, *(f"--{key}={value}" for key, value in config.items() if value is not None)]
+        arguments: list[str | Path] = [dtype, out]
+        arguments += [f"--{key}={value}" for key, value in config.items() if value is not None]
         done: Finished = run(sys.executable, SCRIPT, *arguments) if ranks == 1 else launch(ranks, SCRIPT, *arguments)
         assert done.code == 0, done.err
         for rank in range(ranks):
@@ -68,7 +69,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     assert first.keys() == second.keys()
     a = torch.cat([value.flatten() for value in first.values()])
     b = torch.cat([value.flatten() for value in second.values()])
-    return ((a - b).norm() / b.norm()).item()
+    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("micro_batch", [4, 2])

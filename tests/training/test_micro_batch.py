@@ -19,7 +19,7 @@ PLAIN, LITTLE = ROOT / "tests/ranks/equivalence.py", ROOT / "tests/ranks/out_of_
 def start(ranks: int, script: Path, out: Path, shards: Path, *fault: object, **changes: Any) -> Finished:
     config = BASE | {"data.train": shards} | {key.replace("__", "."): value for key, value in changes.items()}
     arguments = [*map(str, fault), "float64", str(out), *(f"--{key}={value}" for key, value in config.items())]
-    extra = {"PYTHONPATH": str(ROOT)}
+    extra: dict[str, Any] = {"PYTHONPATH": str(ROOT)}
     return (
         run(sys.executable, script, *arguments, **extra) if ranks == 1 else launch(ranks, script, *arguments, **extra)
     )

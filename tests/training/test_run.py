@@ -20,7 +20,7 @@ NETWORKS = ("generator", "discriminator")
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for name in ("generator", "discriminator", "ema"):
         found |= {f"{name}.{key}": value for key, value in load_file(newest / f"{name}.safetensors").items()}
     return found

@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8]
 def encoded(pixels: NDArray[np.generic] | Image.Image, suffix: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     if suffix == "npy":
-        np.save(buffer, pixels)
+        np.save(buffer, np.asarray(pixels))
     else:
         image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
         image.save(buffer, {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[suffix], **options)
@@ -315,7 +315,7 @@ def test_an_image_in_training_and_in_validation_is_a_fault(
     kept = [name for name in names if name not in held_out]
     for number, name in enumerate(names):
         (source / name).write_bytes(encoded(make_image(66, 101, number), suffix))
-    cut = {"stride": 48, "tile": 64} if encoding == "raw" else {}
+    cut: dict[str, Any] = {"stride": 48, "tile": 64} if encoding == "raw" else {}
     pack(source, out, encoding=encoding, validation_fraction=0.3, **cut)
     assert check(out)[1].num_faults == 0
     shutil.copy(out / "validation" / held_out[1], source / kept[2])

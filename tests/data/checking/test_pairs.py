@@ -27,7 +27,7 @@ def photograph(height: int, width: int, seed: int = 0) -> Pixels:
     image = 128 + 35 * image / image.std()
     for top, left, level in zip(*random.integers(0, (height, width, 60), (12, 3)).T, strict=True):
         image[top : top + 30, left : left + 40] += level - 30
-    return image.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(image.round().clip(0, 255), dtype=np.uint8)
 
 
 def verdict(hr: Pixels, lr: Pixels, *, scale: int = 4, lossless: bool = True, any_kernel: bool = False) -> Verdict:

@@ -322,7 +322,7 @@ def test_a_worker_that_waits_for_a_silent_server_is_ended(web: WebServer, tmp_pa
     web.faults = {path.name: ["silent"] for path in (web.folder / "set").glob("*.tar")}
     loader = make_loader(dataset, consumed=0, batch_size=8, rank=0, world_size=1, workers=1)
     stream = BatchStream(loader)
-    (worker,) = stream._arrays._workers
+    (worker,) = vars(stream._arrays)["_workers"]
     deadline = time.monotonic() + 60
     while not any(name.endswith(".tar") for name in web.requests):
         assert time.monotonic() < deadline

@@ -92,7 +92,7 @@ def test_positions_do_not_depend_on_each_other() -> None:
     for start in (0, 13, 50):
         part = order.patches(np.arange(start, start + 50))
         for found, expected in zip(part, whole, strict=True):
-            np.testing.assert_array_equal(found, expected[start : start + 50])
+            np.testing.assert_array_equal(found, np.asarray(expected)[start : start + 50])
 
 
 def test_locations_are_uniform() -> None:
@@ -208,7 +208,7 @@ def test_shuffle_windows_can_be_read_anywhere() -> None:
     whole = windowed().patches(np.arange(3 * order.num_patches))
     place = np.random.default_rng(0).permutation(3 * order.num_patches)[:500]
     for found, expected in zip(order.patches(place), whole, strict=True):
-        np.testing.assert_array_equal(found, expected[place])
+        np.testing.assert_array_equal(found, np.asarray(expected)[place])
     for position in place[:50].tolist():
         assert order.patches(position).sample == whole.sample[position]
 

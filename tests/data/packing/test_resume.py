@@ -226,7 +226,7 @@ def test_a_finished_pack_is_left_as_it_is_and_refuses_other_images(
 
 
 def test_two_packs_into_one_folder_at_once_are_refused(images: Path, tmp_path: Path) -> None:
-    messages = []
+    messages: list[str] = []
 
     def try_too(_done: int, _total: int) -> None:
         if not messages:

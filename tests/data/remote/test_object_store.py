@@ -154,7 +154,7 @@ def test_a_missing_driver_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, package: str, extra: str
 ) -> None:
     monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, source[:2], raising=False)
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
         UserError, match=rf"the driver for {source[:2]}:// is not installed: pip install 'srgan-dist\[{extra}\]'"
     ):
