@@ -47,7 +47,7 @@ def test_the_demo(tmp_path: Path) -> None:
 
     done = run(*command, "--fresh", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "the run that was there is now runs/demo.1" in done.err
+    assert "the previous run was moved to runs/demo.1" in done.err
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:

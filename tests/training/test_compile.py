@@ -29,7 +29,7 @@ def test_two_compiled_ranks_are_one_eager_one(shards: Path, tmp_path: Path) -> N
     expected = load_file(one / "rank0.safetensors")
     for rank in range(2):
         assert json.loads((two / f"rank{rank}.json").read_text()) == {"world_size": 2, "micro_batches": 2}
-        # Generator; discriminator while it is frozen and while it is updated; features of targets and of generated images.
+        # Generator; discriminator while it is frozen and while it is updated; features of targets and of SR images.
         assert json.loads((two / f"graphs{rank}.json").read_text()) == {"compiled": 5, "breaks": {}}
         weights = load_file(two / f"rank{rank}.safetensors")
         assert weights.keys() == expected.keys()
