@@ -45,7 +45,7 @@ def test_the_demo_learns_more_than_bicubic_is_shown_again_and_starts_over(tmp_pa
 
     done = run(*COMMAND, "--train.steps=2", "--train.pretrain_steps=1", "--fresh", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "the run that was there is now runs/demo.1" in done.err
+    assert "the previous run was moved to runs/demo.1" in done.err
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def psnr_ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> tuple[float, float]:
     if min(height, width) < _WINDOW:
         smallest = _WINDOW + 2 * border
         raise ValueError(f"image is {hr.shape[-1]}x{hr.shape[-2]}; at least {smallest} pixels a side are needed")
-    window = (..., slice(border, border + height), slice(border, border + width))
-    y_sr, y_hr = luma(sr)[window], luma(hr)[window]
+    interior = (..., slice(border, border + height), slice(border, border + width))
+    y_sr, y_hr = luma(sr)[interior], luma(hr)[interior]
     psnr = peak_signal_noise_ratio(y_sr, y_hr, data_range=255.0)
     # torchmetrics mirrors the image at its border; the protocol counts only windows that lie inside.
     inside = slice(_WINDOW // 2, -(_WINDOW // 2))

@@ -201,7 +201,7 @@ def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{source}: does not match this configuration ({reason}); use that run's configuration or another run.dir"
+            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
         ) from None
 
 
