@@ -20,7 +20,6 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from srgan_dist.config_base import Choice, Fraction, Section
 from srgan_dist.config_degradation import DegradationConfig, StoredConfig
@@ -313,10 +312,8 @@ class TrackerConfig(Section):
     """Labels of the run."""
 
 
-class Config(BaseSettings):
+class Config(Section):
     """Everything that a run depends on."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     run: RunConfig = RunConfig()
     """Where, and from where."""
@@ -342,18 +339,6 @@ class Config(BaseSettings):
     """Validation."""
     tracker: TrackerConfig = TrackerConfig()
     """Experiment tracking."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # A variable named RUN or DATA in somebody's shell must not change an experiment.
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _check(self) -> Config:

@@ -116,7 +116,6 @@ OWNERS = {
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},
-    "pydantic_settings": {"config", "configfile"},
     "pydantic": {"config_base", *CONFIGS, "configfile", "inference"},
     "yaml": {"config", "configfile"},
     "accelerate": {"runtime", "tracking"},
