@@ -29,7 +29,6 @@ OWNERS = {
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},
-    "pydantic_settings": {"config"},
     "pydantic": {"config", "inference"},
     "yaml": {"config"},
     "accelerate": {"distributed", "tracking"},

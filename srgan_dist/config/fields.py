@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -86,6 +86,15 @@ def choosers() -> dict[str, list[str]]:
         if part.chosen and part.chooser:
             found.setdefault(part.chooser, []).append(part.chosen.value)
     return found
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Whether a key has several values, or may have them."""
+
+    def holds_tuple(annotation: Any) -> bool:
+        return get_origin(annotation) is tuple or any(map(holds_tuple, get_args(annotation)))
+
+    return holds_tuple(field.annotation)
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, str, FieldInfo]]:

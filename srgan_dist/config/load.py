@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import CliSettingsSource
 
-from srgan_dist.config.fields import choosers, known_keys, parts
+from srgan_dist.config.fields import choosers, is_list, known_keys, parts
 from srgan_dist.config.help import full_help, short_help
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
@@ -36,18 +35,11 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog:
         UserError: A missing or malformed file, an unknown name, a value outside its limits; the message names
             the key, the value, what is allowed, and the nearest known name.
     """
-    parser = _Parser(prog=prog, allow_abbrev=False)
-    parser.add_argument("--config")
-    parser.add_argument("--help-all", action=_FullHelp, nargs=0)
-    source: Any = CliSettingsSource(
-        Config,
-        root_parser=parser,
-        cli_parse_args=list(overrides),
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
+    content = _read_yaml(file)
+    for key, value in _read_overrides(overrides, prog=prog).items():
+        _set(content, key, value)
     try:
-        config = Config(_cli_settings_source=source, **_read_yaml(file))  # type: ignore[call-arg, unused-ignore]
+        config = Config.model_validate(content)
     except ValidationError as error:
         raise UserError(_explain(error, file)) from None
     keys = known_keys()
@@ -73,8 +65,54 @@ def config_from(arguments: Sequence[str], *, prog: str) -> Config:
     try:
         known, overrides = finder.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
-        raise UserError(f"{error}; --help lists every option") from None
+        raise UserError(f"{error}; --help-all lists every option") from None
     return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
+
+
+def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
+    """What the command line says of each key: text as it stands there, a list of texts, or None."""
+    parser = _Parser(prog=prog, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--help-all", action=_FullHelp, nargs=0)
+    lists = {key.name for part in parts() for key in part.keys if is_list(key.field)}
+    for key in known_keys():
+        parser.add_argument(f"--{key}", action="append", dest=key)
+    given: dict[str, list[str]] = {key: texts for key, texts in vars(parser.parse_args(arguments)).items() if texts}
+    given.pop("config", None)
+    return {key: _value(texts, is_list=key in lists) for key, texts in given.items()}
+
+
+def _value(texts: list[str], *, is_list: bool) -> Any:
+    if texts[-1].strip() == "None":
+        return None
+    return [item for text in texts for item in _items(text)] if is_list else texts[-1]
+
+
+def _items(text: str) -> list[str]:
+    """The parts of ``a,b`` or ``[a,b]``; a comma within quotes or braces separates nothing."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].strip()
+        if not text:
+            return []
+    items, quoted, depth = [""], False, 0
+    for character in text:
+        quoted ^= character == '"'
+        depth += 0 if quoted else {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and not quoted and depth == 0:
+            items.append("")
+        else:
+            items[-1] += character
+    return [re.sub(r'^"(.*)"$', r"\1", item.strip()) for item in items]
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``section.key``; a section that is none, by a mistake in the file, is left for what says so."""
+    section, _, rest = key.partition(".")
+    if not rest:
+        content[key] = value
+    elif isinstance(inner := content.setdefault(section, {}), dict):
+        _set(inner, rest, value)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,8 +122,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
         if unknown:
+            inside = [key for key in known_keys() if key.startswith(f"{unknown[1]}.")]
+            if inside:
+                raise UserError(f"--{unknown[1]} is a section: set its keys, such as --{inside[0]}")
             raise UserError(f"unknown option --{unknown[1]}{_nearest(unknown[1])}")
-        raise UserError(f"{message}; --help lists every option")
+        raise UserError(f"{message}; --help-all lists every option")
 
 
 class _FullHelp(argparse.Action):

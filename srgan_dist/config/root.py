@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import yaml
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from srgan_dist.config.base import Section
 from srgan_dist.config.data import DataConfig
 from srgan_dist.config.losses import LossConfig
 from srgan_dist.config.models import DiscriminatorConfig, GeneratorConfig, SRResNetConfig, VGGDiscriminatorConfig
@@ -26,10 +26,8 @@ from srgan_dist.config.training import (
 )
 
 
-class Config(BaseSettings):
+class Config(Section):
     """Everything that a run depends on."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     run: RunConfig = RunConfig()
     """Where, and from where."""
@@ -55,18 +53,6 @@ class Config(BaseSettings):
     """Validation."""
     tracker: TrackerConfig = TrackerConfig()
     """Experiment tracking."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # A variable named RUN or DATA in somebody's shell must not change an experiment.
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _check(self) -> Config:

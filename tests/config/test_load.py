@@ -54,6 +54,39 @@ def test_values_as_people_write_them(tmp_path: Path) -> None:
     assert config.train.steps == 1000
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a"], ["a"]),
+        (["a", "b"], ["a", "b"]),
+        (["a,b"], ["a", "b"]),
+        (["[a, b ]"], ["a", "b"]),
+        (["a", "[b,c]"], ["a", "b", "c"]),
+        (['["a","b, c"]'], ["a", "b, c"]),
+        (["1"], ["1"]),
+        (["[]"], []),
+        (["shards/{a,b}"], ["shards/{a,b}"]),
+        (["{a,b}/x,c"], ["{a,b}/x", "c"]),
+        (['a"b'], ['a"b']),
+        (["/x/[0-9].tar"], ["/x/[0-9].tar"]),
+        (["pipe:cat 'x y' | z"], ["pipe:cat 'x y' | z"]),
+        (["s3://bucket/x=y"], ["s3://bucket/x=y"]),
+    ],
+)
+def test_lists_as_people_write_them(arguments: list[str], expected: list[str]) -> None:
+    assert list(load(*(f"--data.train={text}" for text in arguments)).data.train) == expected
+    assert list(load(*(part for text in arguments for part in ("--data.train", text))).data.train) == expected
+
+
+def test_none_takes_a_limit_away() -> None:
+    config = load("--stability.grad_ratio=None", "--stability.max_psnr_drop=None", "--data.micro_batch=None")
+    assert (config.stability.grad_ratio, config.stability.max_psnr_drop, config.data.micro_batch) == (None, None, None)
+
+
+def test_the_last_of_several_values_wins() -> None:
+    assert load("--train.steps=5", "--train.steps=-1", "--train.steps", "7").train.steps == 7
+
+
 def test_one_key_of_a_section_leaves_the_others_at_their_defaults() -> None:
     assert load("--optimizer.pretrain.warmup_steps=5").optimizer.pretrain.learning_rate == (
         Config().optimizer.pretrain.learning_rate
@@ -95,6 +128,9 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
         (["--train.precision=fp8"], "train.precision is 'fp8': input should be 'fp32', 'bf16' or 'fp16'"),
         (["--optimizer.generator.learning_rate=nan"], "input should be a finite number"),
         (["--generator.name=swin"], "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet"),
+        (["--generator=rrdb"], "--generator is a section: set its keys, such as --generator.name"),
+        (["--train.steps=None"], "train.steps is None: input should be a valid integer"),
+        (["--optimizer.betas=0.5"], "optimizer.betas.1"),
         (["--generator.name=rrdb", "--generator.norm=batch"], "it belongs to another generator.name"),
         (
             ["--loss.perceptual.network=efficientnet_lite0", "--loss.perceptual.layer=conv5_4"],
