@@ -1,4 +1,4 @@
-"""Builds the objects of a run from its configuration; no other module knows both sides."""
+"""From the configuration to the objects of a run; `build_step` makes those of the update."""
 
 from __future__ import annotations
 

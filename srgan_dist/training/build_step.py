@@ -73,7 +73,7 @@ def build_step(
     ema = EMA(average, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
     generator = trainable(network, "g", side=patch // config.data.scale)
     content = build_content_loss(config.loss, features)
-    pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch, runtime=runtime)
+    pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch)
     if not config.adversarial_steps:
         return TwoPhases(pretraining, None, guard=guard)
     gan = GANStep(

@@ -36,7 +36,7 @@ Batch = list[Patches]
 
 
 class TrainingStep(Protocol):
-    """One update of the generator and, depending on the step, of the discriminator and of the EMA."""
+    """One update of the generator and of its EMA, and, depending on the step, of the discriminator."""
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
         """Take one step.
@@ -47,34 +47,24 @@ class TrainingStep(Protocol):
             measure: Also measure the generated images, for a logged step.
 
         Returns:
-            Scalars on the device by logged name, each the mean over this rank's micro-batches. The host does not wait
-            for them.
+            Scalars on the device by logged name: losses as means over this rank's micro-batches, norms of gradients; of
+            the discriminator, those of its last update. The host does not wait for them.
         """
         ...
 
 
 class PretrainingStep:
-    """An update of the generator on the pixel loss alone: SRResNet-MSE (Ledig et al. 2017, section 3.2).
+    """An update of the generator on the pixel loss alone; with ``mse``, SRResNet-MSE (Ledig et al. 2017, section 3.2).
 
     Args:
         generator: Maps LR to SR.
         ema: The generator's moving average.
         content: The pixel and perceptual loss.
         micro_batch: Number of patches that go through the networks at once.
-        runtime: The machine and the other ranks.
     """
 
-    def __init__(
-        self,
-        generator: TrainableNetwork,
-        *,
-        ema: EMA,
-        content: ContentLoss,
-        micro_batch: MicroBatch,
-        runtime: Runtime,
-    ) -> None:
-        self.generator, self.ema, self.content = generator, ema, content
-        self.micro_batch, self.runtime = micro_batch, runtime
+    def __init__(self, generator: TrainableNetwork, *, ema: EMA, content: ContentLoss, micro_batch: MicroBatch) -> None:
+        self.generator, self.ema, self.content, self.micro_batch = generator, ema, content, micro_batch
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
         """Take one step; see `TrainingStep`."""

@@ -65,6 +65,7 @@ class MicroBatch:
                 f"out of memory with {self.size} patches at a time: set data.micro_batch below {self.size}, "
                 f"or to auto ({problem})"
             )
-        self.size = max(size for size in range(1, self.size // 2 + 1) if self.per_rank_batch % size == 0)
+        # A divisor, so that a broken-off update's micro-batches split into equal ones, which have equal weights.
+        self.size = max(size for size in range(1, self.size // 2 + 1) if self.size % size == 0)
         self.runtime.recover()
         log.warning("out of memory (%s): continues with a %s", problem, self)

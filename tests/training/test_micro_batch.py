@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from srgan_dist.data.loading.loader import Patches
+from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.training.adversarial import split_micro_batches
+from srgan_dist.training.micro_batch import MicroBatch
 from tests.conftest import ROOT, Finished, launch, run
 from tests.training.test_equivalence import BASE, distance
 
@@ -56,3 +61,32 @@ def test_a_run_without_memory_for_one_patch_fails_with_that_reason(shards: Path,
     done = start(1, LITTLE, tmp_path / "little", shards, 0, 2, 0, data__micro_batch="auto")
     assert done.code == 1
     assert "out of memory with one patch at a time" in done.err
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(8, [4, 2, 1]), (10, [5, 1]), (12, [6, 3, 1]), (30, [15, 5, 1]), (7, [1])])
+def test_smaller_micro_batches_split_the_present_ones_evenly(size: int, sizes: list[int]) -> None:
+    """An update that is broken off twice continues with parts of one size: each has the same weight in the mean."""
+    runtime = Runtime(threads=1, shares_memory_errors=True)
+    micro_batch = MicroBatch(size, per_rank_batch=2 * size, runtime=runtime)
+    images = torch.arange(2 * size, dtype=torch.float32).view(-1, 1, 1, 1)
+    batch = [Patches(part, part, part.flatten().long()) for part in images.split(size)]
+    found = []
+
+    def update(_: None) -> None:
+        if micro_batch.size == 1:
+            return
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    shrink = micro_batch._shrink
+
+    def noted(problem: str) -> None:
+        nonlocal batch
+        shrink(problem)
+        batch = split_micro_batches(batch, micro_batch.size)
+        found.append(micro_batch.size)
+        assert {len(part.hr) for part in batch} == {micro_batch.size}
+
+    micro_batch._shrink = noted  # type: ignore[method-assign]
+    micro_batch.within_memory(update, None)
+    assert found == sizes
+    assert torch.equal(torch.cat([part.hr for part in batch]), images)
