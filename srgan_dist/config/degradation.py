@@ -71,6 +71,8 @@ class NoiseConfig(Section):
     """Of the same noise in all channels."""
 
 
+# The ranges of both stages are those of the published training options (options/train_realesrgan_x4plus.yml of
+# Real-ESRGAN's repository); Wang et al. 2021, section 4.1.
 class FirstStageConfig(Section):
     blur_probability: Probability = 1.0
     """Of blurring at all."""

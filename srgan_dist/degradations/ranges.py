@@ -1,11 +1,8 @@
-"""The ranges that Real-ESRGAN's two stages draw from, and their validation."""
+"""What Real-ESRGAN's two stages draw from, and checks of single values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from srgan_dist.degradations.kernels import RADIUS
 
 Range = tuple[float, float]
 
@@ -40,14 +37,11 @@ def check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
 
 
-def _check_sum(name: str, values: Sequence[float], count: int) -> None:
-    if len(values) != count or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
-        raise ValueError(f"{name} must be {count} numbers >= 0 of sum 1, got {values}")
-
-
 @dataclass(frozen=True)
 class StageRanges:
-    """The ranges of one of the two stages: blur, resize, noise, JPEG. The defaults are the first stage's.
+    """The ranges of one of the two stages: blur, resize, noise, JPEG.
+
+    Values and limits stand once, in the configuration: `FirstStageConfig` and `SecondStageConfig`.
 
     Attributes:
         blur_probability: Probability of blurring at all, 0..1.
@@ -66,54 +60,21 @@ class StageRanges:
         grey_probability: Probability of the same noise in all channels, 0..1.
         jpeg_quality: Quality of JPEG, whole numbers, 1..100.
 
-    Raises:
-        ValueError: A value is outside its limits.
-
     Source:
-        Wang et al., "Real-ESRGAN", 2021, section 4.1, and the published training options
-        (options/train_realesrgan_x4plus.yml of its repository), whose ranges these are.
+        Wang et al., "Real-ESRGAN", 2021, section 4.1.
     """
 
-    blur_probability: float = 1.0
-    kernel_sizes: tuple[int, int] = (7, 21)
-    kernel_probabilities: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    sinc_probability: float = 0.1
-    blur_sigma: Range = (0.2, 3.0)
-    generalised_beta: Range = (0.5, 4.0)
-    plateau_beta: Range = (1.0, 2.0)
-    resize_probabilities: tuple[float, ...] = (0.2, 0.7, 0.1)
-    resize_range: Range = (0.15, 1.5)
-    gaussian_probability: float = 0.5
-    gaussian_sigma: Range = (1.0, 30.0)
-    poisson_scale: Range = (0.05, 3.0)
-    grey_probability: float = 0.4
-    jpeg_quality: tuple[int, int] = (30, 95)
-
-    def __post_init__(self) -> None:
-        for name in ("blur_probability", "sinc_probability", "gaussian_probability", "grey_probability"):
-            check_probability(name, getattr(self, name))
-        _check_sum("kernel_probabilities", self.kernel_probabilities, 6)
-        _check_sum("resize_probabilities", self.resize_probabilities, 3)
-        check_range("kernel_sizes", self.kernel_sizes, 3, 2 * RADIUS + 1)
-        if not all(size % 2 for size in self.kernel_sizes):
-            raise ValueError(f"kernel_sizes must be odd, got {self.kernel_sizes}")
-        for name in ("blur_sigma", "generalised_beta", "plateau_beta", "resize_range"):
-            check_range(name, getattr(self, name), 1e-3, 1e3)
-        for name in ("generalised_beta", "plateau_beta", "resize_range"):
-            low, high = getattr(self, name)
-            if not low <= 1 <= high:
-                raise ValueError(f"{name} must reach from at most 1 to at least 1, got {(low, high)}")
-        check_range("gaussian_sigma", self.gaussian_sigma, 0, 255)
-        check_range("poisson_scale", self.poisson_scale, 0, 1e3)
-        check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-
-
-SECOND_STAGE = StageRanges(
-    blur_probability=0.8,
-    blur_sigma=(0.2, 1.5),
-    resize_probabilities=(0.3, 0.4, 0.3),
-    resize_range=(0.3, 1.2),
-    gaussian_sigma=(1.0, 25.0),
-    poisson_scale=(0.05, 2.5),
-)
-"""The published ranges of the second stage."""
+    blur_probability: float
+    kernel_sizes: tuple[int, int]
+    kernel_probabilities: tuple[float, ...]
+    sinc_probability: float
+    blur_sigma: Range
+    generalised_beta: Range
+    plateau_beta: Range
+    resize_probabilities: tuple[float, ...]
+    resize_range: Range
+    gaussian_probability: float
+    gaussian_sigma: Range
+    poisson_scale: Range
+    grey_probability: float
+    jpeg_quality: tuple[int, int]

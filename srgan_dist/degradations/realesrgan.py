@@ -12,7 +12,7 @@ from srgan_dist.degradations.jpeg import jpeg, jpeg_constants
 from srgan_dist.degradations.kernels import filter_image, sharpen, usm_kernel
 from srgan_dist.degradations.noise import add_gaussian, add_poisson, noise_tables
 from srgan_dist.degradations.pixels import to_levels
-from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges, check_probability
+from srgan_dist.degradations.ranges import StageRanges, check_probability
 from srgan_dist.degradations.recipe import DegradationPlan, StagePlan, draw_plan
 
 _Tensors = TypeVar("_Tensors", bound=NamedTuple)
@@ -59,10 +59,10 @@ class RealESRGAN:
         self,
         *,
         scale: int,
-        margin: int = 144,
-        first: StageRanges | None = None,
-        second: StageRanges | None = None,
-        ringing_probability: float = 0.8,
+        margin: int,
+        first: StageRanges,
+        second: StageRanges,
+        ringing_probability: float,
         sharpen: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -71,7 +71,7 @@ class RealESRGAN:
         check_probability("ringing_probability", ringing_probability)
         self.margin = margin
         self._scale, self._ringing_probability = scale, ringing_probability
-        self._first, self._second = first or StageRanges(), second or SECOND_STAGE
+        self._first, self._second = first, second
         self._noise, self._jpeg = noise_tables(device), jpeg_constants(device)
         self._usm = usm_kernel().to(device) if sharpen else None
 

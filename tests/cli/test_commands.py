@@ -248,7 +248,7 @@ def test_train_refuses_a_checkpoint_of_another_network(train: Train, tmp_path: P
     assert train(tmp_path / "run", changes=changes).code == 0
     for allowed, told in {
         "run.seed": "generator.channels: 8 -> 12; set it back",
-        "generator.channels": "does not match this configuration",
+        "generator.channels": "does not fit this configuration",
     }.items():
         other = {"generator.channels": 12, "train.steps": 2, "run.allow_changes": allowed}
         done = train(tmp_path / "run", changes=changes | other)

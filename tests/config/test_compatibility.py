@@ -162,7 +162,7 @@ def test_a_run_is_refused_or_goes_on(shards: Path, tmp_path: Path) -> None:
     allowed = {"run.allow_changes": "generator,optimizer.weight_decay"}
     code, told = start(tmp_path / "run", shards, other | allowed)
     assert code == 2
-    assert "step-000002: does not match this configuration" in told
+    assert "step-000002: does not fit this configuration" in told
     assert (tmp_path / "run/metrics.jsonl").read_text() == before
     harmless = {"train.steps": 4, "log.every": 2, "checkpoint.keep": 1, "data.micro_batch": 2, "data.workers": 1}
     assert start(tmp_path / "run", tmp_path / "moved", harmless)[0] == 0

@@ -15,10 +15,10 @@ from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.degradations.degradation import Bicubic, Degradation, Noise
 from srgan_dist.degradations.jpeg import jpeg, jpeg_constants
-from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges
 from srgan_dist.degradations.realesrgan import RealESRGAN
 from srgan_dist.degradations.recipe import draw_plan
 from srgan_dist.utils.hashing import hash64
+from tests.degradations.stages import first_stage, real_esrgan, second_stage
 
 Make = Callable[..., Degradation]
 
@@ -26,8 +26,8 @@ Make = Callable[..., Degradation]
 MAKERS: dict[str, Make] = {
     "bicubic": lambda **_: Bicubic(scale=4),
     "noise": lambda **k: Noise(gaussian_probability=0.5, grey_probability=0.5, **k),
-    "realesrgan": lambda **k: RealESRGAN(scale=4, margin=16, **k),
-    "realesrgan sharpened": lambda **k: RealESRGAN(scale=4, margin=0, sharpen=True, **k),
+    "realesrgan": lambda **k: real_esrgan(scale=4, margin=16, **k),
+    "realesrgan sharpened": lambda **k: real_esrgan(scale=4, margin=0, sharpen=True, **k),
 }
 QUIET: dict[str, Any] = {
     "blur_probability": 0.0,
@@ -53,8 +53,8 @@ def hr(make_image: Callable[..., NDArray[np.uint8]]) -> Tensor:
 
 @pytest.fixture
 def quiet() -> RealESRGAN:
-    stage = StageRanges(**QUIET)
-    return RealESRGAN(scale=1, margin=32, first=stage, second=stage, ringing_probability=0.0)
+    stage = first_stage(**QUIET)
+    return real_esrgan(scale=1, margin=32, first=stage, second=stage, ringing_probability=0.0)
 
 
 def levels(image: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def test_another_key_gives_another_image(make: Make, hr: Tensor) -> None:
 def test_samples_of_one_batch_are_degraded_independently(packed: Path) -> None:
     dataset = PairDataset(open_shards([packed]), patch_size=32, seed=1)
     batch = dataset.at(range(64))
-    ranges: dict[str, Any] = {"first": StageRanges(), "second": SECOND_STAGE, "ringing_probability": 0.8}
+    ranges: dict[str, Any] = {"first": first_stage(), "second": second_stage(), "ringing_probability": 0.8}
     plan = draw_plan(batch.key.numpy(), height=256, width=256, scale=4, **ranges)
     # What holds for a whole batch in the published code, and is why that mixes batches in a pool.
     for stage in (plan.first, plan.second):
@@ -185,8 +185,8 @@ def test_realesrgan_without_its_parts_is_the_crop(quiet: RealESRGAN, hr: Tensor)
 
 
 def test_realesrgan_cuts_both_images_at_one_place() -> None:
-    stage = StageRanges(**QUIET)
-    degrade = RealESRGAN(scale=4, margin=48, first=stage, second=stage, ringing_probability=0.0)
+    stage = first_stage(**QUIET)
+    degrade = real_esrgan(scale=4, margin=48, first=stage, second=stage, ringing_probability=0.0)
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
     places = torch.stack([y, x, (y + x) / 2])[None].expand(8, -1, -1, -1)
     lr, target = degrade(places, KEYS)
@@ -200,8 +200,8 @@ def test_realesrgan_cuts_both_images_at_one_place() -> None:
 
 def without(hr: Tensor, *, second: dict[str, Any] | None = None, ringing: float = 0.0, **first: Any) -> Tensor:
     """Degrade at x1 with nothing but what is given."""
-    stages = StageRanges(**(QUIET | first)), StageRanges(**(QUIET | (second or {})))
-    return RealESRGAN(scale=1, margin=0, first=stages[0], second=stages[1], ringing_probability=ringing)(hr, KEYS)[0]
+    stages = first_stage(**(QUIET | first)), first_stage(**(QUIET | (second or {})))
+    return real_esrgan(scale=1, margin=0, first=stages[0], second=stages[1], ringing_probability=ringing)(hr, KEYS)[0]
 
 
 def detail(image: Tensor) -> Tensor:
@@ -232,26 +232,26 @@ def test_the_final_filter_rings(hr: Tensor) -> None:
 
 def test_the_last_jpeg_comes_at_either_place(hr: Tensor) -> None:
     # A grey image that comes out of a JPEG goes through the same one unharmed.
-    coarse = StageRanges(**(QUIET | {"jpeg_quality": (20, 20)}))
+    coarse = first_stage(**(QUIET | {"jpeg_quality": (20, 20)}))
     keys = torch.from_numpy(hash64(7, np.arange(40)).view(np.int64))
-    degrade = RealESRGAN(scale=4, margin=0, first=StageRanges(**QUIET), second=coarse, ringing_probability=1.0)
+    degrade = real_esrgan(scale=4, margin=0, first=first_stage(**QUIET), second=coarse, ringing_probability=1.0)
     grey = hr[:, :1].repeat(5, 3, 1, 1)
     lr, _ = degrade(grey, keys)
     again = jpeg(lr, torch.full((40,), 20), jpeg_constants("cpu"))
     is_last = ((again - lr).abs().flatten(1).mean(1) * 255 < 0.5).tolist()
     plan = draw_plan(
-        keys.numpy(), height=96, width=96, scale=4, first=StageRanges(), second=coarse, ringing_probability=1.0
+        keys.numpy(), height=96, width=96, scale=4, first=first_stage(), second=coarse, ringing_probability=1.0
     )
     assert is_last == plan.jpeg_last
-    fine = StageRanges(**QUIET)
-    before, _ = RealESRGAN(scale=4, margin=0, first=fine, second=fine, ringing_probability=1.0)(grey, keys)
+    fine = first_stage(**QUIET)
+    before, _ = real_esrgan(scale=4, margin=0, first=fine, second=fine, ringing_probability=1.0)(grey, keys)
     once = jpeg(before, torch.full((40,), 20), jpeg_constants("cpu"))
     error = (once - lr).abs().flatten(1).mean(1) * 255
     assert error[torch.tensor(is_last)].mean() < 0.6  # and not at both
 
 
 def test_realesrgan_degrades(hr: Tensor) -> None:
-    lr, target = RealESRGAN(scale=4, margin=0)(hr, KEYS)
+    lr, target = real_esrgan(scale=4, margin=0)(hr, KEYS)
     clean, _ = Bicubic(scale=4)(target, KEYS)
     error = ((lr - clean) * 255).square().flatten(1).mean(1).sqrt()
     assert error.min() > 3
@@ -263,21 +263,21 @@ def test_realesrgan_degrades(hr: Tensor) -> None:
 def test_the_smallest_patches_are_degraded_without_an_error(make_image: Callable[..., NDArray[np.uint8]]) -> None:
     tiny = torch.from_numpy(make_image(16, 8)).permute(2, 0, 1)[None].float().expand(40, -1, -1, -1) / 255
     keys = torch.from_numpy(hash64(6, np.arange(40)).view(np.int64))
-    lr, _ = RealESRGAN(scale=4, margin=0)(tiny, keys)
+    lr, _ = real_esrgan(scale=4, margin=0)(tiny, keys)
     assert lr.shape == (40, 3, 4, 2)
 
 
 def test_what_does_not_fit_is_refused(hr: Tensor) -> None:
     with pytest.raises(ValueError, match="margin must be a multiple of the scale, got 10 and 4"):
-        RealESRGAN(scale=4, margin=10)
+        real_esrgan(scale=4, margin=10)
     with pytest.raises(ValueError, match=r"images of 96x96 must .* exceed the margin of 96"):
-        RealESRGAN(scale=4, margin=96)(hr, KEYS)
+        real_esrgan(scale=4, margin=96)(hr, KEYS)
     with pytest.raises(ValueError, match="images of 94x96 must be multiples of the scale 4"):
-        RealESRGAN(scale=4, margin=0)(hr[..., :94, :], KEYS)
+        real_esrgan(scale=4, margin=0)(hr[..., :94, :], KEYS)
     with pytest.raises(ValueError, match="94x96 cannot be downscaled by 4"):
         Bicubic(scale=4)(hr[..., :94, :], KEYS)
     with pytest.raises(ValueError, match="ringing_probability must be from 0 to 1, got 2"):
-        RealESRGAN(scale=4, ringing_probability=2)
+        real_esrgan(scale=4, ringing_probability=2)
     with pytest.raises(ValueError, match="gaussian_sigma must be two ascending numbers from 0 to 255"):
         Noise(gaussian_sigma=(3, 2))
     with pytest.raises(ValueError, match="scale must be at least 1, got 0"):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from srgan_dist.degradations.kernels import sinc_kernels
-from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges
 from srgan_dist.degradations.recipe import DegradationPlan, draw_plan
 from srgan_dist.utils.hashing import hash64
+from tests.degradations.stages import first_stage, second_stage
 
 N = 6000
 
@@ -20,8 +20,8 @@ def plan_of(count: int, start: int = 0, **first: Any) -> DegradationPlan:
         height=256,
         width=256,
         scale=4,
-        first=StageRanges(**first),
-        second=SECOND_STAGE,
+        first=first_stage(**first),
+        second=second_stage(),
         ringing_probability=0.8,
     )
 

@@ -1,4 +1,4 @@
-"""Degradations by configuration: they train, they resume exactly, and their defaults are those of the code."""
+"""Degradations by configuration: they train, and they resume exactly."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from srgan_dist.config.degradation import FirstStageConfig, SecondStageConfig
-from srgan_dist.degradations.ranges import SECOND_STAGE, StageRanges
 from tests.conftest import Train, metrics
 
 BASE: dict[str, Any] = {"train.steps": 4, "train.pretrain_steps": 4, "checkpoint.every": 2, "data.patch_size": 48}
-
-
-def test_the_defaults_are_those_of_the_code() -> None:
-    assert StageRanges(**FirstStageConfig().model_dump()) == StageRanges()
-    assert StageRanges(**SecondStageConfig().model_dump()) == SECOND_STAGE
 
 
 @pytest.mark.parametrize(
