@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
 from pydantic_core import CoreSchema, core_schema
@@ -68,8 +68,14 @@ class Choice:
 
 def choices(union: Any) -> dict[str, type[Section]]:
     """The sections of a union, or a section alone, by the value that chooses them; empty where there is no choice."""
-    sections = [part for part in (union, *get_args(union)) if isinstance(part, type) and issubclass(part, Section)]
+    sections = [part for part in (union, *get_args(union)) if is_section(part)]
     return {value: section for section in sections for _, value in _fixed(section)}
+
+
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    """Whether an annotation is the class of a section."""
+    # To Python 3.10 tuple[int, int] is a type as well, and one that issubclass refuses.
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def choice_key(union: Any) -> str:

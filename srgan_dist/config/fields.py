@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from srgan_dist.config.base import Section, choice_key, choices
+from srgan_dist.config.base import Section, choice_key, choices, is_section
 from srgan_dist.config.root import Config
 
 
@@ -104,7 +104,4 @@ def _fields(model: type[BaseModel]) -> list[tuple[str, str, FieldInfo]]:
 
 def _sections(field: FieldInfo) -> list[type[Section]]:
     """The classes that a section may be; none where the field is a value."""
-    alternatives = list(choices(field.annotation).values())
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-        return [field.annotation]
-    return alternatives
+    return [field.annotation] if is_section(field.annotation) else list(choices(field.annotation).values())
