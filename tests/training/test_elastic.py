@@ -81,7 +81,7 @@ def test_other_data_is_refused_unless_allowed(shards: Path, tmp_path: Path) -> N
     for key, value in {"data.train": tmp_path / "other", "run.seed": 3, "data.patch_size": 40}.items():
         done = start(**{key: value})
         assert done.code == 2, done.err
-        assert f"go on all the same by --run.allow_changes={key}" in done.err.splitlines()[-1]
+        assert f"resume all the same by --run.allow_changes={key}" in done.err.splitlines()[-1]
         assert (tmp_path / "run/metrics.jsonl").read_text() == before
     assert start(**{"run.seed": 3, "run.allow_changes": "run.seed"}).code == 0
     assert len(metrics(tmp_path / "run")) == 2
