@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ log = logging.getLogger("srgan_dist")
 
 _PACKAGE = Path(__file__).parents[1]
 _EXIT_CODE = 1
+_PATIENCE = 5.0  # seconds that another rank's answer may take
 
 
 @contextmanager
@@ -42,25 +44,58 @@ def watchdog(runtime: Runtime, *, seconds: float, step: Callable[[], int]) -> It
         yield
     finally:
         end.set()
-        watcher.join()
+        watcher.join(_PATIENCE)
 
 
 def _watch(runtime: Runtime, seconds: float, step: Callable[[], int], watched: int, end: threading.Event) -> None:
     interval = min(seconds / 10, 10.0)
     at, since = step(), time.monotonic()
+    publishing: threading.Thread | None = None
     while not end.wait(interval):
         if step() != at:
             at, since = step(), time.monotonic()
-        runtime.publish("watchdog", json.dumps({"step": at, "where": _where(sys._current_frames().get(watched))}))
+        report = json.dumps({"step": at, "where": _where(sys._current_frames().get(watched))})
+        if not (publishing and publishing.is_alive()):
+            publishing = _in_background(lambda report=report: runtime.publish("watchdog", report))
         if time.monotonic() - since > seconds:
             if not end.wait(2 * interval):  # the others publish where they wait, too
-                _give_up(runtime, seconds)
+                _give_up(runtime, seconds, report)
             return
 
 
-def _give_up(runtime: Runtime, seconds: float) -> None:
+def _in_background(call: Callable[[], object]) -> threading.Thread:
+    """Call the ranks' store in a thread of its own, so that it cannot keep the watchdog from its work.
+
+    A store whose process is frozen does not answer, and one whose process died makes every call raise.
+    """
+
+    def run() -> None:
+        with contextlib.suppress(RuntimeError):  # torch's DistNetworkError and DistStoreError are ones
+            call()
+
+    thread = threading.Thread(target=run, name="watchdog store", daemon=True)
+    thread.start()
+    return thread
+
+
+def _give_up(runtime: Runtime, seconds: float, own_report: str) -> None:
+    # Whatever else blocks, such as a pipe that nobody reads, the process ends.
+    last_resort = threading.Timer(3 * _PATIENCE, os._exit, [_EXIT_CODE])
+    last_resort.daemon = True
+    last_resort.start()
+    reports: list[str | None] = [None] * runtime.world_size
+    reports[runtime.rank] = own_report
+
+    def read() -> None:
+        for rank, report in enumerate(runtime.published("watchdog")):
+            reports[rank] = report
+
+    reading = _in_background(read)
+    reading.join(_PATIENCE)
+    if reading.is_alive():
+        log.error("the ranks' store, in rank 0 or the launcher, does not answer")
     places: dict[str, list[int]] = {}
-    for rank, report in enumerate(runtime.published("watchdog")):
+    for rank, report in enumerate(list(reports)):
         place = "has not been heard of"
         if report:
             place = "at step {step}: {where}".format(**json.loads(report))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.utils.files import file_sha256, locked, whole_file
+from srgan_dist.utils.files import file_sha256, whole_file
+from srgan_dist.utils.locks import locked
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Files that are whole or absent, on the disk and not only in its cache, held by one process at a time."""
+"""Files that are whole or absent, on the disk and not only in its cache."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -66,53 +65,3 @@ def file_sha256(path: str | Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def lock(descriptor: int, *, wait: bool) -> bool:
-    """Hold an open file for this process alone, until it is closed everywhere.
-
-    Args:
-        descriptor: Of the file.
-        wait: Wait for another process that holds it.
-
-    Returns:
-        Whether it is held now; False only without waiting.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
-    """Hold the file that exists under a name, made where it is missing, for this process alone.
-
-    Args:
-        path: The file.
-        wait: Wait for another process that holds it.
-
-    Yields:
-        Its descriptor, open for reading and writing; None where another process holds it and there is no waiting.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not lock(descriptor, wait=wait):
-                yield None
-                return
-            if _is_still(path, descriptor):  # not renamed or removed while we waited
-                yield descriptor
-                return
-        finally:
-            # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -5,56 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.conftest import ROOT, Train, environment, metrics, options
+from tests.conftest import Train, metrics, options
+from tests.ranks.processes import left_behind, start, wait_for_steps
 
 LONG: dict[str, Any] = {"train.steps": 4000, "checkpoint.every": 4000, "loss.perceptual.weight": 0}
-
-
-def start(ranks: int, arguments: list[str], **extra: str) -> subprocess.Popen[str]:
-    """A training in a process group of its own, as a shell or a cluster starts it."""
-    programs = Path(sys.executable).parent
-    launcher = [programs / "accelerate", "launch", "--main_process_port", "0", "--config_file"]
-    launcher += [ROOT / "launch/accelerate/cpu_two_ranks.yaml", "train.py"]
-    command = [programs / "srgan-dist", "train"] if ranks == 1 else launcher
-    return subprocess.Popen(
-        [*map(str, command), *arguments],
-        cwd=ROOT,
-        env=environment(**extra),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < steps:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def left_behind(group: int) -> list[psutil.Process]:
-    """Processes of a group that still run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, ProcessLookupError):
-            continue
-    return found
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, launch, options, run
+from tests.ranks.processes import start, started_like_slurm, wait_for_steps
 
 SCRIPT = ROOT / "tests/ranks/hang.py"
 
@@ -39,6 +41,42 @@ def test_a_hang_of_one_process_is_told(shards: Path, tmp_path: Path) -> None:
     done = run(sys.executable, SCRIPT, "0", "sleep", *arguments, PYTHONPATH=str(ROOT), timeout=60)
     assert done.code == 1
     assert "no step ended within 2 s: rank 0 at step 3: update_generator gan_step.py:" in done.err
+
+
+@pytest.mark.slow
+def test_a_frozen_rank_that_holds_the_store_does_not_keep_the_other(shards: Path, tmp_path: Path) -> None:
+    """Rank 0 of two without a launcher, as Slurm starts them: nothing of it answers, not even the ranks' store."""
+    folder = tmp_path / "run"
+    arguments = changes(shards, folder, run__hang_seconds=4, train__steps=10_000, checkpoint__every=10_000)
+    with started_like_slurm(2, arguments) as (first, second):
+        wait_for_steps(folder, 3, second)
+        first.send_signal(signal.SIGSTOP)
+        err = second.communicate(timeout=40)[1]
+        assert second.returncode == 1
+        assert re.search(r"no step ended within 4 s: rank 1 at step \d+: ", err), err
+        assert "no step ended within 4 s: rank 0 has not been heard of" in err, err
+    assert left_running(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_dead_launcher_does_not_end_the_watchdog(shards: Path, tmp_path: Path) -> None:
+    """The launcher holds the store; one rank hangs after the launcher's death, so that no step boundary comes."""
+    folder = tmp_path / "run"
+    arguments = changes(shards, folder, run__hang_seconds=4, train__steps=10_000, checkpoint__every=10_000)
+    process = start(2, arguments)
+    wait_for_steps(folder, 3, process)
+    ranks = [child for child in psutil.Process(process.pid).children() if str(folder) in str(child.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].suspend()
+    process.kill()
+    try:
+        psutil.wait_procs(ranks[:1], timeout=40)
+        assert not ranks[0].is_running()
+    finally:
+        for rank in ranks:
+            if rank.is_running():
+                rank.kill()
+    process.communicate(timeout=10)
 
 
 @pytest.mark.slow

@@ -193,6 +193,8 @@ def _make(out: Path, work: _Work, chosen: _Selection, options: PackOptions, *, s
     try:
         # A sibling of the final folder, so that the rename is atomic.
         with PartialPack(final.with_name(f"{final.name}.partial"), plan) as partial:
+            if read_plan(final):  # another process was quicker
+                return _packed_before(final, plan)
             manifest = _fill(partial, work, chosen, shard_bytes=shard_bytes)
             partial.publish(final)
     except OSError as error:

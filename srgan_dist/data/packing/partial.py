@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from itertools import accumulate
@@ -14,7 +15,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from srgan_dist.errors import UserError
-from srgan_dist.utils.files import lock, sync, sync_folder, write_whole
+from srgan_dist.utils.files import sync, sync_folder, write_whole
+from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 
 log = logging.getLogger("srgan_dist")
 
@@ -138,18 +140,17 @@ class PartialPack:
         self.shards: list[Path] = []
         self.progress = Progress()
         self._plan = plan
-        existed = folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(folder)
+        if holder := self._lock.acquire():
+            raise UserError(f"{folder}: is being packed by {holder}: wait for it, or end it")
+        is_new = [path.name for path in folder.iterdir()] == [LOCK_NAME]
         self._journal: IO[bytes] = open(folder / JOURNAL_NAME, "a+b")  # noqa: SIM115 - closed by __exit__
         try:
-            self._lock()
             self._refuse_other_options()
             self._resume()
             write_whole(folder / PLAN_NAME, plan.to_json())
         except BaseException:
-            if not existed:
-                shutil.rmtree(folder, ignore_errors=True)
-            self._journal.close()
+            self._end(discard=is_new)
             raise
 
     def __enter__(self) -> PartialPack:
@@ -162,9 +163,7 @@ class PartialPack:
             log.info(
                 "%s: keeps %d finished shards; run the same command again to resume", self.folder, len(self.shards)
             )
-        elif kind is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._journal.close()
+        self._end(discard=not self.shards)
 
     def begin_shard(self) -> Path:
         """Return the path to write the next shard to."""
@@ -189,13 +188,23 @@ class PartialPack:
     def publish(self, final: Path) -> None:
         """Rename the folder to its final name, atomically."""
         sync_folder(self.folder)
-        self.folder.rename(final)
+        self._lock.rename(final)
         sync_folder(final.parent)
         (final / JOURNAL_NAME).unlink()
 
-    def _lock(self) -> None:
-        if not lock(self._journal.fileno(), wait=False):
-            raise UserError(f"{self.folder}: another process is packing there: wait for it, or end it")
+    def _end(self, *, discard: bool) -> None:
+        self._journal.close()
+        if discard:
+            self._empty(keep=[])
+        self._lock.release()
+        if discard:
+            with contextlib.suppress(OSError):  # another process packs there by now
+                self.folder.rmdir()
+
+    def _empty(self, *, keep: Collection[str]) -> None:
+        for path in self.folder.iterdir():
+            if path.name not in (*keep, LOCK_NAME):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _refuse_other_options(self) -> None:
         kept = read_plan(self.folder)
@@ -220,9 +229,7 @@ class PartialPack:
         if lines:
             changed = " (images or files changed since)" if len(self.shards) < len(lines) else ""
             log.info("%s: resumes after %d of %d shards%s", self.folder, len(self.shards), len(lines), changed)
-        for path in self.folder.iterdir():
-            if path not in self.shards and path.name not in (PLAN_NAME, JOURNAL_NAME):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._empty(keep=[PLAN_NAME, JOURNAL_NAME, *(shard.name for shard in self.shards)])
 
     def _checked(self, line: bytes, shard: Path) -> Progress | None:
         try:

@@ -24,7 +24,8 @@ from srgan_dist.data.shard_format.manifest import (
     read_manifest,
 )
 from srgan_dist.errors import UserError
-from srgan_dist.utils.files import file_sha256, locked, whole_file, write_whole
+from srgan_dist.utils.files import file_sha256, whole_file, write_whole
+from srgan_dist.utils.locks import locked
 
 _COMMAND_SHARD = "shard-000000.tar"
 _FIRST_TRIES = 3  # at the start a user waits for the message; later an outage is waited out

@@ -34,7 +34,7 @@ from srgan_dist.data.packing.pack import pack
 from srgan_dist.data.shards.patch_reader import ShardError
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import UserError
-from srgan_dist.utils.files import locked
+from srgan_dist.utils.locks import locked
 from tests.data.webserver import WebServer, serving
 
 BATCH = 8

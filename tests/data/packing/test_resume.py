@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,7 +237,38 @@ def test_two_packs_into_one_folder_at_once_are_refused(images: Path, tmp_path: P
             messages.append(str(caught.value))
 
     pack_here(images, tmp_path / "out", on_progress=try_too)
-    assert "out.partial: another process is packing there" in messages[0]
+    assert re.search(rf"out.partial: is being packed by process {os.getpid()} on \S+, since ", messages[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_packs_started_together_one_makes_the_folder_and_none_disturbs_it(images: Path, tmp_path: Path) -> None:
+    """Forty times, three at once: the winner's folder is whole, the losers say so in one line or find it packed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.data.packing.test_resume"])
+    small = tmp_path / "small"
+    small.mkdir()
+    shutil.copy(min(images.iterdir()), small)
+    for number in range(40):
+        barrier = context.Barrier(3)
+        out = tmp_path / f"out{number}"
+        packs = [context.Process(target=pack_at_once, args=(barrier, small, out)) for _ in range(3)]
+        for process in packs:
+            process.start()
+        for process in packs:
+            process.join(60)
+        codes = [process.exitcode for process in packs]
+        assert 0 in codes, codes
+        assert set(codes) <= {0, 2}, codes
+        assert call("check", out).code == 0
+        assert not (tmp_path / f"out{number}.partial").exists()
+
+
+def pack_at_once(barrier: Any, images: Path, out: Path) -> None:
+    barrier.wait()
+    try:
+        pack(images, out, scale=4)
+    except UserError:
+        sys.exit(2)
 
 
 def test_a_full_disk_keeps_the_finished_shards(images: Path, reference: Path, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from srgan_dist.data.remote.cache import Cache, RemoteFile
 from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.utils.files import file_sha256, locked
+from srgan_dist.utils.files import file_sha256
+from srgan_dist.utils.locks import locked
 from tests.data.webserver import WebServer, serving
 
 FORK = multiprocessing.get_context("fork")

@@ -1,0 +1,160 @@
+"""Files and folders that one process at a time holds, on a file system that nodes share, too."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+log = logging.getLogger("srgan_dist")
+
+LOCK_NAME = ".lock"
+_INTERVAL = 0.1  # seconds between two attempts
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
+    """Hold the file that exists under a name, made where it is missing, for this process alone.
+
+    Args:
+        path: The file.
+        wait: Wait for another process that holds it.
+
+    Yields:
+        Its descriptor, open for reading and writing; None where another process holds it and there is no waiting.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not _lock(descriptor, wait=wait):
+                yield None
+                return
+            if _is_still(path, descriptor):  # not renamed or removed while we waited
+                yield descriptor
+                return
+        finally:
+            # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+class FolderLock:
+    """Holds a folder for this process, until it is released or the process ends, however it ends.
+
+    The folder's file ``.lock`` is locked, and says who does so. ``flock`` rather than ``lockf``: the latter would let a
+    second thread of this process in, and lose the lock with any other descriptor of the file; forked children, such as
+    loader workers, close theirs at once instead.
+
+    Args:
+        folder: Made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptor: int | None = None
+        self._made: list[Path] = []
+
+    def acquire(self, *, patience: float = 0.0) -> str | None:
+        """Hold the folder.
+
+        Args:
+            patience: Seconds to wait for another process that holds it.
+
+        Returns:
+            None where it is held now, or who holds it: host, process and since when.
+
+        Raises:
+            OSError: The folder cannot be made or written.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            self._make_folder()
+            path = self.folder / LOCK_NAME
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:  # renamed meanwhile, by the process that held it
+                continue
+            if self._try(path, descriptor):
+                return None
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            if holder and time.monotonic() > deadline:
+                self._made = []
+                return holder
+            time.sleep(_INTERVAL)
+
+    def release(self) -> None:
+        """Let the folder go, wherever it was renamed to; folders that were made for it and are empty are removed."""
+        if self._descriptor is None:
+            return
+        path = self.folder / LOCK_NAME
+        if _is_still(path, self._descriptor):
+            path.unlink()
+            with contextlib.suppress(OSError):  # not empty: it was used
+                for folder in reversed(self._made):
+                    folder.rmdir()
+        self._close()
+
+    def rename(self, target: Path) -> None:
+        """Give the folder another name, and let it go."""
+        self.folder.rename(target)
+        (target / LOCK_NAME).unlink()
+        self._close()
+
+    def _make_folder(self) -> None:
+        missing = [path for path in (self.folder, *self.folder.absolute().parents) if not path.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._made = [*reversed(missing)] or self._made
+
+    def _try(self, path: Path, descriptor: int) -> bool:
+        try:
+            if not _lock(descriptor, wait=False):
+                return False
+        except OSError as error:  # a file system without locks
+            log.warning("%s cannot be locked (%s): see to it that nothing else writes there", path, error.strerror)
+        if not _is_still(path, descriptor):  # renamed or removed by the process that held it
+            return False
+        facts = {"host": platform.node(), "process": os.getpid(), "since": datetime.now(timezone.utc).isoformat("s")}
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+        self._descriptor = descriptor
+        os.register_at_fork(after_in_child=self._close)
+        return True
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _holder(descriptor: int) -> str | None:
+    """Who holds the file, or None where it can be held now."""
+    if _lock(descriptor, wait=False):
+        return None
+    try:
+        return "process {process} on {host}, since {since}".format(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, KeyError, TypeError):  # not written yet
+        return "another process"
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
