@@ -98,12 +98,16 @@ class Collectives:
         return not self.any_rank(not ok)
 
     def any_rank(self, wish: bool) -> bool:
-        """True on every rank where it is true on one. Asked over the CPU: the device need not catch up."""
+        """True on every rank where it is true on one."""
+        return bool(self.max_over_ranks(int(wish)))
+
+    def max_over_ranks(self, value: int) -> int:
+        """The highest of the ranks' numbers. Asked over the CPU: the device need not catch up."""
         if self._hosts is None:
-            return wish
-        votes = torch.tensor(int(wish))
+            return value
+        votes = torch.tensor(value)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
-        return bool(votes.item())
+        return int(votes.item())
 
     @contextlib.contextmanager
     def memory_shared(self) -> Iterator[None]:

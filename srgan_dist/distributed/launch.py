@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from srgan_dist.errors import UserError
@@ -50,6 +51,12 @@ def check_world(accelerator: Accelerator, num_ranks: int | None) -> None:
         )
 
 
+def launcher_pid() -> int | None:
+    """The process of ``accelerate launch`` or ``torchrun`` that started this one and would end it, or None."""
+    is_launched = "TORCHELASTIC_RUN_ID" in os.environ or "launch" in _launch_words()
+    return os.getppid() if is_launched else None
+
+
 def ranks_asked_for() -> int | None:
     """What the command line of ``accelerate launch`` says, if that is what started this process.
 
@@ -58,18 +65,22 @@ def ranks_asked_for() -> int | None:
     Returns:
         The number of processes asked for, or None.
     """
-    import psutil  # here, since a command's first line must not wait for it
-
-    parent = psutil.Process().parent()
-    try:
-        words = parent.cmdline() if parent else []
-    except psutil.Error:  # not ours to look at
-        return None
-    if "launch" not in words or not any(word.endswith("accelerate") for word in words):
-        return None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    words = _launch_words()
+    for word, following in pairwise([*words, ""]):
         name, _, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
             value = value or following
             return int(value) if value.isdigit() else None
     return None
+
+
+def _launch_words() -> list[str]:
+    """The command line of the ``accelerate launch`` that started this process; empty where none did."""
+    import psutil  # here, since a command's first line must not wait for it
+
+    try:
+        parent = psutil.Process().parent()
+        words = parent.cmdline() if parent else []
+    except psutil.Error:  # not ours to look at
+        return []
+    return words if "launch" in words and any(word.endswith("accelerate") for word in words) else []

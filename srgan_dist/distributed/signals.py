@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from srgan_dist.distributed.launch import launcher_pid
+
 log = logging.getLogger("srgan_dist")
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopSignals:
@@ -20,18 +23,22 @@ class StopSignals:
 
     Args:
         stop: Set by another thread to ask for the same as a signal; None: nobody does.
+        launcher: The process that started this rank and ends it, whose death asks for the same; None: there is none.
     """
 
-    def __init__(self, stop: threading.Event | None = None) -> None:
-        self._stop = stop
+    def __init__(self, stop: threading.Event | None = None, *, launcher: int | None = None) -> None:
+        self._stop, self._launcher = stop, launcher
         self._first: signal.Signals | None = None
 
     @property
     def received(self) -> str | None:
         """The name of the first signal, ``stop`` where another thread asked, or None."""
-        if self._first is None:
-            return "stop" if self._stop and self._stop.is_set() else None
-        return self._first.name
+        if self._first is not None:
+            return self._first.name
+        if self._stop and self._stop.is_set():
+            return "stop"
+        # A launcher that was killed cannot end its ranks; PDEATHSIG would also come when its starting thread ends.
+        return "launcher died" if self._launcher and os.getppid() != self._launcher else None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal; a second Ctrl-C stops at once."""
@@ -42,15 +49,17 @@ class StopSignals:
 
 @contextmanager
 def stop_signals(stop: threading.Event | None = None) -> Iterator[StopSignals]:
-    """Catch SIGTERM, SIGINT and SIGUSR1 instead of dying of them, also where they were inherited as ignored.
+    """Catch SIGTERM, SIGINT, SIGUSR1 and SIGHUP instead of dying of them, also where they were inherited as ignored.
 
-    Python handles signals in the main thread alone: in any other one nothing is caught, and only ``stop`` asks.
+    Only a SIGHUP that is ignored stays so: that is what ``nohup`` is for. Python handles signals in the main thread
+    alone: in any other one nothing is caught, and only ``stop`` and the launcher's death ask.
     """
-    signals = StopSignals(stop)
+    signals = StopSignals(stop, launcher=launcher_pid())
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, signals.handle) for number in _STOPPING}
+    numbers = [number for number in STOP_SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+    before = {number: signal.signal(number, signals.handle) for number in numbers}
     try:
         yield signals
     finally:
@@ -60,8 +69,13 @@ def stop_signals(stop: threading.Event | None = None) -> Iterator[StopSignals]:
 
 def ignore_stop_signals() -> None:
     """For a process whose run has ended: a repeated signal must not kill it when it is saved and on its way out."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 class StopGracePeriod:

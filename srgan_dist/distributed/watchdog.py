@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -56,7 +57,7 @@ def _watch(runtime: Runtime, seconds: float, step: Callable[[], int], watched: i
             at, since = step(), time.monotonic()
         report = json.dumps({"step": at, "where": _where(sys._current_frames().get(watched))})
         if not (publishing and publishing.is_alive()):
-            publishing = _in_background(lambda report=report: runtime.publish("watchdog", report))
+            publishing = _in_background(functools.partial(runtime.publish, "watchdog", report))
         if time.monotonic() - since > seconds:
             if not end.wait(2 * interval):  # the others publish where they wait, too
                 _give_up(runtime, seconds, report)

@@ -6,8 +6,9 @@ import errno
 import itertools
 import json
 import logging
-import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import write_whole
+from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 
 log = logging.getLogger("srgan_dist")
 
 
+_PATIENCE = 10.0  # seconds for another run in this folder to end
 STOPPED = "stopped.json"  # in the run's folder: the run was stopped by a signal, and resumes when it is started again
 
 
@@ -37,9 +40,9 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
 
     Log lines go where the program sends those of ``srgan_dist``; where it has not decided, to stderr.
 
-    In the main thread SIGTERM, SIGINT (Ctrl-C, a notebook's interrupt) and SIGUSR1 stop the run at the next step
-    boundary with everything saved; a second SIGINT stops it at once. In another thread no signal does, since Python
-    hands them to the main thread alone: there ``stop`` does. A process trains one run at a time.
+    In the main thread SIGTERM, SIGINT (Ctrl-C, a notebook's interrupt), SIGUSR1 and SIGHUP stop the run at the next
+    step boundary with everything saved; a second SIGINT stops it at once. In another thread no signal does, since
+    Python hands them to the main thread alone: there ``stop`` does. A process trains one run at a time.
 
     Args:
         config: The resolved configuration.
@@ -81,7 +84,11 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
-    set_aside = _prepare_folder(config, runtime)
+    with _held_folder(config, runtime) as set_aside:
+        return _train_in_folder(config, runtime, signals, set_aside)
+
+
+def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set_aside: Path | None) -> dict[str, Any]:
     run_logger = RunLogger(
         folder=config.run.dir,
         accelerator=runtime.accelerator,
@@ -169,25 +176,39 @@ def _start(
     return trainer
 
 
-def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
-    """Check that the folder is writable without creating it; with run.resume=never, rename an existing run."""
+@contextmanager
+def _held_folder(config: Config, runtime: Runtime) -> Iterator[Path | None]:
+    """Hold the run's folder for this run alone; with run.resume=never, rename an existing run first.
+
+    Yields:
+        The old run's new name, or None.
+    """
     folder, moved, problem = config.run.dir, None, None
+    lock = FolderLock(folder)
     if runtime.is_main:
         try:
-            if config.run.resume == "never" and folder.is_dir() and any(folder.iterdir()):
+            problem = _taken(lock)
+            if not problem and config.run.resume == "never" and any(p.name != LOCK_NAME for p in folder.iterdir()):
                 moved = _free_name(folder)
-                folder.rename(moved)
-            nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            if not nearest.is_dir():
-                problem = f"{nearest} is a file"
-            elif not os.access(nearest, os.W_OK):
-                problem = f"no permission in {nearest}"
+                lock.rename(moved)
+                problem = _taken(lock)
         except OSError as error:
-            problem = error.strerror
-    problem, moved = runtime.broadcast((problem, moved))
-    if problem:
-        raise UserError(f"run.dir is {folder}, which cannot be written ({problem})")
-    return moved
+            problem = f"which cannot be written ({error.strerror})"
+    try:
+        problem, moved = runtime.broadcast((problem, moved))
+        if problem:
+            raise UserError(f"run.dir is {folder}, {problem}")
+        yield moved
+    finally:
+        lock.release()
+
+
+def _taken(lock: FolderLock) -> str | None:
+    """Try to hold a run's folder; returns what is wrong."""
+    # A run that was killed may still be saving: its ranks notice at their next step that their launcher died.
+    if holder := lock.acquire(patience=_PATIENCE):
+        return f"where another run trains ({holder}): wait for its end, stop it, or choose another run.dir"
+    return None
 
 
 def _free_name(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.checkpointing.format import TrainingState
-from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.checkpointing.manager import Checkpoints, NotSaved
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.config.training import TrainConfig
 from srgan_dist.data.loading.loader import BatchStream, to_device
@@ -19,7 +19,7 @@ from srgan_dist.data.loading.order import as_hex
 from srgan_dist.degradations.degradation import Degradation
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
-from srgan_dist.errors import Stopped
+from srgan_dist.errors import Failure, Stopped
 from srgan_dist.evaluation.validator import Validator
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
@@ -27,6 +27,12 @@ from srgan_dist.training.gan_step import Batch, TwoPhases
 from srgan_dist.training.schedules import Intervals, Rates
 
 log = logging.getLogger("srgan_dist")
+
+_SIGNAL, _ERROR = 1, 2  # why a rank wishes to stop; the highest one counts
+
+
+class AnotherRankFailed(Failure):
+    """This rank stopped because of another one, which says why."""
 
 
 @dataclass
@@ -111,12 +117,13 @@ class Trainer:
         self.step = self.consumed = 0
         self.seconds = 0.0
         self.results: dict[str, dict[str, float | None]] = {}
+        self.error: Exception | None = None
 
     def run(self) -> None:
         """Train until `TrainConfig.steps`."""
-        self.clock = Clock(self.step, self.seconds)
+        self.clock, self.saved_step = Clock(self.step, self.seconds), self.step
         while self.step < self.config.steps:
-            batch = self.next_batch()
+            batch = self.next_batch_or_stop()
             self.step += 1
             self.consumed += self.data.batch_size
             self.metrics = self.take_step(batch, self.rates(), measure=self.is_due(self.intervals.log))
@@ -125,7 +132,7 @@ class Trainer:
             self.collapse.respond(self.step, self.roll_back)
             self.save_if_due()
             self.run_logger.advance(self.step)
-            self.stop_if_asked()
+        self.stop_together()
 
     def describe(self) -> str:
         """The composition of a global batch, the phases and the ratio, in one line."""
@@ -140,6 +147,23 @@ class Trainer:
         options: dict[str, Any] = {"channels_last": self.config.channels_last, "degradation": self.data.degradation}
         size = self.take_step.micro_batch.size
         return [to_device(part, self.runtime.device, **options) for part in patches.split(size)]
+
+    def next_batch_or_stop(self) -> Batch:
+        """Read this rank's part of the next global batch, unless all ranks stop here: see `stop_together`."""
+        batch: Batch = []
+        if not self.error and not self.signals.received:
+            with self.postponed_errors():
+                batch = self.next_batch()
+        self.stop_together()
+        return batch
+
+    @contextmanager
+    def postponed_errors(self) -> Iterator[None]:
+        """Around what only this rank does between two steps: an error waits until all ranks can stop and save."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised by stop_together
+            self.error = self.error or error
 
     def rates(self) -> Rates:
         """Learning rates and factors of this step, with the discriminator's rate as reduced by rollbacks."""
@@ -168,11 +192,12 @@ class Trainer:
                 self.checkpoints.save_weights(self.weights_file("pretrained"))
             if self.validation_is_due:
                 record |= self.validate()
-            if record:
-                self.run_logger.metrics(self.step, record)
-            if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
-                networks = {"SR": self.take_step.ema.network}
-                self.run_logger.images(self.step, self.validator.contact_sheet(networks))
+            with self.postponed_errors():
+                if record:
+                    self.run_logger.metrics(self.step, record)
+                if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
+                    networks = {"SR": self.take_step.ema.network}
+                    self.run_logger.images(self.step, self.validator.contact_sheet(networks))
 
     def measure(self) -> dict[str, Any]:
         """The metrics of this step's global batch: means over micro-batches and ranks."""
@@ -221,15 +246,35 @@ class Trainer:
         """Start saving a checkpoint and the weights in the background."""
         with self.clock.paused():
             self.checkpoints.save(self.step, self.state(), self.weights_file("generator"))
+        self.saved_step = self.step
 
-    def stop_if_asked(self) -> None:
-        """Stop at this step boundary if any rank received a signal."""
-        if self.step < self.config.steps and self.runtime.any_rank(self.signals.received is not None):
-            self.take_step.guard.stop_if_tripped()
-            if not self.is_due(self.intervals.checkpoint):
+    def stop_together(self) -> None:
+        """At a step boundary: save and stop on all ranks, if one was asked to, or failed to read its data or to log.
+
+        Raises:
+            Stopped: A rank received a signal.
+            AnotherRankFailed: Here; on that rank, its error.
+        """
+        asked = self.signals.received is not None and self.step < self.config.steps
+        reason = self.runtime.max_over_ranks(_ERROR if self.error else _SIGNAL if asked else 0)
+        if not reason:
+            return
+        self.take_step.guard.stop_if_tripped()
+        try:
+            if self.saved_step != self.step:
                 self.save()
             self.checkpoints.wait()
-            raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
+        except NotSaved as problem:
+            if self.error is None:
+                raise
+            log.error("%s", problem)
+            raise self.error from None
+        if self.error:
+            log.error("%s: stops after step %d with everything saved, because of an error", self.folder, self.step)
+            raise self.error
+        if reason == _ERROR:
+            raise AnotherRankFailed(f"stopped after step {self.step}, with everything saved: another rank failed")
+        raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
     def weights_file(self, name: str) -> WeightsFile:
         """The weights file of the averaged generator, to be written in the background."""

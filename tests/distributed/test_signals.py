@@ -23,6 +23,7 @@ LONG: dict[str, Any] = {"train.steps": 4000, "checkpoint.every": 4000, "loss.per
         (1, signal.SIGTERM, 0),
         (1, signal.SIGINT, 2),
         (1, signal.SIGUSR1, 1),
+        (1, signal.SIGHUP, 1),  # a terminal that was closed
         pytest.param(2, signal.SIGTERM, 1, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGINT, 0, marks=pytest.mark.slow),
     ],
@@ -81,3 +82,17 @@ def test_too_short_a_lead_is_told_once(train: Train, tmp_path: Path) -> None:
         told = [line for line in done.lines if "run.stop_lead" in line]
         assert len(told) == warnings
     assert train(tmp_path / "lead 600", changes=few | {"run.stop_lead": 0}).code == 2
+
+
+def test_nohup_is_respected(shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(1, options(LONG | {"run.dir": folder, "data.train": shards, "data.workers": 1}))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_steps(folder, 3, process)
+    os.killpg(process.pid, signal.SIGHUP)
+    wait_for_steps(folder, len(metrics(folder)) + 5, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "with everything saved" in process.communicate(timeout=60)[1]

@@ -18,11 +18,19 @@ from tests.conftest import ROOT, environment, metrics
 PROGRAMS = Path(sys.executable).parent
 
 
-def start(ranks: int, arguments: Sequence[str], **extra: str) -> subprocess.Popen[str]:
-    """A training in a process group of its own, as a shell or a cluster starts it."""
+def start(ranks: int, arguments: Sequence[str], *, launched: bool = False, **extra: str) -> subprocess.Popen[str]:
+    """A training in a process group of its own, as a shell or a cluster starts it.
+
+    Args:
+        ranks: Its processes; several are started by ``accelerate launch``.
+        arguments: Of train.py.
+        launched: One process is so, too.
+        extra: Environment variables.
+    """
     launcher: list[str | Path] = [PROGRAMS / "accelerate", "launch", "--main_process_port", "0", "--config_file"]
-    launcher += [ROOT / "launch/accelerate/cpu_two_ranks.yaml", "train.py"]
-    return _process([PROGRAMS / "srgan-dist", "train"] if ranks == 1 else launcher, arguments, **extra)
+    launcher += [ROOT / "launch/accelerate/cpu_two_ranks.yaml", "--num_processes", str(ranks), "train.py"]
+    program: list[str | Path] = launcher if launched or ranks > 1 else [PROGRAMS / "srgan-dist", "train"]
+    return _process(program, arguments, **extra)
 
 
 @contextmanager

@@ -82,10 +82,10 @@ class ObservedRuntime(Runtime):
             if stamps:
                 self._last[index] = (list(stamps), self._now())
 
-    def any_rank(self, wish: bool) -> bool:
+    def max_over_ranks(self, value: int) -> int:
         """Run as usual, and count the collective."""
         self.num_votes += 1
-        return super().any_rank(wish)
+        return super().max_over_ranks(value)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Run as usual, and count the collective."""

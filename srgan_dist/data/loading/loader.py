@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import itertools
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +22,10 @@ from srgan_dist.data.loading.pairs import Arrays, Batch, PairDataset
 from srgan_dist.data.loading.prefetch import Prefetcher
 from srgan_dist.data.loading.read_ahead import ReadAhead
 from srgan_dist.degradations.degradation import Degradation
+from srgan_dist.distributed.signals import STOP_SIGNALS
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.utils.processes import end_with_parent
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PREFETCH = 4  # batches ahead per worker; patches are small
 _PATCHES_PER_DRAW = 1024  # located together: a few microseconds each one by one, half of one together
 
@@ -202,9 +206,10 @@ class BatchStream(Iterator[Batch]):
         gpu = torch.cuda.current_device() if pin_memory else None
         # Workers inherit the mask, so that no signal can end one before it has run _start_worker; the thread
         # inherits it too, so that signals interrupt the main thread.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            self._arrays = iter(loader)
+            with _keeping_sigchld():
+                self._arrays = iter(loader)
             self._batches: ReadAhead[Batch] | None = ReadAhead(_batches(self._arrays, gpu))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -220,8 +225,16 @@ class BatchStream(Iterator[Batch]):
         except (UserError, Failure) as error:
             # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
             raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error
+        except RuntimeError as error:
+            if not (dead := [worker for worker in self._workers if worker.exitcode]):
+                raise
+            raise Failure(_death(dead[0])) from error
         self.wait_seconds = time.perf_counter() - started
         return batch
+
+    @property
+    def _workers(self) -> list[BaseProcess]:
+        return list(getattr(self._arrays, "_workers", []))
 
     def close(self) -> None:
         """End the thread and the workers; the stream is exhausted afterwards."""
@@ -229,7 +242,7 @@ class BatchStream(Iterator[Batch]):
             self._batches.close()
         # Dropping the iterator would end them, but after an error the traceback still holds it.
         if shutdown := getattr(self._arrays, "_shutdown_workers", None):
-            workers = list(getattr(self._arrays, "_workers", []))
+            workers = self._workers
             shutdown()
             for worker in workers:  # a worker that waits for a silent server ignores both torch and SIGTERM
                 worker.kill()
@@ -321,8 +334,34 @@ def _as_is(batch: Any) -> Any:
     return batch  # PairDataset assembles whole batches
 
 
+@contextmanager
+def _keeping_sigchld() -> Iterator[None]:
+    """Around the start of workers: torch would raise a worker's death anywhere in the main thread, within an update.
+
+    Without its handler it is raised where the worker's batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # torch installs none, either
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+
+
+def _death(worker: BaseProcess) -> str:
+    code = worker.exitcode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return (
+        f"a loader worker {how}, perhaps for lack of memory: lower data.workers, or run on a machine with more; "
+        "started again, the run resumes"
+    )
+
+
 def _start_worker(_: int) -> None:
     # Signals meant for the training process reach its workers too; if they died, no checkpoint could be saved.
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
+    end_with_parent()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -17,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from srgan_dist.errors import Failure
+from srgan_dist.utils.processes import end_with_parent
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -110,11 +110,4 @@ def start_workers(count: int) -> Iterator[Workers]:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A worker has both ends of its own queue open: it would wait forever for a parent that was killed.
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -1,0 +1,70 @@
+"""A run that cannot go on stops at a step boundary with everything saved, on all ranks, and says why."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import metrics, options
+from tests.ranks.processes import left_behind, start, wait_for_steps
+
+LONG: dict[str, Any] = {"train.steps": 4000, "checkpoint.every": 4000, "loss.perceptual.weight": 0}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_shard_that_is_cut_short(shards: Path, tmp_path: Path, ranks: int, workers: int) -> None:
+    copy = shutil.copytree(shards, tmp_path / "shards")
+    folder = tmp_path / "run"
+    process = start(ranks, options(LONG | {"run.dir": folder, "data.train": copy, "data.workers": workers}))
+    wait_for_steps(folder, 3, process)
+    shard = next(copy.glob("*.tar"))
+    whole = shard.read_bytes()
+    os.truncate(shard, 1024)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, err
+    assert re.search(rf"srgan-dist: (rank 1: )?{copy}/.*the shard was cut short, copy it again", err), err
+    saved_and_resumes(folder, err, ranks, lambda: shard.write_bytes(whole))
+    assert not left_behind(process.pid)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_log_that_cannot_be_written(shards: Path, tmp_path: Path, ranks: int) -> None:
+    """Only rank 0 writes it; the others must not wait for it in their next update."""
+    folder = tmp_path / "run"
+    process = start(ranks, options(LONG | {"run.dir": folder, "data.train": shards}))
+    wait_for_steps(folder, 3, process)
+    log = folder / "metrics.jsonl"
+    log.rename(folder / "kept")
+    log.mkdir()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, err
+    assert "Is a directory" in err
+
+    def repair() -> None:
+        log.rmdir()
+        (folder / "kept").rename(log)
+
+    saved_and_resumes(folder, err, ranks, repair)
+
+
+def saved_and_resumes(folder: Path, err: str, ranks: int, repair: Any) -> None:
+    """The last step that was taken is saved, and a repaired run goes on from there."""
+    saved = re.search(r"stops after step (\d+) with everything saved, because of an error", err)
+    assert saved, err
+    step = int(saved[1])
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{step:06d}"]
+    if ranks == 2:
+        assert (
+            f"stopped after step {step}, with everything saved: another rank failed" in err or err.count(saved[0]) > 1
+        )
+    repair()
+    again = start(1, ["--config", str(folder / "config.yaml"), f"--train.steps={step + 2}"])
+    assert f"resumes after step {step} of {step + 2}" in again.communicate(timeout=60)[1]
+    assert again.returncode == 0
+    assert [line["step"] for line in metrics(folder)][-2:] == [step + 1, step + 2]
