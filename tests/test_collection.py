@@ -6,14 +6,13 @@ hold a time, an address, bytes that a library wrote, or the order of a set.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 
 # Every test, also those that `addopts` deselects; a line each.
 COLLECT = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider", "tests"]
@@ -26,9 +25,14 @@ def test_no_name_depends_on_time_hash_seed_or_place(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         elsewhere = {"PYTHONHASHSEED": str(number), "TZ": f"UTC-{9 * number}"}
-        elsewhere |= {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": str(1 + number)}
+        elsewhere |= {
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "OMP_NUM_THREADS": str(1 + number),
+            "PYTEST_ADDOPTS": "",
+        }
         processes.append(
-            subprocess.Popen(COLLECT, cwd=ROOT, env=os.environ | elsewhere, text=True, stdout=subprocess.PIPE)
+            subprocess.Popen(COLLECT, cwd=ROOT, env=environment() | elsewhere, text=True, stdout=subprocess.PIPE)
         )
         time.sleep(1.1)
     outputs = [process.communicate(timeout=200)[0] for process in processes]

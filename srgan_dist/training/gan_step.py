@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from torch import Tensor, as_tensor, nn
+import torch
+from torch import Tensor, nn
 
 from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.data.loading.loader import Patches
@@ -245,7 +246,10 @@ class TwoPhases:
         if self.gan:
             self.gan.discriminator_updates = counters["discriminator_updates"]
             metrics = counters["discriminator_stats"]
-            self.gan.discriminator_metrics = {name: as_tensor(value) for name, value in metrics.items()}
+            # As they were averaged over the ranks: rounded to float32, a resumed run would log other numbers.
+            self.gan.discriminator_metrics = {
+                name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()
+            }
 
     def load_networks(self, state: TrainingState) -> None:
         """Load weights, optimizers and EMA from a checkpoint."""

@@ -87,3 +87,22 @@ def test_other_data_is_refused_unless_allowed(shards: Path, tmp_path: Path) -> N
     assert len(metrics(tmp_path / "run")) == 2
     state = json.loads((tmp_path / "run/checkpoints/step-000002/state.json").read_text())
     assert state["origin"]["configuration"]["run"]["seed"] == 3
+
+
+@pytest.mark.slow
+def test_two_ranks_that_resume_log_the_same_numbers(shards: Path, tmp_path: Path) -> None:
+    """Also those of the discriminator's last update, which the first steps take from the checkpoint."""
+
+    def steps(name: str, number: int) -> list[dict[str, Any]]:
+        changes = {"run.dir": tmp_path / name, "data.train": shards, "train.steps": number, "checkpoint.every": 100}
+        done = on_ranks(train_and_die, options(changes | {"loss.perceptual.weight": 0}), None, ranks=2)
+        assert [rank.code for rank in done] == [0, 0], done
+        return [
+            {key: value for key, value in line.items() if not key.startswith("perf/")}
+            for line in metrics(tmp_path / name)
+        ]
+
+    whole = steps("whole", 15)
+    for first in (10, 12, 14):
+        steps(str(first), first)
+        assert steps(str(first), 15) == whole
