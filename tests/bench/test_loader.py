@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -92,15 +93,18 @@ def test_a_core_is_charged_for_what_it_works_not_for_what_it_waits() -> None:
 
 
 def test_the_work_of_children_counts() -> None:
-    child = multiprocessing.get_context("spawn").Process(target=burn, args=(60.0,), daemon=True)
+    alone = measure(stream(time.sleep, 0.05), seconds=2.0, warm_batches=1)  # sleeping costs next to nothing
+    child = multiprocessing.get_context("spawn").Process(target=burn, args=(600.0,), daemon=True)
     child.start()
     try:
-        time.sleep(1)
-        rate = measure(stream(time.sleep, 0.05), seconds=2.0, warm_batches=1)
+        while psutil.Process(child.pid).cpu_times().user < 3:  # it has loaded what it needs, and burns
+            time.sleep(0.1)
+        together = measure(stream(time.sleep, 0.05), seconds=2.0, warm_batches=1)
     finally:
         child.kill()
         child.join()
-    assert rate.core.median < 4 * rate.wall.median  # alone, sleeping costs next to nothing
+    # The child gets a tenth of a core even on a machine that others use.
+    assert together.core.median < alone.core.median / 2
 
 
 def test_the_warm_up_is_not_timed() -> None:
