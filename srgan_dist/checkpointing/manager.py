@@ -223,16 +223,23 @@ class Checkpoints:
             UserError: It is not a sound checkpoint; the file is named.
         """
         self.wait()
-        problem = None
+        problem, state = None, None
         if self.runtime.is_main:
             try:
                 verify(path)
             except CheckpointError as error:
                 problem = str(error)
         problem = self.runtime.broadcast(problem)
-        if problem:
+        if not problem:
+            try:
+                state = read(path, rank=self.runtime.rank, rng=self.runtime.rng_state())
+            except CheckpointError as error:
+                problem = f"{path}: cannot be loaded ({error})"
+            # A rank's own random state may be the damaged file: all stop, instead of waiting for the one that did.
+            problem = next(filter(None, self.runtime.all_gather_object(problem)), None)
+        if problem or not state:
             raise UserError(f"{problem}: choose another checkpoint by run.resume")
-        return read(path, rank=self.runtime.rank)
+        return state
 
 
 def _export(weights: WeightsFile | None) -> Writes:

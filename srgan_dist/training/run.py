@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import process_rank
@@ -23,7 +22,7 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
-from srgan_dist.training.trainer import Trainer
+from srgan_dist.training.trainer import Trainer, load_state
 from srgan_dist.utils.files import write_whole
 
 log = logging.getLogger("srgan_dist")
@@ -138,7 +137,7 @@ def _start(
     """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
-    state = checkpoints.load(source) if source else None
+    state = load_state(checkpoints, source) if source else None
     trainer = build_trainer(
         config,
         runtime=runtime,
@@ -149,7 +148,7 @@ def _start(
     )
     tracker_id = None
     if state and source:
-        _restore(trainer, state, source)
+        trainer.restore(state, source)
         if source.resolve().parent == checkpoints.folder.resolve():
             tracker_id = state.counters["tracker_id"]
         for abandoned in checkpoints.set_aside_after(trainer.step):
@@ -193,16 +192,6 @@ def _prepare_folder(config: Config, runtime: Runtime) -> Path | None:
 def _free_name(folder: Path) -> Path:
     candidates = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
     return next(name for name in candidates if not name.exists())
-
-
-def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
-    try:
-        trainer.restore(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
-        ) from None
 
 
 def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:

@@ -21,9 +21,8 @@ KILLED = -signal.SIGKILL
 
 def state_at(step: int) -> TrainingState:
     tensor = torch.full((50, 50), float(step))
-    return TrainingState(
-        {"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, {"cpu": tensor}
-    )
+    rng = {"cpu": torch.get_rng_state(), "step": tensor}
+    return TrainingState({"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, rng)
 
 
 def save_steps(folder: Path, steps: list[int], kill: Kill | None, seen: Path | None = None) -> None:
@@ -50,7 +49,7 @@ def expect_whole(folder: Path, steps: set[int], *, ranks: int = 1) -> None:
     assert step in steps
     assert loaded.counters["world_size"] == ranks
     assert newest.name == f"step-{step:06d}"
-    for tensor in (loaded.weights["generator"]["w"], loaded.optimizers["generator"]["state"], loaded.rng["cpu"]):
+    for tensor in (loaded.weights["generator"]["w"], loaded.optimizers["generator"]["state"], loaded.rng["step"]):
         assert torch.equal(tensor, torch.full((50, 50), float(step)))
     for other in checkpoints.found():
         verify(other)

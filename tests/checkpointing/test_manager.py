@@ -284,7 +284,7 @@ def test_a_run_that_filled_the_disk_goes_on_when_there_is_room(shards: Path, sma
     assert "No space left on device" in done.err
     # Either file may be the first that no longer fits: a checkpoint's, or a line of metrics.
     last = done.err.splitlines()[-1]
-    assert "could not be written; earlier ones are untouched" in last or "make room and start again" in last
+    assert "could not be written; earlier ones are untouched" in last or "free some space and start again" in last
     (small_disk / "ballast").unlink()
     done = start(small_disk / "run", 8)
     assert done.code == 0, done.err
