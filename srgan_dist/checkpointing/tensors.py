@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,7 +103,9 @@ def read_pickled(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             _refuse_inflated(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about kinds of tensors that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnusableTensors:
         raise
     except Exception as error:  # noqa: BLE001 - a stream of pickle's opcodes can make it raise anything at all

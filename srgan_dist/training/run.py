@@ -23,7 +23,7 @@ from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.trainer import Trainer, load_state
-from srgan_dist.utils.files import write_whole
+from srgan_dist.utils.files import clear_leftovers, whole_file, write_whole
 
 log = logging.getLogger("srgan_dist")
 
@@ -160,6 +160,9 @@ def _start(
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
+        for place in (folder, folder / "weights", folder / "samples"):
+            clear_leftovers(place)
+        checkpoints.clear_leftovers()
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml())
@@ -218,5 +221,6 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
                     "GAN": trainer.take_step.ema.network,
                 }
             (config.run.dir / "samples").mkdir(exist_ok=True)
-            trainer.validator.contact_sheet(networks).save(config.run.dir / "samples" / "final.png")
+            with whole_file(config.run.dir / "samples" / "final.png") as temporary:
+                trainer.validator.contact_sheet(networks).save(temporary, format="PNG")
     return result

@@ -221,7 +221,8 @@ class Trainer:
     def save(self) -> None:
         """Start saving a checkpoint and the weights in the background."""
         with self.clock.paused():
-            self.checkpoints.save(self.step, self.state(), self.weights_file("generator"))
+            state, weights = self.state(), self.weights_file("generator")
+            self.checkpoints.save(self.step, state, weights, sync_records=self.run_logger.sync)
 
     def stop_if_asked(self) -> None:
         """Stop at this step boundary if any rank received a signal."""

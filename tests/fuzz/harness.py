@@ -12,6 +12,7 @@ runs that one; ``FUZZ_CASES=10000`` makes a long run of what is short in CI.
 
 from __future__ import annotations
 
+import copy
 import faulthandler
 import logging
 import os
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from srgan_dist.errors import Failure, UserError
 
@@ -37,6 +39,21 @@ Case = Callable[[random.Random, Path], None]
 _EXTREMES = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 _NUMERALS = (b"0", b"-1", b"1e999", b"NaN", b"null", b"3.5", b"65536", b"1000000000", b"9" * 19, b"9" * 40, b"9" * 5000)
 _BYTES = (0x00, 0x0A, 0x20, 0x22, 0x7F, 0x80, 0xFF)
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    2**31,
+    2**53 + 1,
+    2**70,
+    10**400,
+    0.5,
+    -1e308,
+    float("nan"),
+    float("inf"),
+)
+_VALUES += ("", "text", "two\nlines", "\x00", "9" * 5000, [], {}, [[]], [1, "a"], {"a": 1})
 _EDGE = 1024  # formats say at their beginning or end what they hold
 _STARTING = 120.0  # seconds for a child to import what it runs, on a busy machine
 
@@ -52,9 +69,6 @@ class Finding:
 
     case: int
     what: str
-
-    def __str__(self) -> str:
-        return f"case {self.case}: {self.what}"
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
@@ -130,6 +144,30 @@ def _position(content: bytearray, rng: random.Random) -> int:
     )
 
 
+def mutate_json(value: Any, rng: random.Random) -> Any:
+    """Damage one place of a value of JSON that its text's damage would rarely hit: another type, a name gone or new.
+
+    Args:
+        value: The value; it is changed in place where it can be.
+        rng: Decides where, and to what.
+
+    Returns:
+        The changed value.
+    """
+    inside = value if isinstance(value, dict | list) else []
+    keys: list[Any] = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+    if not keys or rng.random() < 0.1:
+        return copy.deepcopy(rng.choice(_VALUES))
+    key = rng.choice(keys)
+    if rng.random() < 0.1:
+        del value[key]
+    elif isinstance(value, dict) and rng.random() < 0.1:
+        value[rng.choice(("", "other", "a\nb", "../x", "\x00", "\ud800"))] = value[key]
+    else:
+        value[key] = mutate_json(value[key], rng)
+    return value
+
+
 def fuzz(case: Case, *, cases: int, seconds: float = 30.0, memory: int = 2**30) -> list[Finding]:
     """Run many cases in child processes, and list those that ended otherwise than well or in one line.
 
@@ -151,6 +189,11 @@ def fuzz(case: Case, *, cases: int, seconds: float = 30.0, memory: int = 2**30) 
     while number < end:
         number = _run_child(case, range(number, end), findings, seconds=seconds, memory=memory)
     return findings
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as a text, of each the end of what is known."""
+    return "\n\n".join(f"case {finding.case}: {finding.what[-2000:]}" for finding in findings)
 
 
 def _run_child(case: Case, numbers: range, findings: list[Finding], *, seconds: float, memory: int) -> int:
