@@ -199,33 +199,40 @@ def verify(path: Path) -> None:
     Raises:
         CheckpointError: A file is missing, not listed, unreadable, of another size, or of other content; it is named.
     """
-    try:
-        _compare(path, _read_manifest(path))
-    except OSError as error:
-        raise CheckpointError(f"{error.filename or path} cannot be read ({error.strerror})") from None
-
-
-def _compare(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    ours = {file.name for file in path.iterdir() if _OURS.fullmatch(file.name)} | {_STATE, _RNG}
+    entries = _read_manifest(path / _MANIFEST)
+    with _readable(path):
+        ours = {file.name for file in path.iterdir() if _OURS.fullmatch(file.name)} | {_STATE, _RNG}
     for name in sorted(ours - entries.keys()):
         raise CheckpointError(f"{path / _MANIFEST} does not list {name}")
     for name, entry in entries.items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing")
-        if file.stat().st_size != entry["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        if file_sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
+        with _readable(path / name):
+            _compare(path / name, entry)
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of the files by name: ``bytes`` and ``sha256``."""
-    manifest = path / _MANIFEST
-    incomplete = CheckpointError(f"{manifest} is missing or damaged, so {path} is not a complete checkpoint")
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _compare(file: Path, entry: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing")
+    if file.stat().st_size != entry["bytes"]:
+        raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
+    if file_sha256(file) != entry["sha256"]:
+        raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
+
+
+def _read_manifest(manifest: Path) -> dict[str, dict[str, Any]]:
+    """The entries of the files by name: ``bytes`` and ``sha256``."""
+    incomplete = CheckpointError(f"{manifest} is missing or damaged, so {manifest.parent} is not a complete checkpoint")
+    try:
+        with _readable(manifest):
+            content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+    except (ValueError, RecursionError):
         raise incomplete from None
     match content:
         case {"version": int(version), "files": dict(files), **others} if not others:

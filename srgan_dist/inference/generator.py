@@ -20,7 +20,7 @@ from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
 from srgan_dist.imaging.read import list_images, read_image
 from srgan_dist.imaging.resize import upscale_bicubic
 from srgan_dist.imaging.tiling import upscale_tiled
-from srgan_dist.models.build import build_generator
+from srgan_dist.models.build import build_generator, generator_outline
 from srgan_dist.utils.files import whole_file
 
 DEFAULT_TILE = 256
@@ -64,8 +64,7 @@ class SRGenerator(nn.Module):
             # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
             if config.blocks > len(shapes):
                 raise OtherNetwork(f"{config.blocks} blocks, and {len(shapes)} tensors")
-            with torch.device("meta"):
-                check_shapes(shapes, build_generator(config, scale=scale).state_dict())
+            check_shapes(shapes, generator_outline(config, scale=scale))
             network = build_generator(config, scale=scale)
             load_into(network, load_weights(path)[0])
         except (ValueError, UnusableTensors) as error:

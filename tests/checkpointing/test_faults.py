@@ -129,6 +129,26 @@ def arguments(folder: Path, shards: Path, validation: Path) -> list[str]:
     return options({"run.dir": folder, "data.train": shards, "data.validation": validation} | EVERY_OTHER)
 
 
+def train_and_note(arguments: list[str], seen: Path) -> None:
+    events = watch(None)
+    try:
+        train_and_die(arguments, None)
+    finally:
+        seen.write_text(json.dumps(events))
+
+
+def test_what_a_run_says_is_on_the_disk_before_the_checkpoint_that_follows_it(shards: Path, tmp_path: Path) -> None:
+    changes = {"run.dir": tmp_path / "run", "data.train": shards, "loss.perceptual.weight": 0, "checkpoint.every": 3}
+    (done,) = on_ranks(train_and_note, options(changes), tmp_path / "seen.json")
+    assert done.code == 0, done.err
+    events: list[str] = json.loads((tmp_path / "seen.json").read_text())
+    first, second = events.index("rename .tmp-step-000003"), events.index("rename .tmp-step-000006")
+    assert "fsync .config.yaml.tmp" in events[:first]
+    for begin, end in ((0, first), (first, second)):
+        assert events[begin:end].count("fsync metrics.jsonl") == 1
+    assert events.index("fsync .result.json.tmp") < events.index("replace .result.json.tmp")
+
+
 @pytest.fixture(scope="module")
 def whole(shards: Path, validation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
