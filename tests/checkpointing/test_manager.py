@@ -324,6 +324,28 @@ def fail_on_the_second_rank(folder: Path) -> None:
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000001"]
 
 
+def load_where_the_second_rank_cannot(folder: Path) -> None:
+    runtime = Runtime(threads=1)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1, runtime=runtime)
+    checkpoints.save(1, state_at(1))
+    checkpoints.wait()
+    step = checkpoints.path(1)
+    if runtime.is_main:
+        torch.save({"cpu": torch.zeros(9)}, step / "rng-00001.pt")
+        (step / "manifest.json").unlink()
+        seal(step)
+    runtime.barrier()
+    with pytest.raises(UserError, match=r"step-000001: cannot be loaded \(rng-00001\.pt: cpu is float32 \[9\]"):
+        checkpoints.load(step)
+    runtime.barrier()
+
+
+@pytest.mark.slow
+def test_a_random_state_that_one_rank_cannot_use_stops_all(tmp_path: Path) -> None:
+    done = on_ranks(load_where_the_second_rank_cannot, tmp_path, ranks=2)
+    assert [rank.code for rank in done] == [0, 0], done
+
+
 def full_disk(path: Path) -> None:
     raise OSError(28, "No space left on device", str(path))
 

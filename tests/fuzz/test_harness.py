@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from srgan_dist.errors import UserError
-from tests.fuzz.harness import fuzz, mutate
+from tests.fuzz.harness import fuzz, mutate, mutate_json
 
 
 def case_of(rng: random.Random) -> int:
@@ -65,3 +66,10 @@ def test_damage_is_drawn_from_the_seed_alone_and_is_damage() -> None:
     assert any(len(other) < len(content) for other in damaged)
     assert any(len(other) > len(content) for other in damaged)
     assert mutate(b"", random.Random(0)) is not None
+
+
+def test_values_of_json_are_changed_in_one_place_and_stay_json() -> None:
+    text = json.dumps({"step": 1, "files": {"a": {"bytes": 2}, "b": [1, 2, {"c": None}]}})
+    changed = [json.dumps(mutate_json(json.loads(text), random.Random(seed))) for seed in range(300)]
+    assert len(set(changed)) > 100
+    assert sum(other == text for other in changed) < 15
