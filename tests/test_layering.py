@@ -29,7 +29,7 @@ OWNERS = {
     "webdataset": {"data", "bench"},
     "fsspec": {"data"},
     "braceexpand": {"data"},
-    "pydantic": {"config", "inference"},
+    "pydantic": {"config", "inference", "training"},
     "yaml": {"config"},
     "accelerate": {"distributed", "tracking"},
     "timm": {"models"},

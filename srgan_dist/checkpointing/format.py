@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from srgan_dist.checkpointing.tensors import (
+    UnusableTensors,
+    check_tensor,
+    plain_tensors,
+    read_pickled,
+    read_safetensors,
+    write_safetensors,
+)
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import file_sha256, sync_file, sync_folder
@@ -24,10 +31,37 @@ T = TypeVar("T")
 _VERSION = 2
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_RNG = "rng-00000.pt"
+_OURS = re.compile(r"state\.json|rng-\d+\.pt|optimizer_\w+\.pt|\w+\.safetensors")
+"""Names of files that are read."""
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is incomplete or damaged; the message names the file."""
+    """A checkpoint that is incomplete, damaged, or cannot be used; the message names the file."""
+
+
+class OtherConfiguration(CheckpointError):
+    """A sound checkpoint of other networks than the configured ones."""
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Around the use of a checkpoint: one that cannot be used is the user's to replace.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        UserError: In place of a `CheckpointError`; it says what to do.
+    """
+    try:
+        yield
+    except OtherConfiguration as error:
+        raise UserError(
+            f"{path}: does not fit this configuration ({error}); use that run's configuration or another run.dir"
+        ) from None
+    except CheckpointError as error:
+        raise UserError(f"{path}: cannot be used ({error}); choose another checkpoint by run.resume") from None
 
 
 @dataclass(frozen=True)
@@ -92,37 +126,60 @@ def _write_tensors(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    write_safetensors(path, weights)
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def read(path: Path, *, rank: int) -> TrainingState:
+def read(path: Path, *, rank: int, rng: Mapping[str, Tensor]) -> TrainingState:
     """Read a sound checkpoint.
 
     Args:
         path: Its folder.
         rank: Whose random state; rank 0's where there were fewer ranks.
+        rng: The random state in use, with which that of the checkpoint is compared.
 
     Raises:
-        UserError: It is not one of tensors, numbers and texts alone.
+        CheckpointError: It is not one of tensors, numbers and texts alone.
     """
-    rng = path / f"rng-{rank:05d}.pt"
+    own = path / f"rng-{rank:05d}.pt"
+    return TrainingState(
+        counters=_read_counters(path / _STATE),
+        weights={file.stem: _usable(file, read_safetensors) for file in sorted(path.glob("*.safetensors"))},
+        optimizers={
+            file.stem.removeprefix("optimizer_"): _usable(file, read_pickled)
+            for file in sorted(path.glob("optimizer_*.pt"))
+        },
+        rng=_usable(own if own.exists() else path / _RNG, lambda file: _checked_rng(read_pickled(file), rng)),
+    )
+
+
+def _usable(file: Path, read_file: Callable[[Path], T]) -> T:
     try:
-        return TrainingState(
-            counters=json.loads((path / _STATE).read_text(encoding="utf-8")),
-            weights={file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))},
-            optimizers={
-                file.stem.removeprefix("optimizer_"): torch.load(file, map_location="cpu", weights_only=True)
-                for file in sorted(path.glob("optimizer_*.pt"))
-            },
-            rng=torch.load(rng if rng.exists() else path / "rng-00000.pt", weights_only=True),
-        )
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be loaded ({reason}): choose another checkpoint by run.resume") from None
+        return read_file(file)
+    except UnusableTensors as error:
+        raise CheckpointError(f"{file.name}: {error}") from None
+
+
+def _read_counters(file: Path) -> dict[str, Any]:
+    try:
+        counters = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file.name}: {str(error).splitlines()[0]}") from None
+    if not isinstance(counters, dict):
+        raise CheckpointError(f"{file.name}: no object of JSON")
+    return counters
+
+
+def _checked_rng(found: object, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = plain_tensors(found)
+    if "cpu" not in state:
+        raise UnusableTensors("lacks 'cpu'")
+    for name in state.keys() & current.keys():  # the state of a GPU, where there is none now, is left alone
+        check_tensor(name, state[name], current[name])
+    return state
 
 
 def seal(folder: Path) -> None:
@@ -137,25 +194,61 @@ def seal(folder: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Compare every file of a checkpoint with its manifest.
+    """Compare a checkpoint with its manifest: every file that the manifest lists, and every file that is read.
 
     Raises:
-        CheckpointError: A file is missing, of another size, or of other content; it is named.
+        CheckpointError: A file is missing, not listed, unreadable, of another size, or of other content; it is named.
     """
-    manifest = path / _MANIFEST
+    entries = _read_manifest(path / _MANIFEST)
+    with _readable(path):
+        ours = {file.name for file in path.iterdir() if _OURS.fullmatch(file.name)} | {_STATE, _RNG}
+    for name in sorted(ours - entries.keys()):
+        raise CheckpointError(f"{path / _MANIFEST} does not list {name}")
+    for name, entry in entries.items():
+        with _readable(path / name):
+            _compare(path / name, entry)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        version: int = content["version"]
-        entries: Mapping[str, Any] = content["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{manifest} is missing or damaged, so {path} is not a complete checkpoint") from None
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _compare(file: Path, entry: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing")
+    if file.stat().st_size != entry["bytes"]:
+        raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
+    if file_sha256(file) != entry["sha256"]:
+        raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
+
+
+def _read_manifest(manifest: Path) -> dict[str, dict[str, Any]]:
+    """The entries of the files by name: ``bytes`` and ``sha256``."""
+    incomplete = CheckpointError(f"{manifest} is missing or damaged, so {manifest.parent} is not a complete checkpoint")
+    try:
+        with _readable(manifest):
+            content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+    except (ValueError, RecursionError):
+        raise incomplete from None
+    match content:
+        case {"version": int(version), "files": dict(files), **others} if not others:
+            pass
+        case _:
+            raise incomplete
     if version != _VERSION:
         raise CheckpointError(f"{manifest} has version {version}, but this srgan-dist reads version {_VERSION}")
-    for name, entry in entries.items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing")
-        if file.stat().st_size != entry["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        if file_sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{file} does not match the SHA-256 in its manifest")
+    for name, entry in files.items():
+        match entry:
+            case {"bytes": int(), "sha256": str(), **others} if not others and _is_plain_name(name):
+                pass
+            case _:
+                raise incomplete
+    return files
+
+
+def _is_plain_name(name: str) -> bool:
+    return name.isprintable() and Path(name).name == name

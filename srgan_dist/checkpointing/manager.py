@@ -57,13 +57,22 @@ class Checkpoints:
         """The folder of the checkpoint of a step."""
         return self.folder / f"step-{step:06d}"
 
-    def save(self, step: int, state: TrainingState, weights: WeightsFile | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainingState,
+        weights: WeightsFile | None = None,
+        *,
+        sync_records: Callable[[], None] = lambda: None,
+    ) -> None:
         """Copy everything and begin to write it, after the end of the last save.
 
         Args:
             step: The training step.
             state: Every rank passes its own; networks and optimizers are equal on all, and rank 0 writes them.
             weights: Written by rank 0, too.
+            sync_records: Waits, in the background, until what the run logged up to this step is on the disk: a
+                checkpoint that is found after a crash must not be ahead of it.
 
         Raises:
             NotSaved: Some rank could not begin, or end the last save; earlier checkpoints are untouched.
@@ -80,9 +89,13 @@ class Checkpoints:
             writes.update({temporary / name: write for name, write in copy.files(rank=self.runtime.rank).items()})
             writes.update(_export(export))
 
+        def write() -> None:
+            self._write(writes)
+            sync_records()
+
         self._background.start(
             begin,
-            [lambda: self._write(writes), lambda: self._publish(temporary, self.path(step))],
+            [write, lambda: self._publish(temporary, self.path(step))],
             failure=NotSaved(f"the checkpoint of step {step} could not be written; earlier ones are untouched"),
             clean=lambda: self._discard(temporary),
         )
@@ -123,11 +136,16 @@ class Checkpoints:
         """Leave a save that is under way unfinished, without the other ranks."""
         self._background.give_up()
 
-    def _prepare(self, temporary: Path) -> None:
+    def clear_leftovers(self) -> None:
+        """Remove what processes left that died while saving; no save may be under way."""
         if self.runtime.is_main:
-            for pattern in (".tmp-step-*", ".old-step-*"):  # of processes that died
+            for pattern in (".tmp-step-*", ".old-step-*"):
                 for leftover in self.folder.glob(pattern):
                     _remove(leftover)
+
+    def _prepare(self, temporary: Path) -> None:
+        self.clear_leftovers()
+        if self.runtime.is_main:
             temporary.mkdir(parents=True)
 
     def _write(self, writes: Writes) -> None:
@@ -223,16 +241,23 @@ class Checkpoints:
             UserError: It is not a sound checkpoint; the file is named.
         """
         self.wait()
-        problem = None
+        problem, state = None, None
         if self.runtime.is_main:
             try:
                 verify(path)
             except CheckpointError as error:
                 problem = str(error)
         problem = self.runtime.broadcast(problem)
-        if problem:
+        if not problem:
+            try:
+                state = read(path, rank=self.runtime.rank, rng=self.runtime.rng_state())
+            except CheckpointError as error:
+                problem = f"{path}: cannot be loaded ({error})"
+            # A rank's own random state may be the damaged file: all stop, instead of waiting for the one that did.
+            problem = next(filter(None, self.runtime.all_gather_object(problem)), None)
+        if problem or not state:
             raise UserError(f"{problem}: choose another checkpoint by run.resume")
-        return read(path, rank=self.runtime.rank)
+        return state
 
 
 def _export(weights: WeightsFile | None) -> Writes:

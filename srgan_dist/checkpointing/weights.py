@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from srgan_dist.checkpointing.tensors import (
+    OtherNetwork,
+    UnusableTensors,
+    check_finite,
+    check_shapes,
+    plain_tensors,
+    read_header,
+    read_pickled,
+    read_safetensors,
+    write_safetensors,
+)
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import whole_file
 
@@ -41,7 +49,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        save_file({key: value.detach().contiguous() for key, value in weights.items()}, temporary, dict(metadata))
+        write_safetensors(temporary, weights, metadata)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -50,13 +58,51 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: There is no such file, or it is not safetensors.
     """
+    _, metadata = read_claims(path)
+    try:
+        return read_safetensors(path), metadata
+    except UnusableTensors as error:
+        raise UserError(f"{path}: not a safetensors file of weights ({error})") from None
+
+
+def read_claims(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Read what a safetensors file says that it holds: shapes by name, and metadata.
+
+    Raises:
+        UserError: There is no such file, or it is not safetensors.
+    """
     if not path.is_file():
         raise UserError(f"{path}: there is no such weights file")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        return read_header(path)
+    except UnusableTensors as error:
         raise UserError(f"{path}: not a safetensors file of weights ({error})") from None
+
+
+def load_into(network: nn.Module, weights: object) -> None:
+    """Load weights, of any precision, into the network that they are for.
+
+    Args:
+        network: The network.
+        weights: What a file holds.
+
+    Raises:
+        OtherNetwork: Their names or shapes are those of another network.
+        UnusableTensors: They are no tensors, no numbers of the same kind, or not finite.
+    """
+    expected, tensors = network.state_dict(), plain_tensors(weights)
+    check_shapes({name: tensor.shape for name, tensor in tensors.items()}, expected)
+    for name, like in expected.items():
+        if (_kind(tensors[name]), _kind(like)) not in ((float, float), (int, int)):
+            raise UnusableTensors(f"{name} is of {tensors[name].dtype}, and must be of {like.dtype}")
+        check_finite(name, tensors[name])
+    network.load_state_dict(tensors)
+
+
+def _kind(tensor: Tensor) -> type:
+    if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+        return float
+    return int if tensor.dtype == torch.int64 else object
 
 
 def initialise(network: nn.Module, path: Path) -> None:
@@ -69,28 +115,31 @@ def initialise(network: nn.Module, path: Path) -> None:
     Raises:
         UserError: There is no such file, it is not one of weights, or they belong to another network.
     """
-    if path.suffix == ".safetensors":
-        weights, _ = load_weights(path)
-    else:
-        weights = _load_pth(path)
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: weights of another generator than the configured one ({reason})") from None
+        if path.suffix == ".safetensors":
+            check_shapes(read_claims(path)[0], network.state_dict())
+            weights = load_weights(path)[0]
+        else:
+            weights = _load_pth(path)
+        load_into(network, weights)
+    except OtherNetwork as error:
+        raise UserError(f"{path}: weights of another generator than the configured one ({error})") from None
+    except UnusableTensors as error:
+        raise UserError(f"{path}: weights that cannot be used ({error})") from None
 
 
 def _load_pth(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such weights file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from None
+        content = read_pickled(path)
+    except UnusableTensors as error:
+        raise UserError(f"{path}: not a file of weights ({error})") from None
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: holds no state dict of tensors")
-    return dict(content)
+    try:
+        return plain_tensors(content)
+    except UnusableTensors as error:
+        raise UserError(f"{path}: holds no state dict of tensors ({error})") from None

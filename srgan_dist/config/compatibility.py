@@ -68,6 +68,7 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
     changes = {key: change for key, change in _changes(old, config, shards).items() if not _is_in(key, allowed)}
     if changes:
         listed = ", ".join(f"{key}: {was} -> {now}" for key, (was, now) in changes.items())
+        listed = " ".join(listed.split())  # a text in a checkpoint may be of several lines
         raise UserError(
             f"not the configuration of the checkpoint: {listed}; set it back, start over by run.resume=never, or "
             f"resume all the same by --run.allow_changes={','.join(changes)}"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator, Field
 
 from srgan_dist.config.base import Choice, Section, as_number
+
+# Far beyond any network that was ever published, and small enough that a file cannot make us build one for hours.
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Blocks = Annotated[int, Field(ge=1, le=1024)]
 
 
 class SRResNetConfig(Section):
@@ -15,9 +19,9 @@ class SRResNetConfig(Section):
     name: Literal["srresnet"] = "srresnet"
     """Ledig et al. 2017, the SRGAN paper's generator."""
     scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
-    channels: PositiveInt = 64
+    channels: Channels = 64
     """Feature channels."""
-    blocks: PositiveInt = 16
+    blocks: Blocks = 16
     """Residual blocks."""
     norm: Literal["batch", "none", "group"] = "batch"
     """Normalisation inside the blocks; group sees the whole image, so tiles of a large one may differ a little."""
@@ -35,11 +39,11 @@ class RRDBConfig(Section):
     name: Literal["rrdb"] = "rrdb"
     """Wang et al. 2018, the ESRGAN generator."""
     scales: ClassVar[tuple[int, ...]] = (1, 2, 4)
-    channels: PositiveInt = 64
+    channels: Channels = 64
     """Feature channels."""
-    blocks: PositiveInt = 23
+    blocks: Blocks = 23
     """Residual-in-residual dense blocks."""
-    growth: PositiveInt = 32
+    growth: Channels = 32
     """Channels that each dense layer adds."""
 
 
@@ -49,9 +53,9 @@ class MSRResNetConfig(Section):
     name: Literal["msrresnet"] = "msrresnet"
     """BasicSR's variant of SRResNet (its weights load key for key)."""
     scales: ClassVar[tuple[int, ...]] = (2, 3, 4)
-    channels: PositiveInt = 64
+    channels: Channels = 64
     """Feature channels."""
-    blocks: PositiveInt = 16
+    blocks: Blocks = 16
     """Residual blocks."""
 
 
@@ -60,7 +64,7 @@ class VGGDiscriminatorConfig(Section):
     """Ledig et al. 2017: convolutions and two dense layers, one logit an image."""
     layout: Literal["srgan", "basicsr"] = "srgan"
     """srgan: the paper's eight convolutions; basicsr: BasicSR's ten, with 4x4 kernels at the strides."""
-    channels: PositiveInt = 64
+    channels: Channels = 64
     """Channels of the first convolution; the last have eight times as many."""
     norm: Literal["batch", "spectral", "none"] = "batch"
     """Normalisation of the convolutions."""
@@ -69,7 +73,7 @@ class VGGDiscriminatorConfig(Section):
 class UNetDiscriminatorConfig(Section):
     name: Literal["unet"] = "unet"
     """Wang et al. 2021 (Real-ESRGAN): a U-Net with spectral normalisation, one logit a pixel."""
-    channels: PositiveInt = 64
+    channels: Channels = 64
     """Channels at full resolution."""
 
 

@@ -12,14 +12,15 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.weights import load_weights
+from srgan_dist.checkpointing.tensors import OtherNetwork, UnusableTensors, check_shapes
+from srgan_dist.checkpointing.weights import load_into, load_weights, read_claims
 from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
 from srgan_dist.imaging.read import list_images, read_image
 from srgan_dist.imaging.resize import upscale_bicubic
 from srgan_dist.imaging.tiling import upscale_tiled
-from srgan_dist.models.build import build_generator
+from srgan_dist.models.build import build_generator, generator_outline
 from srgan_dist.utils.files import whole_file
 
 DEFAULT_TILE = 256
@@ -57,18 +58,17 @@ class SRGenerator(nn.Module):
             UserError: The file is missing, is not safetensors, or does not say which network it belongs to.
         """
         path = Path(path)
-        weights, metadata = load_weights(path)
+        shapes, metadata = read_claims(path)
+        config, scale = _claimed_network(path, metadata)
         try:
-            config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(json.loads(metadata["generator"]))
-            scale = int(metadata["scale"])
+            # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
+            if config.blocks > len(shapes):
+                raise OtherNetwork(f"{config.blocks} blocks, and {len(shapes)} tensors")
+            check_shapes(shapes, generator_outline(config, scale=scale))
             network = build_generator(config, scale=scale)
-            network.load_state_dict(weights)
-        except KeyError:
-            raise UserError(
-                f"{path}: weights without srgan-dist's metadata; build the network and use load_state_dict instead"
-            ) from None
-        except (ValueError, ValidationError, RuntimeError) as error:
-            raise UserError(f"{path}: weights and metadata do not fit ({' '.join(str(error).split())})") from None
+            load_into(network, load_weights(path)[0])
+        except (ValueError, UnusableTensors) as error:
+            raise UserError(f"{path}: weights and metadata do not fit ({error})") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         network = network.to(memory_format=torch.channels_last)
         return cls(network, scale=scale, metadata=metadata).to(device).eval()
@@ -121,6 +121,24 @@ class SRGenerator(nn.Module):
             alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
             sr.putalpha(Image.fromarray(upscale_bicubic(alpha, self.scale)[..., 0]))
         return sr
+
+
+def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[GeneratorConfig, int]:
+    """The generator, and its scale, that a weights file says it belongs to."""
+    try:
+        claimed = json.loads(metadata["generator"])
+        config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(claimed)
+        return config, int(metadata["scale"])
+    except KeyError:
+        raise UserError(
+            f"{path}: weights without srgan-dist's metadata; build the network and use load_state_dict instead"
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"generator.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise UserError(f"{path}: weights and metadata do not fit ({' '.join(reason.split())[:300]})")
 
 
 def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:

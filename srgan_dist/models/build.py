@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from typing_extensions import assert_never
 
 from srgan_dist.config.losses import EfficientNetLite0Config, PerceptualLossConfig, VGG19Config
@@ -51,6 +55,23 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
             return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks, recompute=recompute)
         case _:
             assert_never(config)
+
+
+def generator_outline(config: GeneratorConfig, *, scale: int) -> dict[str, Tensor]:
+    """The names, shapes and dtypes of a generator's state dict, on the meta device: no weight is allocated."""
+    with torch.device("meta"), _Unfilled():
+        return build_generator(config, scale=scale).state_dict()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new weights unfilled: on the meta device torch would import its compiler in order to draw none."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:

@@ -147,7 +147,7 @@ def load_parameters(network: nn.Module, state: Mapping[str, Tensor], *, path: Pa
         prefix: Shown before keys in messages.
 
     Raises:
-        UserError: A key is missing or has another shape.
+        UserError: A key is missing, has another shape, or other values than finite floating-point numbers.
     """
     expected = network.state_dict()
     for key in parameter_keys(expected):
@@ -156,4 +156,12 @@ def load_parameters(network: nn.Module, state: Mapping[str, Tensor], *, path: Pa
         if state[key].shape != expected[key].shape:
             found, wanted = list(state[key].shape), list(expected[key].shape)
             raise UserError(f"{path}: '{prefix}{key}' has the shape {found}, expected {wanted}")
+        if not _is_finite(state[key]):
+            raise UserError(f"{path}: '{prefix}{key}' holds no finite floating-point numbers")
     network.load_state_dict({key: state[key] for key in parameter_keys(expected)}, strict=False)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether it is an ordinary tensor of floating-point numbers, without infinite ones and NaN."""
+    plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.is_floating_point()
+    return plain and bool(tensor.isfinite().all())

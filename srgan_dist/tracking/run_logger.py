@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,15 @@ import numpy as np
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
 from srgan_dist.tracking.wandb_run import send_to_wandb, start_wandb
-from srgan_dist.utils.files import write_whole
+from srgan_dist.utils.files import sync_file, sync_folder, whole_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from PIL import Image
 
 log = logging.getLogger("srgan_dist")
+
+_RECORD = re.compile(rb'\{"step": (\d{1,18})[,}]')  # how every line begins that `RunLogger.metrics` writes
 
 
 class RunLogger:
@@ -73,13 +75,36 @@ class RunLogger:
         if not self.is_main:
             return
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= step]
-            if len(kept) != len(lines):
-                write_whole(self.path, "".join(kept))
+            self._drop_after(step)
         self.tracker_id = self._start_tracker(tracker_id)
         self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="")
         self.progress.start()
+
+    def _drop_after(self, step: int) -> None:
+        """Drop the records of later steps; whatever else stands there stays as it is."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror}): move it away and start again") from None
+        lines = content.removesuffix(b"\n").split(b"\n") if content else []
+        steps = [_step_of(line) for line in lines]
+        kept = [line for line, of in zip(lines, steps, strict=True) if of is None or of <= step]
+        whole = b"".join(line + b"\n" for line in kept)  # the last newline may be missing
+        if whole != content:
+            with whole_file(self.path) as temporary:
+                temporary.write_bytes(whole)
+        foreign = [number for number, line in enumerate(kept, start=1) if line.strip() and not _is_record(line)]
+        if foreign:
+            where = (
+                f"line {foreign[0]}" if len(foreign) == 1 else f"{len(foreign)} lines, the first is line {foreign[0]}"
+            )
+            log.warning("%s: %s: not a record of a step; kept as it is", self.path, where)
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk; from any thread."""
+        if self.is_main and self.path.exists():
+            sync_file(self.path)
+            sync_folder(self.folder)
 
     def _start_tracker(self, tracker_id: str | None) -> str | None:
         if self.tracker == "wandb":
@@ -145,7 +170,8 @@ class RunLogger:
             return
         path = self.folder / "samples" / f"step-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        picture.save(path)
+        with whole_file(path) as temporary:
+            picture.save(temporary, format="PNG")
         for tracker in self.accelerator.trackers:
             if tracker.name == "wandb":
                 import wandb
@@ -162,10 +188,17 @@ class RunLogger:
             send_to_wandb(self.accelerator, lambda run: run.finish(exit_code=int(failed)))
 
 
-def _step_of(line: str) -> float:
-    with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-        return float(json.loads(line)["step"])
-    return float("inf")  # a line cut off by a crash belongs to no step
+def _is_record(line: bytes) -> bool:
+    try:
+        return type(json.loads(line.decode())["step"]) is int
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a record, also of one that a crash cut off after it; None where no step is to be read."""
+    found = _RECORD.match(line)
+    return int(found[1]) if found else None
 
 
 def _log(run: Any, values: Mapping[str, Any]) -> None:

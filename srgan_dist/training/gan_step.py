@@ -6,14 +6,16 @@ discriminator is updated too, when its schedule says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.format import TrainingState
+from srgan_dist.checkpointing.format import CheckpointError, OtherConfiguration, TrainingState
+from srgan_dist.checkpointing.tensors import OtherNetwork, UnusableTensors, check_network
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Terms
@@ -252,10 +254,32 @@ class TwoPhases:
             }
 
     def load_networks(self, state: TrainingState) -> None:
-        """Load weights, optimizers and EMA from a checkpoint."""
-        for name, network in self.networks.items():
-            if name == "discriminator" and name not in state.weights:
-                continue  # the checkpoint is from a run of pretraining only: D keeps its initial weights
-            network.network.load_state_dict(state.weights[name])
-            network.load_optimizer_state(state.optimizers[name])
+        """Load weights, optimizers and EMA from a checkpoint; everything, or nothing if anything cannot be used.
+
+        Raises:
+            CheckpointError: A file is missing, of another network, or damaged; file and tensor are named.
+        """
+        # A checkpoint from a run of pretraining only has no discriminator, which then keeps its initial weights.
+        saved = {name: self.networks[name] for name in self.networks if name == "generator" or name in state.weights}
+        for name, trainable in saved.items():
+            with _of_file(f"{name}.safetensors"):
+                check_network(state.weights.get(name), trainable.network)
+            with _of_file(f"optimizer_{name}.pt"):
+                trainable.check_optimizer_state(state.optimizers.get(name))
+        with _of_file("ema.safetensors"):
+            check_network(state.weights.get("ema"), self.ema.network)
+        for name, trainable in saved.items():
+            trainable.network.load_state_dict(state.weights[name])
+            trainable.load_optimizer_state(state.optimizers[name])
         self.ema.load(state.weights["ema"], num_updates=state.counters["averaged"])
+
+
+@contextmanager
+def _of_file(name: str) -> Iterator[None]:
+    """Name the file in which something cannot be used."""
+    try:
+        yield
+    except OtherNetwork as error:
+        raise OtherConfiguration(f"{name}: {error}") from None
+    except UnusableTensors as error:
+        raise CheckpointError(f"{name}: {error}") from None

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.checkpointing.format import TrainingState
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import process_rank
@@ -24,8 +23,8 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
-from srgan_dist.training.trainer import Trainer
-from srgan_dist.utils.files import write_whole
+from srgan_dist.training.trainer import Trainer, load_state
+from srgan_dist.utils.files import clear_leftovers, whole_file, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 
 log = logging.getLogger("srgan_dist")
@@ -145,7 +144,7 @@ def _start(
     """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
-    state = checkpoints.load(source) if source else None
+    state = load_state(checkpoints, source) if source else None
     trainer = build_trainer(
         config,
         runtime=runtime,
@@ -156,7 +155,7 @@ def _start(
     )
     tracker_id = None
     if state and source:
-        _restore(trainer, state, source)
+        trainer.restore(state, source)
         if source.resolve().parent == checkpoints.folder.resolve():
             tracker_id = state.counters["tracker_id"]
         for abandoned in checkpoints.set_aside_after(trainer.step):
@@ -168,6 +167,9 @@ def _start(
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
+        for place in (folder, folder / "weights", folder / "samples"):
+            clear_leftovers(place)
+        checkpoints.clear_leftovers()
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml())
@@ -216,16 +218,6 @@ def _free_name(folder: Path) -> Path:
     return next(name for name in candidates if not name.exists())
 
 
-def _restore(trainer: Trainer, state: TrainingState, source: Path) -> None:
-    try:
-        trainer.restore(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{source}: does not fit this configuration ({reason}); use that run's configuration or another run.dir"
-        ) from None
-
-
 def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:
     """Write result.json and the final sample image."""
     qualities: dict[str, Any] = {}
@@ -250,5 +242,6 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
                     "GAN": trainer.take_step.ema.network,
                 }
             (config.run.dir / "samples").mkdir(exist_ok=True)
-            trainer.validator.contact_sheet(networks).save(config.run.dir / "samples" / "final.png")
+            with whole_file(config.run.dir / "samples" / "final.png") as temporary:
+                trainer.validator.contact_sheet(networks).save(temporary, format="PNG")
     return result

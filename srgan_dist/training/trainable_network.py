@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from srgan_dist.checkpointing.tensors import UnusableTensors, check_tensor
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure
 
 Part = TypeVar("Part")
+
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW keeps for each parameter."""
 
 
 class NonFiniteLoss(Failure):
@@ -128,6 +132,19 @@ class LossScale:
     def state(self) -> dict[str, Tensor]:
         """The state that a resumed run restores."""
         return {"scale": self.scale, "good": self.good}
+
+    def check(self, state: object) -> None:
+        """Compare a `state` from a file with this one.
+
+        Raises:
+            UnusableTensors: It is no state of a loss scale.
+        """
+        if not isinstance(state, Mapping):
+            raise UnusableTensors("loss_scale is no state of one")
+        for name, like in self.state().items():
+            check_tensor(f"loss_scale.{name}", state.get(name), like)
+            if state[name].lt(0):
+                raise UnusableTensors(f"loss_scale.{name} is negative")
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore a `state`."""
@@ -284,21 +301,46 @@ class TrainableNetwork:
         state: dict[str, Any] = self._adamw.state_dict()
         return state | {"loss_scale": self.loss_scale.state()} if self.loss_scale else state
 
-    def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Restore an `optimizer_state`."""
-        configured = [{key: group[key] for key in ("betas", "weight_decay")} for group in self._adamw.param_groups]
-        state = dict(state)
-        scale = state.pop("loss_scale", None)  # only present if the run was in fp16
-        if self.loss_scale and scale:
-            self.loss_scale.load(scale)
-        self._adamw.load_state_dict(state)
-        for group, options in zip(self._adamw.param_groups, configured, strict=True):
-            group.update(options)  # the current configuration decides, not that of the checkpoint
+    def check_optimizer_state(self, state: object) -> None:
+        """Compare an `optimizer_state` from a file with the parameters.
+
+        Raises:
+            UnusableTensors: A value is missing, or not of its parameter's shape and dtype, or out of its range.
+        """
+        if not (isinstance(state, Mapping) and isinstance(state.get("state"), Mapping)):
+            raise UnusableTensors("no state of an optimizer")
+        named = dict(enumerate(self.network.named_parameters()))
+        for index, values in state["state"].items():
+            if index not in named or not isinstance(values, Mapping) or values.keys() != MOMENTS:
+                raise UnusableTensors(f"the state of parameter {index!r:.20} is not AdamW's of this network")
+            _check_moments(values, *named[index])
+        if self.loss_scale and state.get("loss_scale"):
+            self.loss_scale.check(state["loss_scale"])
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Restore an `optimizer_state` that was checked."""
+        if self.loss_scale and state.get("loss_scale"):  # only present if the run was in fp16
+            self.loss_scale.load(state["loss_scale"])
+        # The current configuration decides on the options, not that of the checkpoint.
+        options = self._adamw.state_dict()["param_groups"]
+        self._adamw.load_state_dict({"state": state["state"], "param_groups": options})
         for parameter, values in self._adamw.state.items():
             for key, value in values.items():
                 if value.shape == parameter.shape:
                     # The fused kernels traverse weights and moments in memory order, so both must have the same layout.
-                    values[key] = torch.empty_like(parameter).copy_(value)
+                    values[key] = torch.empty_like(parameter).copy_(value.detach())
+
+
+def _check_moments(values: Mapping[str, object], name: str, parameter: Tensor) -> None:
+    """Compare AdamW's state of one parameter with it: the fused kernel trusts shapes and dtypes, and would not look."""
+    for moment in ("exp_avg", "exp_avg_sq"):
+        check_tensor(f"{moment} of {name}", values[moment], parameter)
+    squared, step = values["exp_avg_sq"], values["step"]
+    if cast("Tensor", squared).lt(0).any():
+        raise UnusableTensors(f"exp_avg_sq of {name} is negative")
+    check_tensor(f"step of {name}", step, torch.zeros(()))
+    if (count := cast("Tensor", step).item()) < 0 or count % 1:
+        raise UnusableTensors(f"step of {name} is {count:g}, and must be a count")
 
 
 def grad_norm(parameters: Iterable[Tensor], *, clip: float | None) -> Tensor:

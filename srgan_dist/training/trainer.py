@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.checkpointing.format import TrainingState
+from srgan_dist.checkpointing.format import TrainingState, usable
 from srgan_dist.checkpointing.manager import Checkpoints, NotSaved
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.config.training import TrainConfig
@@ -24,6 +24,7 @@ from srgan_dist.evaluation.validator import Validator
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
 from srgan_dist.training.gan_step import Batch, TwoPhases
+from srgan_dist.training.saved_counters import check_counters
 from srgan_dist.training.schedules import Intervals, Rates
 
 log = logging.getLogger("srgan_dist")
@@ -245,7 +246,8 @@ class Trainer:
     def save(self) -> None:
         """Start saving a checkpoint and the weights in the background."""
         with self.clock.paused():
-            self.checkpoints.save(self.step, self.state(), self.weights_file("generator"))
+            state, weights = self.state(), self.weights_file("generator")
+            self.checkpoints.save(self.step, state, weights, sync_records=self.run_logger.sync)
         self.saved_step = self.step
 
     def stop_together(self) -> None:
@@ -303,18 +305,45 @@ class Trainer:
         """Load weights, optimizers and EMA from the newest checkpoint before a step; everything else continues."""
         self.checkpoints.wait()
         if path := self.checkpoints.newest(before=before):
-            self.take_step.load_networks(self.checkpoints.load(path))
+            state = load_state(self.checkpoints, path)
+            with usable(path):
+                self.take_step.load_networks(state)
         return path
 
-    def restore(self, state: TrainingState) -> None:
-        """Restore the complete state of a run."""
+    def restore(self, state: TrainingState, source: Path) -> None:
+        """Restore the complete state of a run.
+
+        Args:
+            state: The state, as `load_state` returned it.
+            source: The checkpoint that it is from.
+
+        Raises:
+            UserError: It does not fit the networks, or is damaged.
+        """
+        with usable(source):
+            self.take_step.load_networks(state)
         counters = state.counters
         self.step, self.consumed = counters["step"], counters["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
         self.take_step.load_counters(counters)
         self.collapse.load(counters["stability"])
-        self.take_step.load_networks(state)
         self.runtime.set_rng_state(state.rng)
+
+
+def load_state(checkpoints: Checkpoints, path: Path) -> TrainingState:
+    """Read a checkpoint, with the types of its counters checked; whether the networks fit is seen when they load it.
+
+    Args:
+        checkpoints: The checkpoints of the run.
+        path: Folder of the checkpoint.
+
+    Raises:
+        UserError: It is not a sound checkpoint; the file is named.
+    """
+    state = checkpoints.load(path)
+    with usable(path):
+        check_counters(state.counters)
+    return state
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+# Of `whole_file`, and the random ones of safetensors, by which srgan-dist 0.1 wrote weights.
+_LEFTOVER = re.compile(r"\..+\.tmp|\.tmp\w{6}")
 
 
 @contextmanager
@@ -29,6 +33,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while writing a whole file left in a folder; nobody may be writing there.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -21,9 +21,8 @@ KILLED = -signal.SIGKILL
 
 def state_at(step: int) -> TrainingState:
     tensor = torch.full((50, 50), float(step))
-    return TrainingState(
-        {"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, {"cpu": tensor}
-    )
+    rng = {"cpu": torch.get_rng_state(), "step": tensor}
+    return TrainingState({"step": step}, {"generator": {"w": tensor}}, {"generator": {"state": tensor}}, rng)
 
 
 def save_steps(folder: Path, steps: list[int], kill: Kill | None, seen: Path | None = None) -> None:
@@ -50,7 +49,7 @@ def expect_whole(folder: Path, steps: set[int], *, ranks: int = 1) -> None:
     assert step in steps
     assert loaded.counters["world_size"] == ranks
     assert newest.name == f"step-{step:06d}"
-    for tensor in (loaded.weights["generator"]["w"], loaded.optimizers["generator"]["state"], loaded.rng["cpu"]):
+    for tensor in (loaded.weights["generator"]["w"], loaded.optimizers["generator"]["state"], loaded.rng["step"]):
         assert torch.equal(tensor, torch.full((50, 50), float(step)))
     for other in checkpoints.found():
         verify(other)
@@ -128,6 +127,26 @@ def saved(folder: Path) -> dict[str, str]:
 
 def arguments(folder: Path, shards: Path, validation: Path) -> list[str]:
     return options({"run.dir": folder, "data.train": shards, "data.validation": validation} | EVERY_OTHER)
+
+
+def train_and_note(arguments: list[str], seen: Path) -> None:
+    events = watch(None)
+    try:
+        train_and_die(arguments, None)
+    finally:
+        seen.write_text(json.dumps(events))
+
+
+def test_what_a_run_says_is_on_the_disk_before_the_checkpoint_that_follows_it(shards: Path, tmp_path: Path) -> None:
+    changes = {"run.dir": tmp_path / "run", "data.train": shards, "loss.perceptual.weight": 0, "checkpoint.every": 3}
+    (done,) = on_ranks(train_and_note, options(changes), tmp_path / "seen.json")
+    assert done.code == 0, done.err
+    events: list[str] = json.loads((tmp_path / "seen.json").read_text())
+    first, second = events.index("rename .tmp-step-000003"), events.index("rename .tmp-step-000006")
+    assert "fsync .config.yaml.tmp" in events[:first]
+    for begin, end in ((0, first), (first, second)):
+        assert events[begin:end].count("fsync metrics.jsonl") == 1
+    assert events.index("fsync .result.json.tmp") < events.index("replace .result.json.tmp")
 
 
 @pytest.fixture(scope="module")

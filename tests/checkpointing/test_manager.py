@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,123 @@ def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
             for file in path.parent.iterdir():
                 file.unlink()
             path.parent.rmdir()
+
+
+def test_every_flipped_bit_of_a_manifest_is_seen(runtime: Runtime, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9, runtime=runtime)
+    checkpoints.save(1, state_at(1))
+    checkpoints.wait()
+    manifest = tmp_path / "step-000001/manifest.json"
+    content = manifest.read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        manifest.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as raised:
+            verify(manifest.parent)
+        assert len(str(raised.value).splitlines()) == 1
+        assert "step-000001" in str(raised.value)
+
+
+MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "no files": (lambda content: content | {"files": {}}, "manifest.json does not list generator.safetensors"),
+    "files gone": (lambda _: {"version": 2}, "manifest.json is missing or damaged"),
+    "another key": (lambda content: {"version": 2, "filez": content["files"]}, "manifest.json is missing or damaged"),
+    "an extra key": (lambda content: content | {"more": 1}, "manifest.json is missing or damaged"),
+    "a list": (lambda content: [content], "manifest.json is missing or damaged"),
+    "files as a list": (lambda content: content | {"files": [content["files"]]}, "manifest.json is missing or damaged"),
+    "version as a text": (lambda content: content | {"version": "2"}, "manifest.json is missing or damaged"),
+    "an entry's key": (lambda content: entry(content, "state.json", {"bytes": 1, "sha": ""}), "missing or damaged"),
+    "an entry's type": (lambda content: entry(content, "state.json", {"bytes": "1", "sha256": ""}), "or damaged"),
+    "an entry as a number": (lambda content: entry(content, "state.json", 7), "manifest.json is missing or damaged"),
+    "another file": (lambda content: entry(content, "more.pt", {"bytes": 1, "sha256": ""}), "more.pt is missing"),
+    "a file elsewhere": (lambda content: entry(content, "../x", {"bytes": 1, "sha256": ""}), "missing or damaged"),
+    "a name with NUL": (lambda content: entry(content, "\0", {"bytes": 1, "sha256": ""}), "missing or damaged"),
+    "deep": (lambda content: content | {"files": "DEEP"}, "manifest.json is missing or damaged"),
+}
+
+
+def entry(content: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    return content | {"files": content["files"] | {name: value}}
+
+
+@pytest.mark.parametrize("damage", MANIFESTS)
+def test_a_manifest_of_another_kind_is_named_and_the_checkpoint_before_is_used(
+    runtime: Runtime, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    checkpoints = two(runtime, tmp_path)
+    manifest = tmp_path / "step-000002/manifest.json"
+    change, told = MANIFESTS[damage]
+    text = json.dumps(change(json.loads(manifest.read_text())))
+    manifest.write_text(text.replace('"DEEP"', "[" * 100_000))
+    assert checkpoints.newest() == tmp_path / "step-000001"
+    (line,) = caplog.messages
+    assert told in line
+    assert line.startswith(f"{tmp_path}/step-000002")
+    assert line.endswith(": trying an older checkpoint")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "optimizer_generator.pt", "generator.safetensors"])
+def test_a_file_that_the_disk_cannot_read_is_named_and_the_checkpoint_before_is_used(
+    runtime: Runtime, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    checkpoints = two(runtime, tmp_path)
+    path = tmp_path / "step-000002" / name
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # has no byte to say, and answers a reader with EIO
+    if name != "manifest.json":
+        manifest = path.with_name("manifest.json")
+        content = json.loads(manifest.read_text())
+        content["files"][name]["bytes"] = 0
+        manifest.write_text(json.dumps(content))
+    assert checkpoints.newest() == tmp_path / "step-000001"
+    assert caplog.messages == [f"{path} cannot be read (Input/output error): trying an older checkpoint"]
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\): choose another .* by run\.resume"):
+        checkpoints.load(path.parent)
+
+
+def two(runtime: Runtime, folder: Path) -> Checkpoints:
+    """Checkpoints of steps 1 and 2."""
+    checkpoints = Checkpoints(folder, keep=9, runtime=runtime)
+    checkpoints.save(1, state_at(1))
+    checkpoints.save(2, state_at(2))
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_equal_states_are_equal_bytes_which_others_may_read(runtime: Runtime, tmp_path: Path) -> None:
+    """Also of weights, whose metadata safetensors orders at random; a file's permissions are the umask's."""
+    facts = {f"fact {number}": str(number) for number in range(20)}
+    contents = []
+    umask = os.umask(0o027)
+    try:
+        for name in ("a", "b"):
+            checkpoints = Checkpoints(tmp_path / name, keep=1, runtime=runtime)
+            state = state_at(1)
+            weights = WeightsFile(tmp_path / name / "generator.safetensors", state.weights["generator"], facts)
+            checkpoints.save(1, state, weights)
+            checkpoints.wait()
+            files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+            contents.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+            assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o640)}
+            facts = dict(reversed(facts.items()))
+    finally:
+        os.umask(umask)
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 6
+    assert load_weights(tmp_path / "a/generator.safetensors")[1] == facts
+
+
+def test_a_checkpoint_is_found_only_when_what_was_logged_before_is_on_the_disk(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1, runtime=runtime)
+    found: list[list[Path]] = []
+    checkpoints.save(1, state_at(1), sync_records=lambda: found.append(checkpoints.found()))
+    checkpoints.wait()
+    assert found == [[]]
+    assert checkpoints.found()
 
 
 def test_an_unfinished_one_does_not_count(runtime: Runtime, tmp_path: Path) -> None:
@@ -206,6 +324,28 @@ def fail_on_the_second_rank(folder: Path) -> None:
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000001"]
 
 
+def load_where_the_second_rank_cannot(folder: Path) -> None:
+    runtime = Runtime(threads=1)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1, runtime=runtime)
+    checkpoints.save(1, state_at(1))
+    checkpoints.wait()
+    step = checkpoints.path(1)
+    if runtime.is_main:
+        torch.save({"cpu": torch.zeros(9)}, step / "rng-00001.pt")
+        (step / "manifest.json").unlink()
+        seal(step)
+    runtime.barrier()
+    with pytest.raises(UserError, match=r"step-000001: cannot be loaded \(rng-00001\.pt: cpu is float32 \[9\]"):
+        checkpoints.load(step)
+    runtime.barrier()
+
+
+@pytest.mark.slow
+def test_a_random_state_that_one_rank_cannot_use_stops_all(tmp_path: Path) -> None:
+    done = on_ranks(load_where_the_second_rank_cannot, tmp_path, ranks=2)
+    assert [rank.code for rank in done] == [0, 0], done
+
+
 def full_disk(path: Path) -> None:
     raise OSError(28, "No space left on device", str(path))
 
@@ -284,7 +424,7 @@ def test_a_run_that_filled_the_disk_goes_on_when_there_is_room(shards: Path, sma
     assert "No space left on device" in done.err
     # Either file may be the first that no longer fits: a checkpoint's, or a line of metrics.
     last = done.err.splitlines()[-1]
-    assert "could not be written; earlier ones are untouched" in last or "make room and start again" in last
+    assert "could not be written; earlier ones are untouched" in last or "free some space and start again" in last
     (small_disk / "ballast").unlink()
     done = start(small_disk / "run", 8)
     assert done.code == 0, done.err

@@ -64,8 +64,8 @@ def watch(kill: Kill | None, *, rank: int = 0) -> list[str]:
         setattr(owner, name, wrapped)
 
     before(torch, "save", "write", lambda _, file: Path(file.name))
-    before(state_format, "save_file", "write", lambda _, path: path)
-    before(weights, "save_file", "write", lambda _, path, *__: path)
+    before(state_format, "write_safetensors", "write", lambda path, *_: path)
+    before(weights, "write_safetensors", "write", lambda path, *_: path)
     before(Path, "write_text", "write", lambda path, *_: path)
     before(os, "fsync", "fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink())
     before(Path, "rename", "rename", lambda path, _: path)

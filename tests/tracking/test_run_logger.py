@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pexpect
 import psutil
 import pytest
 
+from srgan_dist.errors import UserError
+from srgan_dist.tracking.run_logger import RunLogger
 from tests.conftest import ROOT, SHARED, Train, environment, metrics, options
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -29,6 +32,53 @@ WANDB: dict[str, Any] = {
     "log.images_every": 3,
     "checkpoint.every": 1,
 }
+
+
+def resume_lines(folder: Path, content: bytes, *, step: int) -> bytes:
+    """What is left of a metrics.jsonl when a run resumes after a step and logs the next one."""
+    (folder / "metrics.jsonl").write_bytes(content)
+    alone: Any = SimpleNamespace(is_main_process=True, trackers=[])
+    logger = RunLogger(folder=folder, accelerator=alone, num_steps=9)
+    logger.start(step=step, tracker_id=None)
+    logger.metrics(step + 1, {"g/total": 0.5})
+    logger.close(failed=False)
+    return (folder / "metrics.jsonl").read_bytes()
+
+
+ONE, TWO, THREE = (b'{"step": %d, "g/total": 1.5}\n' % step for step in (1, 2, 3))
+NEXT = b'{"step": 3, "g/total": 0.5}\n'
+LINES: dict[str, tuple[bytes, bytes, str]] = {
+    "of later steps": (ONE + TWO + THREE, ONE + TWO, ""),
+    "without the last newline": (ONE + TWO[:-1], ONE + TWO, ""),
+    "with a bad byte": (ONE + TWO.replace(b"g/", b"\xff/") + THREE, ONE + TWO.replace(b"g/", b"\xff/"), "line 2"),
+    "that are foreign": (
+        ONE + b"a note\n" + TWO + b'{"n": 1}\n',
+        ONE + b"a note\n" + TWO + b'{"n": 1}\n',
+        "2 lines, the first is line 2",
+    ),
+    "cut off after the step": (ONE + TWO + THREE[:-9], ONE + TWO, ""),
+    "cut off before the step": (ONE + TWO + THREE[:4], ONE + TWO + THREE[:4] + b"\n", "line 3"),
+    "of zeros": (ONE + b"\0" * 99, ONE + b"\0" * 99 + b"\n", "line 2"),
+    "with Windows' ends": (ONE.replace(b"\n", b"\r\n") + TWO, ONE.replace(b"\n", b"\r\n") + TWO, ""),
+    "that are blank": (ONE + b"\n" + TWO, ONE + b"\n" + TWO, ""),
+    "of no file yet": (b"", b"", ""),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_resume_drops_lines_of_later_steps_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    before, kept, warned = LINES[name]
+    assert resume_lines(tmp_path, before, step=2) == kept + NEXT
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = f"{tmp_path}/metrics.jsonl: {warned}: not a record of a step; kept as it is"
+    assert warnings == ([told] if warned else [])
+
+
+def test_metrics_that_cannot_be_read_at_all_are_the_users_to_move(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    alone: Any = SimpleNamespace(is_main_process=True, trackers=[])
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read \(Is a directory\): move it away"):
+        RunLogger(folder=tmp_path, accelerator=alone, num_steps=9).start(step=2, tracker_id=None)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

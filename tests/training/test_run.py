@@ -47,6 +47,25 @@ def whole(train: Train, finished: dict[str, Path], tmp_path_factory: pytest.Temp
     return finished["whole"]
 
 
+def test_an_equal_run_leaves_equal_bytes_and_clears_what_a_killed_one_left(
+    whole: Path, train: Train, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    left = [run / ".result.json.tmp", run / "weights/.generator.safetensors.tmp", run / "weights/.tmpF4LAwS"]
+    left += [run / "samples/.final.png.tmp", run / "checkpoints/.tmp-step-000003/ema.safetensors"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    done = train(run)
+    assert done.code == 0, done.err
+    assert [path for path in run.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")] == []
+    # state.json holds how long it took, and so the manifest its digest; the others time nothing.
+    names = {path.relative_to(whole) for path in whole.rglob("*") if path.suffix in (".safetensors", ".pt", ".png")}
+    assert len(names) > 10
+    for name in names:
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_a_run_writes_the_documented_files(whole: Path) -> None:
     lines = metrics(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
