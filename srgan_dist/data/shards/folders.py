@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,12 +71,15 @@ def open_local(path: str) -> Folder:
     for shard in manifest.shards:
         shard_path = folder / shard.name
         try:
-            size = shard_path.stat().st_size
+            status = shard_path.stat()
         except OSError as error:
             raise UserError(f"{shard_path}: shard cannot be found ({error.strerror}): copy it again") from error
-        if size != shard.bytes:
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            raise UserError(f"{shard_path}: shard is no plain file: copy it again")
+        if status.st_size != shard.bytes:
             raise UserError(
-                f"{shard_path}: shard has {size} bytes, the manifest says {shard.bytes}: copy it again, or pack again"
+                f"{shard_path}: shard has {status.st_size} bytes, the manifest says {shard.bytes}: "
+                "copy it again, or pack again"
             )
     return Folder(path, folder, manifest)
 

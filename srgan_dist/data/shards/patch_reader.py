@@ -110,8 +110,9 @@ class PatchReader:
 
     def _read_image(self, tile: Tile) -> NDArray[np.uint8]:
         data = self._read(tile, tile.offset, tile.size)
+        scale = self._shards.scale
         try:
-            image = decode(data)
+            image = decode(data, below=(tile.height + scale, tile.width + scale))
         except ValueError as error:
             raise ShardError(f"{self._where(tile)}: cannot be decoded ({error}): copy the shard again") from error
         # A whole image may have rows and columns beyond the last whole LR pixel.
