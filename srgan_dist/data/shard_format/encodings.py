@@ -11,7 +11,7 @@ from PIL import Image
 from typing_extensions import assert_never
 
 from srgan_dist.data.shard_format.npy import read_npy_header
-from srgan_dist.imaging.read import MEMBER_FORMATS, open_picture, why_unsuitable
+from srgan_dist.imaging.read import MEMBER_FORMATS, TooManyPixels, open_picture, why_unsuitable
 
 Encoding = Literal["raw", "png", "webp", "jpeg"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
@@ -117,6 +117,8 @@ def read_size(data: bytes, suffix: str) -> tuple[int, int]:
         with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
             unsuitable = why_unsuitable(image)
             width, height = image.size
+    except TooManyPixels:
+        raise
     except Exception as error:
         raise ValueError(f"is not an image ({_why(error)})") from error
     if unsuitable:
