@@ -16,9 +16,10 @@ import numpy as np
 from srgan_dist.data.remote.cache import Cache, RemoteFile
 from srgan_dist.data.remote.sources import PIPE, file_url, folder_url, shown
 from srgan_dist.data.shard_format.encodings import Encoding
-from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows
+from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows, max_index_bytes
 from srgan_dist.data.shard_format.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     Manifest,
     ShardEntry,
     manifest_path,
@@ -105,14 +106,15 @@ def open_url(source: str, cache: Cache) -> Folder:
     manifest_url = file_url(url, MANIFEST_NAME)
     with _scratch(cache) as scratch:
         fetched = scratch / MANIFEST_NAME
-        cache.fetch(RemoteFile(manifest_url, fetched, None, None), tries=_FIRST_TRIES)
+        cache.fetch(RemoteFile(manifest_url, fetched, None, None, MAX_MANIFEST_BYTES), tries=_FIRST_TRIES)
         try:
             manifest = read_manifest(fetched)
         except UserError as error:
             raise UserError(str(error).replace(str(fetched), shown(manifest_url))) from error
         folder = _folder(cache, url, manifest.index_sha256)
         fetched.replace(folder / MANIFEST_NAME)
-    index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256)
+    most = max_index_bytes(manifest.num_samples)
+    index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256, most)
     cache.fetch(index, tries=_FIRST_TRIES)
     return Folder(shown(url), folder, manifest, url)
 
