@@ -82,7 +82,12 @@ def check_shards(
     )
     summary = checker.run(folders)
     if sheet and contact_sheet and sheet.num_seen:
-        sheet.draw().save(contact_sheet)
+        try:
+            sheet.draw().save(contact_sheet)
+        except OSError as error:
+            raise UserError(
+                f"{contact_sheet}: cannot be written ({error.strerror or error}): choose another"
+            ) from error
     if index and not summary.num_faults:
         index.write(created_by=created_by)
     return summary

@@ -30,6 +30,7 @@ from srgan_dist.errors import UserError
 _PIECE = 1 << 20
 _STORE_PIECE = 16 << 20  # one request each: long enough for its latency not to matter
 _MIN_RATE = 16 << 10  # bytes a second: a server that sends less holds us up for ever, a byte in time after another
+_LAST_WORDS = 1 << 16  # bytes of a command's messages that are searched for the last one
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
 _RETRYABLE = (408, 425, 429)  # the HTTP 4xx errors that another attempt may overcome
 _ACCESS_ERRORS = ("AccessKey", "Credential", "Forbidden", "Signature", "AccessDenied", "Unauthorized", "ExpiredToken")
@@ -248,7 +249,7 @@ def _command(url: str, timeout: float) -> Iterator[bytes]:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if code:
-            messages.seek(0)
+            messages.seek(max(0, messages.seek(0, os.SEEK_END) - _LAST_WORDS))
             lines = [line.strip() for line in messages.read().decode(errors="replace").splitlines() if line.strip()]
             last = lines[-1] if lines else "no message"
             raise UserError(f"{url}: the command failed with exit code {code} ({last}): run it by hand")

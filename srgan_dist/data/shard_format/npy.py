@@ -11,6 +11,7 @@ import numpy as np
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # of the header's length, by version
 MAX_HEADER = 4096  # bytes; NumPy writes 128 before pixels, and 256 before an index
+_SHOWN = 40  # characters of a type in a message
 # NumPy evaluates the header as Python, which ends in errors of many types, and allocates whatever shape it claims.
 _HEADER = re.compile(
     r"\{'descr': (?P<type>'[^']{1,16}'|\[[^][]{1,1024}\]), "
@@ -60,17 +61,22 @@ def read_npy_header(start: bytes | memoryview, length: int, *, dtype: np.dtype[n
     size = begin + int.from_bytes(start[begin - count : begin], "little")
     if size > len(start):
         raise ValueError(f"is not a .npy array: its header has {size} bytes, {len(start)} are there")
-    found = _HEADER.fullmatch(start[begin:size].decode("latin-1"))
-    if found is None:
+    text = start[begin:size].decode("latin-1")
+    found = _HEADER.fullmatch(text)
+    if found is None or not text.removesuffix("\n").isprintable():
         raise ValueError("is not a .npy array: its header is damaged")
     header = NpyHeader(found["type"], tuple(int(side) for side in re.findall("[0-9]+", found["shape"])), size)
     order = ", in Fortran order" if found["fortran"] == "True" else ""
     if header.type != repr(np.lib.format.dtype_to_descr(dtype)) or order:
-        raise ValueError(f"is {_shown(header)}{order}, expected {dtype} in C order")
+        raise ValueError(f"is {_shown(header)}{order}, expected {_short(str(dtype))} in C order")
     if (expected := math.prod(header.shape) * dtype.itemsize) != length - size:
         raise ValueError(f"is {_shown(header)}, which takes {expected} bytes, {max(length - size, 0)} are there")
     return header
 
 
 def _shown(header: NpyHeader) -> str:
-    return f"{header.type.strip(chr(39))} {header.shape}"
+    return f"{_short(header.type)} {header.shape}"
+
+
+def _short(dtype: str) -> str:
+    return dtype.strip("'") if len(dtype) <= _SHOWN else f"{dtype[:_SHOWN]}..."

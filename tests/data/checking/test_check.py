@@ -592,6 +592,15 @@ def test_sampling_inspects_some_pixels_and_all_headers(pairs: dict[str, bytes], 
     assert {check(shard, sample=n)[1].num_faults for n in range(1, 4)} <= {0, 1, 2}
 
 
+def test_a_pair_of_a_scale_beyond_the_sheets_crops_is_drawn(make_image: Callable[..., Pixels], tmp_path: Path) -> None:
+    members = {"a.hr.png": encoded(make_image(400, 600), "png"), "a.lr.png": encoded(make_image(2, 3), "png")}
+    check(write_tar(tmp_path / "x.tar", members), contact_sheet=tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").exists()
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"full.png: cannot be written \(No space left on device\)"):
+        check(tmp_path / "x.tar", contact_sheet=tmp_path / "full.png")
+
+
 def test_the_command_prints_a_summary_and_fails_on_a_fault(folder: Path, tmp_path: Path) -> None:
     done = call("check", folder, "--contact-sheet", tmp_path / "sheet.png")
     assert done.code == 0, done.err
