@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "Ask what would fail before the GPUs are paid for."
     doctor = add("doctor", _doctor, text, takes_config=True)
     doctor.add_argument("--json", type=Path, metavar="FILE", help="also write the answers to a file")
+    doctor.add_argument("--run-commands", action="store_true", help="run the commands in data.train (pipe:...)")
 
     cli_bench.add_bench(commands)
     return parser
@@ -224,7 +225,7 @@ def _doctor(options: argparse.Namespace) -> None:
         refuse_unwritable(options.json)
     config = config_from(options.overrides, prog="srgan-dist doctor") if options.overrides else None
     runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
-    answers = examine(config, runtime)
+    answers = examine(config, runtime, run_commands=options.run_commands)
     runtime.close()
     if not runtime.is_main:
         return

@@ -2,26 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from srgan_dist.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Pillow detects some fifty formats by their first bytes, whatever the name, and starts Ghostscript for one of them.
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+MEMBER_FORMATS = ("PNG", "JPEG", "WEBP")  # of members of shards
+MAX_PIXELS = "SRGAN_DIST_MAX_PIXELS"  # in the environment, so that it serves every command and its processes alike
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _SIXTEEN_BIT = re.compile(r"(?!BGR)[A-Za-z]+;16")  # "BGR;16" is the 5-6-5 bit layout of BMP
 _EXIF_ORIENTATION = 0x0112
 _PNG_TEXT = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may hold the orientation
+
+
+class TooManyPixels(ValueError):
+    """An image is larger than is allowed; the message says how to allow it."""
+
+
+def open_picture(file: IO[bytes], *, formats: tuple[str, ...]) -> Image.Image:
+    """Read an image's header, if it is of a format that is meant, and not so large that it may be an attack.
+
+    The limit is that of Pillow, `PIL.Image.MAX_IMAGE_PIXELS`, 89 million unless a program has changed it, or what the
+    environment's SRGAN_DIST_MAX_PIXELS says.
+
+    Args:
+        file: The file, which the caller closes after the image.
+        formats: `FILE_FORMATS` or `MEMBER_FORMATS`.
+
+    Returns:
+        The image; its pixels are not read yet.
+
+    Raises:
+        UserError: SRGAN_DIST_MAX_PIXELS is not a whole number.
+        TooManyPixels: The image is larger than the limit.
+        Exception: It is damaged or of another format; Pillow's decoders raise many types.
+    """
+    limit = _max_pixels()
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"it is no {', '.join(formats[:-1])} or {formats[-1]} file, or its header is damaged"
+        ) from None
+    except Image.DecompressionBombError as error:  # more than twice the limit
+        raise TooManyPixels(_too_many(re.findall(r"[0-9]+", str(error))[0], limit)) from None
+    if limit is not None and (pixels := image.width * image.height) > limit:
+        image.close()
+        raise TooManyPixels(_too_many(pixels, limit))
+    return image
+
+
+def _max_pixels() -> int | None:
+    if text := os.environ.get(MAX_PIXELS):
+        if not re.fullmatch("[1-9][0-9]{0,17}", text):
+            raise UserError(f"{MAX_PIXELS} is {text!r}, allowed is a whole number of 1 or more")
+        Image.MAX_IMAGE_PIXELS = int(text)  # beyond twice its own limit, Pillow refuses by itself
+    return Image.MAX_IMAGE_PIXELS
+
+
+def _too_many(pixels: int | str, limit: int | None) -> str:
+    return f"has {pixels} pixels, allowed are {limit}: if you trust it and have the memory, set {MAX_PIXELS}={pixels}"
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -143,14 +197,16 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes), expected an image")
         with warnings.catch_warnings():
-            # The user's own large photographs are not an attack; far larger images still raise an error.
+            # What is larger than the limit is refused in our words.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with path.open("rb") as file, open_picture(file, formats=FILE_FORMATS) as image:
                 if unsuitable := why_unsuitable(image):
                     raise UserError(f"{path}: {unsuitable}")
                 yield image
     except UserError:
         raise
+    except TooManyPixels as error:
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason}): replace or remove it") from error

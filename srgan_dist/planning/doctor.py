@@ -18,6 +18,7 @@ from srgan_dist.config.root import Config
 from srgan_dist.data.build import build_shards, micro_batch_size
 from srgan_dist.data.checking.check import check_shards
 from srgan_dist.data.checking.report import Finding
+from srgan_dist.data.remote.sources import PIPE
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
@@ -50,12 +51,13 @@ class Answer(NamedTuple):
     text: str
 
 
-def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
+def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = False) -> list[Answer]:
     """Run all checks. Every rank must call it.
 
     Args:
         config: The configuration of the run; None omits the checks that need one.
         runtime: The ranks.
+        run_commands: Run the commands in data.train (`pipe:`) as training would.
 
     Returns:
         Rank 0's answers, and the other ranks' answers that are not ok and not among them.
@@ -66,7 +68,7 @@ def examine(config: Config | None, runtime: Runtime) -> list[Answer]:
         questions |= {
             "batch": lambda: _batch(config, runtime),
             "memory": lambda: _memory(config, runtime),
-            "shards": lambda: _shards(config, runtime),
+            "shards": lambda: _shards(config, runtime, run_commands=run_commands),
             "disk": lambda: _disk(config),
             "perceptual": lambda: _perceptual(config),
             "tracker": lambda: _tracker(config),
@@ -149,8 +151,18 @@ def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
     yield Answer("memory", verdict, text if verdict == "ok" else f"{text}: srgan-dist plan prints what fits")
 
 
-def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
-    shards = build_shards(config.data)
+def _shards(config: Config, runtime: Runtime, *, run_commands: bool) -> Iterator[Answer]:
+    data = config.data
+    commands = [source for source in data.train if source.startswith(PIPE)]
+    if commands and not run_commands:  # asking what would happen must not do it
+        number = "1 command is" if len(commands) == 1 else f"{len(commands)} commands are"
+        yield Answer(
+            "commands", "warn", f"{number} not run (pipe:...), nor what is written checked: --run-commands does"
+        )
+        data = data.model_copy(update={"train": tuple(source for source in data.train if source not in commands)})
+        if not data.train:
+            return
+    shards = build_shards(data)
     text = f"{len(shards.shard_paths)} shards, {len(shards)} samples, x{shards.scale}"
     yield Answer("shards", "ok", f"{text}, their sizes as their manifest says")
     yield _files(len(shards.shard_paths))
@@ -163,7 +175,7 @@ def _shards(config: Config, runtime: Runtime) -> Iterator[Answer]:
     faults: list[Finding] = []
     degraded = config.data.degradation.kind != "stored"
     summary = check_shards(
-        list(config.data.train),
+        list(data.train),
         on_finding=lambda finding: faults.append(finding) if finding.is_fault else None,
         sample=_SAMPLES,
         any_kernel=degraded,

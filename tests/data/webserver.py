@@ -16,7 +16,8 @@ PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
 class WebServer:
     """`faults[NAME]` lists the next answers for that file; its last entry stays.
 
-    An entry is an HTTP status (200: no fault), or cut, short, long, extra, flip, html, silent, slow.
+    An entry is an HTTP status (200: no fault), or cut, short, long, extra, flip, html, silent, slow, drip (its data) or
+    drip-head (its answer's first line), a byte at a time, or the address that it redirects to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,6 +53,13 @@ class WebServer:
         file = self.folder / path.lstrip("/")
         if fault == 200 and not file.is_file():
             fault = 404
+        if "://" in str(fault):
+            request.send_response(302)
+            request.send_header("Location", str(fault))
+            request.end_headers()
+            return
+        if fault == "drip-head":
+            drip(request, b"HTTP/1.0 200 " + b"very " * 100 + b"well\r\n\r\n")
         if isinstance(fault, int) and fault != 200:
             request.send_error(fault)
             return
@@ -70,10 +78,18 @@ class WebServer:
             for start in range(0, len(data), 2000):
                 request.wfile.write(data[start : start + 2000])
                 time.sleep(0.02)
+        elif fault == "drip":
+            drip(request, data)
         elif fault == "cut":
             request.wfile.write(data[: len(data) // 2])
         else:
             request.wfile.write(data)
+
+
+def drip(request: BaseHTTPRequestHandler, data: bytes) -> None:
+    for byte in data:
+        request.wfile.write(bytes([byte]))
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -70,6 +70,9 @@ class Finding:
     case: int
     what: str
 
+    def __str__(self) -> str:
+        return f"case {self.case}: {self.what}"
+
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """Damage some bytes, once or a few times, as a bad disk or a bad person does.

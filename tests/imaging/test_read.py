@@ -11,21 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from srgan_dist.data.shard_format.encodings import decode
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import list_images, read_rgb, read_size
+from srgan_dist.imaging.read import MAX_PIXELS, list_images, read_rgb, read_size
 
 Maker = Callable[..., NDArray[np.uint8]]
 
 
-def png_16_bit_rgb(height: int, width: int) -> bytes:
+def png_16_bit_rgb(height: int, width: int, pixels: bytes | None = None) -> bytes:
     """Pillow cannot write this kind, so write its three chunks by hand."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    pixels = zlib.compress(b"".join(b"\0" + b"\x12\x34" * 3 * width for _ in range(height)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    if pixels is None:
+        pixels = b"".join(b"\0" + b"\x12\x34" * 3 * width for _ in range(height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 def test_list_images_is_sorted_recursive_and_knows_its_suffixes(tmp_path: Path) -> None:
@@ -189,3 +191,72 @@ def test_a_size_is_read_without_the_pixels(tmp_path: Path, make_image: Maker) ->
         Image.fromarray(make_image(60, 40)).save(path)
         path.write_bytes(path.read_bytes()[: 1000 if name != "a.tif" else None])
         assert read_size(path) == (60, 40)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_file_of_another_format_is_refused_whatever_its_name_and_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    path = tmp_path / "a.png"
+    path.write_bytes(EPS)
+    with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(it is no PNG, JPEG, WEBP, BMP or TIFF"):
+        read_rgb(path)
+    with pytest.raises(ValueError, match="it is no PNG, JPEG or WEBP file"):
+        decode(EPS)
+    with io.BytesIO() as buffer:
+        Image.new("RGB", (9, 9)).save(buffer, format="GIF")
+        path.write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="it is no PNG"):
+        read_size(path)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the environment's limit, and Pillow's back after the test."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    return lambda text: monkeypatch.setenv(MAX_PIXELS, text)
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(
+    tmp_path: Path, make_image: Maker, limit: Callable[[str], None]
+) -> None:
+    path = tmp_path / "a.png"
+    for width in (13_000, 20_000):  # beyond the limit, and beyond what Pillow refuses by itself
+        path.write_bytes(png_16_bit_rgb(13_000, width, b"none"))
+        for read in (read_size, read_rgb):
+            with pytest.raises(UserError) as caught:
+                read(path)
+            assert str(caught.value) == (
+                f"{path}: has {width * 13_000} pixels, allowed are {Image.MAX_IMAGE_PIXELS}: if you trust it and have "
+                f"the memory, set {MAX_PIXELS}={width * 13_000}"
+            )
+    Image.fromarray(make_image(20, 30)).save(path)
+    for text, fits in (("600", True), ("599", False), ("299", False)):
+        limit(text)
+        if fits:
+            assert read_rgb(path).shape == (20, 30, 3)
+            assert decode(path.read_bytes()).shape == (20, 30, 3)
+            continue
+        with pytest.raises(UserError, match=f"has 600 pixels, allowed are {text}"):
+            read_rgb(path)
+        with pytest.raises(ValueError, match=r"has 600 pixels|decompression bomb"):
+            decode(path.read_bytes())
+    for text in ("many", "0", "-5", "1e9", "9" * 30):
+        limit(text)
+        with pytest.raises(UserError, match=r"SRGAN_DIST_MAX_PIXELS is .*, allowed is a whole number of 1 or more"):
+            read_rgb(path)
+
+
+def test_a_program_that_lifted_pillows_limit_is_not_limited(
+    tmp_path: Path, make_image: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    Image.fromarray(make_image(20, 30)).save(tmp_path / "a.png")
+    assert read_size(tmp_path / "a.png") == (20, 30)

@@ -60,6 +60,26 @@ def test_too_little_memory_fails(shards: Path, tmp_path: Path) -> None:
     )
 
 
+def test_commands_are_run_only_where_that_is_asked_for(shards: Path, tmp_path: Path) -> None:
+    tar = next(shards.glob("*.tar"))
+    sources = [str(shards), f"pipe:touch {tmp_path}/ran; cat {tar}"]
+    overrides = [f"--data.train={json.dumps(sources)}", f"--data.cache_dir={tmp_path}/cache"]
+    done = ask(shards, tmp_path / "run", *overrides)
+    assert done.code == 0, done.err
+    found = answers(tmp_path / "run")
+    assert found["commands"] == {
+        "name": "commands",
+        "verdict": "warn",
+        "text": "1 command is not run (pipe:...), nor what is written checked: --run-commands does",
+    }
+    assert found["pixels"]["verdict"] == "ok"
+    assert not (tmp_path / "ran").exists()
+    done = ask(shards, tmp_path / "run", "--run-commands", *overrides)
+    assert done.code == 0, done.err
+    assert "commands" not in answers(tmp_path / "run")
+    assert (tmp_path / "ran").exists()
+
+
 @pytest.mark.slow
 def test_on_two_ranks_the_doctor_measures_the_all_reduce(shards: Path, tmp_path: Path) -> None:
     done = ask(shards, tmp_path / "run", ranks=2)

@@ -154,7 +154,7 @@ class Pillow:
     @staticmethod
     def image(data: bytes) -> _Image:
         """Decode a PNG file whole."""
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        return np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB"))
 
     @staticmethod
     def tensor(patch: _Image) -> Tensor:

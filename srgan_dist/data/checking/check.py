@@ -21,10 +21,10 @@ from srgan_dist.data.checking.report import Finding, Summary
 from srgan_dist.data.checking.sample import InspectedSample, Remark, kind_remarks, pair_remarks, read_sample_image
 from srgan_dist.data.checking.samples import SampleMembers, list_samples, read_samples, vote_scale
 from srgan_dist.data.checking.sheet import PairSheet
-from srgan_dist.data.checking.tar import member_at, walk_tar
 from srgan_dist.data.checking.third_party import ThirdPartyIndex
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME
 from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, ShardEntry
+from srgan_dist.data.shard_format.tar import member_at, walk_tar
 from srgan_dist.errors import UserError
 
 
@@ -82,7 +82,12 @@ def check_shards(
     )
     summary = checker.run(folders)
     if sheet and contact_sheet and sheet.num_seen:
-        sheet.draw().save(contact_sheet)
+        try:
+            sheet.draw().save(contact_sheet)
+        except OSError as error:
+            raise UserError(
+                f"{contact_sheet}: cannot be written ({error.strerror or error}): choose another"
+            ) from error
     if index and not summary.num_faults:
         index.write(created_by=created_by)
     return summary
@@ -179,6 +184,9 @@ class Checker:
 
     def _check_shard(self, folder: Path, job: _Job) -> None:
         self._shards.append((folder, job.shard))
+        if job.shard.exists() and not job.shard.is_file():  # opening a pipe would wait for its writer
+            self._report(job.shard, "", None, "is no plain file")
+            return
         try:
             for what in shard_faults(job.shard, job.entry) if job.entry else ():
                 self._report(job.shard, "", None, what)

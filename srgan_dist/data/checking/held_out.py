@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgan_dist.data.packing.held_out import VALIDATION_NAME
+from srgan_dist.data.packing.options import make_tile_options
 from srgan_dist.data.packing.pairing import Source
-from srgan_dist.data.packing.partial import read_plan
+from srgan_dist.data.packing.partial import PLAN_NAME, Plan, read_plan
 from srgan_dist.data.packing.tiles import TileOptions, stored_tiles
 from srgan_dist.data.shard_format.manifest import Manifest
 from srgan_dist.errors import UserError
@@ -62,16 +63,23 @@ def read_held_out(folder: Path, manifest: Manifest) -> Iterator[HeldOutImage]:
     plan, images = read_plan(folder), folder / VALIDATION_NAME
     if plan is None or not images.is_dir():
         return
-    tile_options = TileOptions(
-        scale=manifest.scale,
-        tile=plan["options"].get("tile"),
-        stride=plan["options"].get("stride"),
-        min_detail=0.0,
-        encoding=manifest.encoding,
-    )
-    for path in list_images(images / "HR" if plan["options"].get("lr") == "given" else images):
+    try:
+        tile_options = _tile_options(plan, manifest)
+        paths = list_images(images / "HR" if plan["options"].get("lr") == "given" else images)
+    except UserError as error:
+        yield HeldOutImage(folder / PLAN_NAME, [], str(error))
+        return
+    for path in paths:
         try:
             digests = map(digest_pixels, stored_tiles(Source("", path, None), tile_options))
             yield HeldOutImage(path, [digest for digest in digests if digest])
         except UserError as error:
             yield HeldOutImage(path, [], str(error).removeprefix(f"{path}: "))
+
+
+def _tile_options(plan: Plan, manifest: Manifest) -> TileOptions:
+    tile, stride = plan["options"].get("tile"), plan["options"].get("stride")
+    for value in (tile, stride):
+        if not (value is None or isinstance(value, int)):
+            raise UserError(f"tile and stride are {tile!r} and {stride!r}, expected whole numbers: pack again")
+    return make_tile_options(scale=manifest.scale, encoding=manifest.encoding, tile=tile, stride=stride, min_detail=0.0)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srgan_dist.data.shard_format.encodings import decode, read_size
-from srgan_dist.imaging.read import orientation
+from srgan_dist.data.shard_format.encodings import decode, read_size, view_npy
+from srgan_dist.imaging.read import MEMBER_FORMATS, open_picture, orientation
 
 IMAGE_SUFFIXES = ("npy", "png", "webp", "jpg", "jpeg")
 _SUFFIX_OF_FORMAT = {"PNG": "png", "WEBP": "webp", "JPEG": "jpg", "MPO": "jpg"}
@@ -52,15 +52,13 @@ def read_image_header(data: bytes, suffix: str) -> ImageHeader:
     if not data:
         raise ValueError("is empty (0 bytes), expected an image")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs are expected
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused in our words
         height, width = read_size(data, suffix)
         if suffix == "npy":
             return ImageHeader(height, width, "raw", lossless=True)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
             kind, turned = image.format or "", _orientation(image)
-    found = _SUFFIX_OF_FORMAT.get(kind)
-    if found is None:
-        raise ValueError(f"is a file of kind {kind}, allowed are PNG, WebP, JPEG and .npy")
+    found = _SUFFIX_OF_FORMAT[kind]
     notes = []
     if found != suffix.replace("jpeg", "jpg"):
         notes.append(f"is named .{suffix} but holds {kind}")
@@ -96,7 +94,7 @@ def read_pixels(data: bytes, suffix: str) -> NDArray[np.uint8]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             if suffix == "npy":
-                return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+                return view_npy(data).copy()
             lowest = _lowest_alpha(data)
             pixels = np.require(decode(data), requirements="W")
         except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
@@ -108,9 +106,9 @@ def read_pixels(data: bytes, suffix: str) -> NDArray[np.uint8]:
 
 
 def _lowest_alpha(data: bytes) -> int:
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
         image.verify()  # Pillow decodes a PNG without checking the checksums of its chunks
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
         if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
             return 255
         return int(np.asarray(image.convert("RGBA"))[..., 3].min())

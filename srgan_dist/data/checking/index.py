@@ -10,7 +10,7 @@ import numpy as np
 
 from srgan_dist.data.checking.sample import Remark, SampleImage
 from srgan_dist.data.checking.samples import SampleMembers
-from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows
+from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows, map_rows
 from srgan_dist.data.shard_format.manifest import Manifest, ShardEntry
 from srgan_dist.utils.files import file_sha256
 
@@ -28,16 +28,16 @@ def load_index(folder: Path, manifest: Manifest, report: Callable[[str], None]) 
     """
     path = folder / INDEX_NAME
     try:
+        index = map_rows(path)
         digest = file_sha256(path)
-        index: Rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        report(f"cannot be read ({str(error).splitlines()[0]})")
+    except OSError as error:
+        report(f"cannot be read ({error.strerror})")
+        return None
+    except ValueError as error:
+        report(str(error))
         return None
     if digest != manifest.index_sha256:
         report(f"sha256 is {digest[:12]}..., the manifest says {manifest.index_sha256[:12]}...")
-    if index.dtype != ROW or index.ndim != 1:
-        report(f"has shape {index.shape} and type {index.dtype}, expected ({manifest.num_samples},) and {ROW}")
-        return None
     if len(index) != manifest.num_samples:
         report(f"has {len(index)} rows, the manifest says {manifest.num_samples}")
     beyond = np.flatnonzero(index["shard"] >= len(manifest.shards))

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from srgan_dist.data.checking.image import ImageHeader, read_image_header, read_pixels
 from srgan_dist.data.checking.pairs import compare, is_rotated
 from srgan_dist.data.checking.samples import Half
-from srgan_dist.data.checking.tar import Member, read_at
+from srgan_dist.data.shard_format.index_rows import MAX_BYTES, MAX_SIDE
+from srgan_dist.data.shard_format.tar import Member, read_at
 from srgan_dist.imaging.resize import modcrop
-
-_MAX_BYTES, _MAX_SIDE = 2**32 - 1, 2**16 - 1  # what a row of the index can hold
 
 
 class SampleImage(NamedTuple):
@@ -79,11 +78,11 @@ def read_sample_image(
         report: Called with each remark.
 
     Returns:
-        The image; where not even its size can be read, the zlib.crc32 of its data.
+        The image; where not even its size can be read, or no index can hold it, the zlib.crc32 of its data.
     """
     member = half.member
-    if member.size > _MAX_BYTES:
-        report(Remark(member, f"has {member.size} bytes, the index can hold {_MAX_BYTES}"))
+    if member.size > MAX_BYTES:
+        report(Remark(member, f"has {member.size} bytes, the index can hold {MAX_BYTES}"))
         return 0
     data = read_at(file, member.offset, member.size)
     crc = zlib.crc32(data)
@@ -92,8 +91,9 @@ def read_sample_image(
     except ValueError as error:
         report(Remark(member, str(error)))
         return crc
-    if max(header.height, header.width) > _MAX_SIDE:
-        report(Remark(member, f"is {header.height}x{header.width}, the index can hold {_MAX_SIDE} a side"))
+    if max(header.height, header.width) > MAX_SIDE:
+        report(Remark(member, f"is {header.height}x{header.width}, the index can hold {MAX_SIDE} a side"))
+        return crc
     for note in header.notes:
         report(Remark(member, note, is_fault=False))
     try:

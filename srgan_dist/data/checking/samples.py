@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from srgan_dist.data.checking.image import IMAGE_SUFFIXES, read_image_header
-from srgan_dist.data.checking.tar import Member, ReportFault, read_at, walk_tar
+from srgan_dist.data.shard_format.tar import Member, ReportFault, read_at, walk_tar
 
 _NAME = re.compile(
     rf"(?P<key>(?:.*/)?[^/.][^/]*?)(?:\.(?P<side>hr|lr))?\.(?P<suffix>{'|'.join(IMAGE_SUFFIXES)})",
@@ -161,6 +161,8 @@ def vote_scale(shards: Iterable[Path]) -> int | None:
 
 
 def _ratios(shard: Path) -> Iterator[int]:
+    if not shard.is_file():
+        return
     with contextlib.suppress(OSError), open(shard, "rb") as file:
         for sample in list_samples(file):
             halves = [sample.hr, sample.lr] if sample.lr else []

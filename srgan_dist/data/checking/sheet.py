@@ -62,7 +62,7 @@ class PairSheet:
 def _crops(
     hr: NDArray[np.uint8], lr: NDArray[np.uint8], standard: NDArray[np.uint8], scale: int
 ) -> tuple[NDArray[np.uint8], ...]:
-    side = min(_SIDE, *hr.shape[:2]) // scale * scale
+    side = max(min(_SIDE, *hr.shape[:2]) // scale, 1) * scale
     top, left = busiest_crop(hr, side=side, multiple=scale)
     place = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
     difference = np.abs(lr[place].astype(np.int16) - standard[place]) * _GAIN

@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import sync, sync_folder, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
@@ -64,7 +67,17 @@ class PackPlan:
         return json.dumps({"inputs": self.digest, "options": self.options}, indent=1, sort_keys=True) + "\n"
 
 
-def read_plan(folder: Path) -> dict[str, Any] | None:
+class Plan(TypedDict):
+    """The content of pack.json; the options' values may be of any type."""
+
+    inputs: str
+    options: dict[str, Any]
+
+
+_PLAN = TypeAdapter(Plan)
+
+
+def read_plan(folder: Path) -> Plan | None:
     """Read the plan of a folder.
 
     Args:
@@ -74,9 +87,8 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         Its `inputs` and `options`; None where pack.json is missing or unreadable.
     """
     try:
-        plan = json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))
-        return plan if {"inputs", "options"} <= plan.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return _PLAN.validate_json((folder / PLAN_NAME).read_bytes())
+    except (OSError, ValidationError):
         return None
 
 
@@ -113,6 +125,9 @@ class Progress:
     num_flat: int = 0
     num_reencoded: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+_JOURNALLED, _PROGRESS = TypeAdapter(dict[str, Any]), TypeAdapter(Progress)
 
 
 class PartialPack:
@@ -233,16 +248,10 @@ class PartialPack:
 
     def _checked(self, line: bytes, shard: Path) -> Progress | None:
         try:
-            kept = json.loads(line)
+            kept = _JOURNALLED.validate_json(line)
             size, until = kept.pop("bytes"), kept.pop("until")
-            progress = Progress(**kept | {"skipped": [(path, reason) for path, reason in kept["skipped"]]})
+            progress = _PROGRESS.validate_python(kept)
             same = shard.stat().st_size == size and self._plan.digest_until(progress.image) == until
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-        ):  # the last line of a killed process is incomplete
+        except (OSError, ValidationError, KeyError, IndexError):  # the last line of a killed process is incomplete
             return None
         return progress if same else None

@@ -2,12 +2,16 @@
 
 A file is written as `NAME.part`, locked by whoever downloads it, and renamed once its length and digest are right.
 The kernel drops the lock of a process that dies; the next one starts over in the same file.
+
+Beside a file stands a record: its digest, and its inode, size and times when that was compared. A file that was changed
+since is compared again. The record's own time is when the file was last used.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import random
 import time
@@ -18,8 +22,10 @@ from typing import NamedTuple
 from srgan_dist.data.remote.sources import shown
 from srgan_dist.data.remote.streams import TransferError, read_pieces
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.utils.files import sync_folder
+from srgan_dist.utils.files import file_sha256, sync_folder
 from srgan_dist.utils.locks import locked
+
+log = logging.getLogger("srgan_dist")
 
 PART = ".part"
 _LOCK = ".lock"  # held while space is counted, freed and reserved
@@ -35,12 +41,14 @@ class RemoteFile(NamedTuple):
         path: Its place once fetched, in a folder of the cache.
         bytes: Its length, or None where it is not known before the fetch.
         sha256: Its digest in hexadecimal, or None where it is not known.
+        max_bytes: The most that it may have, where its length is not known; None for what the cache may hold.
     """
 
     url: str
     path: Path
     bytes: int | None
     sha256: str | None
+    max_bytes: int | None = None
 
 
 class Cache:
@@ -81,10 +89,13 @@ class Cache:
             if self.touch(file):
                 return True
             file.path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(file.path.parent, os.W_OK) and _is_sound(file):  # another user's cache
+                return True
             with locked(_part(file.path), wait=wait) as part:
                 if part is None:
                     return False
-                if self.touch(file):  # the process that we waited for has fetched it
+                # By now the process that we waited for may have fetched it.
+                if self.touch(file) or _is_sound(file):
                     _part(file.path).unlink()
                 else:
                     self._download(file, part, tries or self._tries)
@@ -99,12 +110,15 @@ class Cache:
             file: The file.
 
         Returns:
-            Whether it is in the cache, with the right length.
+            Whether it is in the cache, unchanged since its digest was compared.
         """
+        record = _record(file.path)
         try:
-            there = file.bytes in (None, file.path.stat().st_size)
-            with suppress(PermissionError):  # another user's file; it can still be read
-                _mark(file.path)
+            known = record.read_text(encoding="utf-8", errors="replace")
+            sha256 = file.sha256 or known.partition(" ")[0]
+            there = known == _describe(file.path, sha256) and file.bytes in (None, file.path.stat().st_size)
+            with suppress(OSError):  # another user's file, or a read-only disk; it can still be read
+                _mark(record)
         except FileNotFoundError:
             return False
         return there
@@ -133,7 +147,7 @@ class Cache:
                 try:
                     os.ftruncate(part, 0)
                     self._make_room(file, part)
-                    self._receive(file, part)
+                    sha256 = self._receive(file, part)
                     break
                 except TransferError as error:
                     if number == tries:
@@ -146,18 +160,21 @@ class Cache:
             with suppress(FileNotFoundError):
                 _part(file.path).unlink()
             raise
-        _mark(_part(file.path))
         with locked(self.folder / _LOCK, wait=True):  # processes that count see it under one name only
             _part(file.path).rename(file.path)
+            _record(file.path).write_text(_describe(file.path, sha256), encoding="utf-8")
         sync_folder(file.path.parent)
 
-    def _receive(self, file: RemoteFile, part: int) -> None:
+    def _receive(self, file: RemoteFile, part: int) -> str:
         length, digest = 0, hashlib.sha256()
         os.lseek(part, 0, os.SEEK_SET)
         for piece in read_pieces(file.url, timeout=self._timeout):
             length += len(piece)
             if file.bytes is not None and length > file.bytes:
                 raise TransferError(f"sends more than the {file.bytes} bytes that the manifest says")
+            if file.max_bytes is not None and length > file.max_bytes:
+                what = f"sends more than {file.max_bytes} bytes, which no {file.path.name} of such data has"
+                raise UserError(f"{shown(file.url)}: {what}: correct the URL in data.train")
             if length > self.max_bytes:
                 raise UserError(f"{shown(file.url)}: is larger than the cache ({self.max_bytes} bytes): enlarge it")
             digest.update(piece)
@@ -170,6 +187,7 @@ class Cache:
                 "or damaged at its source"
             )
         os.fsync(part)
+        return digest.hexdigest()
 
     def _make_room(self, file: RemoteFile, part: int) -> None:
         needed = file.bytes or 0
@@ -196,8 +214,7 @@ class Cache:
                     # Indices stay: they are small, and another process may be about to map one.
                     if path.suffix in (PART, ".tar"):
                         with suppress(FileNotFoundError):
-                            status = path.stat()
-                            found.append((status.st_mtime_ns, status.st_size, path))
+                            found.append((_last_used(path), path.stat().st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= limit:
@@ -219,6 +236,36 @@ def _remove(path: Path) -> bool:
             path.unlink()
             return True
     path.unlink(missing_ok=True)
+    _record(path).unlink(missing_ok=True)
+    return True
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _describe(path: Path, sha256: str) -> str:
+    status = path.stat()
+    # The time of the last change of the inode cannot be set, unlike that of the content.
+    return f"{sha256} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
+
+
+def _last_used(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return _record(path).stat().st_mtime_ns
+    return path.stat().st_mtime_ns
+
+
+def _is_sound(file: RemoteFile) -> bool:
+    """Compare a file that is there with its digest, and record that it was; False where that is not known."""
+    if file.sha256 is None or not file.path.is_file():
+        return False
+    before = _describe(file.path, file.sha256)
+    if file.bytes not in (None, file.path.stat().st_size) or file_sha256(file.path) != file.sha256:
+        log.warning("%s: was changed or damaged in the cache, and is fetched again", file.path)
+        return False
+    with suppress(OSError):  # likewise
+        _record(file.path).write_text(before, encoding="utf-8")
     return True
 
 

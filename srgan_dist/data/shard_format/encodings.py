@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import assert_never
 
-from srgan_dist.imaging.read import why_unsuitable
+from srgan_dist.data.shard_format.npy import read_npy_header
+from srgan_dist.imaging.read import MEMBER_FORMATS, TooManyPixels, open_picture, why_unsuitable
 
 Encoding = Literal["raw", "png", "webp", "jpeg"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
@@ -61,24 +62,40 @@ def encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode(data: bytes, *, below: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Decode an image file, whose format is detected from its first bytes; an EXIF orientation is not applied.
 
     Args:
-        data: A PNG, WebP or JPEG file, or another that Pillow reads.
+        data: A PNG, WebP or JPEG file.
+        below: (height, width) that the image must be smaller than; None where its size is not known.
 
     Returns:
         uint8 [H, W, 3], RGB; may be read-only.
 
     Raises:
-        ValueError: The data is damaged, truncated or no image.
+        ValueError: The data is damaged, truncated, no image, or too large, in which case nothing is decoded.
     """
     try:
         # Pillow, not torchvision.io: that is 2 % (WebP) to 20 % (JPEG) faster, but deprecated since 0.29.
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
+            if below and not (image.height < below[0] and image.width < below[1]):
+                raise ValueError(f"is {image.height}x{image.width}, expected less than {below[0]}x{below[1]}")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error ...
         raise ValueError(_why(error)) from error
+
+
+def view_npy(data: bytes) -> NDArray[np.uint8]:
+    """View the pixels of a .npy member that `read_size` accepts.
+
+    Args:
+        data: Data of the member.
+
+    Returns:
+        uint8 [H, W, 3], read-only.
+    """
+    height, width = _npy_size(data)
+    return np.frombuffer(data, dtype=np.uint8)[-height * width * 3 :].reshape(height, width, 3)
 
 
 def read_size(data: bytes, suffix: str) -> tuple[int, int]:
@@ -97,24 +114,25 @@ def read_size(data: bytes, suffix: str) -> tuple[int, int]:
     if suffix == "npy":
         return _npy_size(data)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data), formats=MEMBER_FORMATS) as image:
             unsuitable = why_unsuitable(image)
             width, height = image.size
+    except TooManyPixels:
+        raise
     except Exception as error:
         raise ValueError(f"is not an image ({_why(error)})") from error
     if unsuitable:
         raise ValueError(unsuitable)
+    if min(height, width) < 1:
+        raise ValueError(f"is {height}x{width}, without pixels")
     return height, width
 
 
 def _npy_size(data: bytes) -> tuple[int, int]:
-    try:
-        image = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"is not a .npy array ({_why(error)})") from error
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
-        raise ValueError(f"is {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
-    return int(image.shape[0]), int(image.shape[1])
+    shape = read_npy_header(data, len(data), dtype=np.dtype(np.uint8)).shape
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ValueError(f"is uint8 {shape}, expected uint8 (height, width, 3)")
+    return shape[0], shape[1]
 
 
 def _why(error: Exception) -> str:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from srgan_dist.data.shard_format.encodings import ENCODINGS, Encoding
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from srgan_dist.data.shard_format.encodings import Encoding
 from srgan_dist.errors import UserError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 32 << 20  # more than 150,000 shards
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Side = Annotated[int, Field(ge=1, lt=2**16)]  # what a row of the index can hold
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# In its own folder, and without what would break a line of a message.
+_ShardName = Annotated[str, Field(pattern=r"^[^/\p{C}\p{Zl}\p{Zp}]+\.tar$")]
 
 
 class ShardEntry(NamedTuple):
@@ -24,10 +34,10 @@ class ShardEntry(NamedTuple):
         samples: Number of samples.
     """
 
-    name: str
-    bytes: int
-    sha256: str
-    samples: int
+    name: _ShardName
+    bytes: _Count
+    sha256: _Sha256
+    samples: _Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +62,22 @@ class Manifest:
         format_version: Version of the layout, `FORMAT_VERSION`.
     """
 
-    scale: int
-    tile: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    scale: _Side
+    tile: _Side
     encoding: Encoding
     kernel: str
-    num_samples: int
-    num_images: int
-    index_sha256: str
+    num_samples: Annotated[_Count, Field(ge=1)]
+    num_images: _Count
+    index_sha256: _Sha256
     shards: tuple[ShardEntry, ...]
     created_by: str
-    num_skipped: int = 0
-    num_small: int = 0
-    num_flat: int = 0
-    num_reencoded: int = 0
-    num_validation: int = 0
+    num_skipped: _Count = 0
+    num_small: _Count = 0
+    num_flat: _Count = 0
+    num_reencoded: _Count = 0
+    num_validation: _Count = 0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -87,20 +99,21 @@ def read_manifest(path: str | Path) -> Manifest:
         UserError: It is missing, is not a manifest of shards, or has an unsupported format version or encoding.
     """
     path = manifest_path(path)
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise UserError(f"{path}: does not exist, expected a folder made by `srgan-dist pack`")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = content["format_version"]
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise UserError(f"{path}: has more than {MAX_MANIFEST_BYTES} bytes, which no manifest has: pack again")
+        version = _VERSION.validate_json(content)["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{path}: format version {version!r}, this program reads {FORMAT_VERSION}: pack again")
-        content["shards"] = tuple(ShardEntry(**entry) for entry in content["shards"])
-        manifest = Manifest(**content)
-    except FileNotFoundError:
-        raise UserError(f"{path}: does not exist, expected a folder made by `srgan-dist pack`") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}"
-        raise UserError(f"{path}: is not a manifest of packed shards ({reason}): pack again") from error
-    _refuse_bad_manifest(path, manifest)
-    return manifest
+        return _MANIFEST.validate_json(content, strict=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): copy it again") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: is not a manifest of packed shards ({_reason(error)}): pack again") from error
 
 
 def manifest_path(path: str | Path) -> Path:
@@ -116,13 +129,15 @@ def manifest_path(path: str | Path) -> Path:
     return path if path.name == MANIFEST_NAME else path / MANIFEST_NAME
 
 
-def _refuse_bad_manifest(path: Path, manifest: Manifest) -> None:
-    if manifest.encoding not in ENCODINGS:
-        raise UserError(f"{path}: encoding {manifest.encoding!r}, this program reads {', '.join(ENCODINGS)}")
-    for field in ("scale", "tile", "num_samples"):
-        value = getattr(manifest, field)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{path}: {field} is {value!r}, expected a whole number >= 1: pack again")
-    for shard in manifest.shards:
-        if Path(shard.name).name != shard.name or not shard.name.endswith(".tar"):
-            raise UserError(f"{path}: shard name {shard.name!r}, expected a file name ending in .tar")
+class _Version(TypedDict):
+    format_version: Any
+
+
+_VERSION, _MANIFEST = TypeAdapter(_Version), TypeAdapter(Manifest)
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where, what = ".".join(map(str, first["loc"])), str(first["msg"]).splitlines()[0]
+    found = f"{where} is {repr(first['input'])[:60]}: " if where else ""
+    return found + what[0].lower() + what[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ import numpy as np
 from srgan_dist.data.remote.cache import Cache, RemoteFile
 from srgan_dist.data.remote.sources import PIPE, file_url, folder_url, shown
 from srgan_dist.data.shard_format.encodings import Encoding
-from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows
+from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows, max_index_bytes
 from srgan_dist.data.shard_format.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     Manifest,
     ShardEntry,
     manifest_path,
@@ -71,12 +73,15 @@ def open_local(path: str) -> Folder:
     for shard in manifest.shards:
         shard_path = folder / shard.name
         try:
-            size = shard_path.stat().st_size
+            status = shard_path.stat()
         except OSError as error:
             raise UserError(f"{shard_path}: shard cannot be found ({error.strerror}): copy it again") from error
-        if size != shard.bytes:
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            raise UserError(f"{shard_path}: shard is no plain file: copy it again")
+        if status.st_size != shard.bytes:
             raise UserError(
-                f"{shard_path}: shard has {size} bytes, the manifest says {shard.bytes}: copy it again, or pack again"
+                f"{shard_path}: shard has {status.st_size} bytes, the manifest says {shard.bytes}: "
+                "copy it again, or pack again"
             )
     return Folder(path, folder, manifest)
 
@@ -102,14 +107,15 @@ def open_url(source: str, cache: Cache) -> Folder:
     manifest_url = file_url(url, MANIFEST_NAME)
     with _scratch(cache) as scratch:
         fetched = scratch / MANIFEST_NAME
-        cache.fetch(RemoteFile(manifest_url, fetched, None, None), tries=_FIRST_TRIES)
+        cache.fetch(RemoteFile(manifest_url, fetched, None, None, MAX_MANIFEST_BYTES), tries=_FIRST_TRIES)
         try:
             manifest = read_manifest(fetched)
         except UserError as error:
             raise UserError(str(error).replace(str(fetched), shown(manifest_url))) from error
         folder = _folder(cache, url, manifest.index_sha256)
         fetched.replace(folder / MANIFEST_NAME)
-    index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256)
+    most = max_index_bytes(manifest.num_samples)
+    index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256, most)
     cache.fetch(index, tries=_FIRST_TRIES)
     return Folder(shown(url), folder, manifest, url)
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgan_dist.data.shard_format.encodings import decode
+from srgan_dist.data.shard_format.tar import BLOCK
 from srgan_dist.data.shards.shard_set import ShardSet
 from srgan_dist.errors import Failure
 from srgan_dist.imaging.resize import downscale_part
 
 _MAX_OPEN = 128  # shards held open per process; systems allow 1024 files or more
-_TAR_BLOCK = 512
 
 
 class ShardError(Failure):
@@ -110,8 +110,9 @@ class PatchReader:
 
     def _read_image(self, tile: Tile) -> NDArray[np.uint8]:
         data = self._read(tile, tile.offset, tile.size)
+        scale = self._shards.scale
         try:
-            image = decode(data)
+            image = decode(data, below=(tile.height + scale, tile.width + scale))
         except ValueError as error:
             raise ShardError(f"{self._where(tile)}: cannot be decoded ({error}): copy the shard again") from error
         # A whole image may have rows and columns beyond the last whole LR pixel.
@@ -155,6 +156,7 @@ class PatchReader:
 
 
 def _member_name(file: int, offset: int) -> str:
-    header = os.pread(file, _TAR_BLOCK, offset - _TAR_BLOCK)
-    name = header[:100].rstrip(b"\0").decode(errors="replace")
-    return f"'{name}'" if len(header) == _TAR_BLOCK else "(header lost)"
+    header = os.pread(file, BLOCK, offset - BLOCK) if offset >= BLOCK else b""
+    if header[257:262] != b"ustar":
+        return "(header lost)"
+    return repr(header[:100].split(b"\0")[0].decode(errors="replace"))  # names may contain line breaks

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,7 +18,8 @@ import numpy as np
 from srgan_dist.data.remote.cache import Cache
 from srgan_dist.data.remote.sources import PIPE, expand_sources, is_remote
 from srgan_dist.data.shard_format.encodings import ENCODINGS, Encoding, read_size, suffixes
-from srgan_dist.data.shard_format.index_rows import INDEX_NAME, ROW, Rows, read_index
+from srgan_dist.data.shard_format.index_rows import INDEX_NAME, MAX_BYTES, MAX_SIDE, ROW, Rows, read_index
+from srgan_dist.data.shard_format.tar import read_at, walk_tar
 from srgan_dist.data.shards.folders import Folder, open_command, open_local, open_url, refuse_small_cache
 from srgan_dist.errors import UserError
 
@@ -206,14 +206,14 @@ def _open_folder(name: str, cache: Cache | None, scale: int | None) -> Folder:
 
 
 def _index_tar(shard: Path, *, scale: int) -> tuple[Rows, Encoding]:
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            first = tar.next()
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{shard}: cannot be read as a tar ({error})") from error
+    with open(shard, "rb") as file:
+        first = next(walk_tar(file, partial(_refuse, shard)), None)
     suffix = first.name.rpartition(".")[2] if first else ""
     encoding: Encoding = next((name for name in ENCODINGS if suffixes(name)[0] == suffix), "raw")
-    return build_index([shard], scale=scale, encoding=encoding), encoding
+    rows = build_index([shard], scale=scale, encoding=encoding)
+    if not len(rows):
+        raise UserError(f"{shard}: holds no samples, expected pairs of KEY.hr.npy and KEY.lr.npy, or of images")
+    return rows, encoding
 
 
 def _concatenated(indices: Sequence[Rows], folders: Sequence[Folder]) -> Rows:
@@ -255,17 +255,24 @@ def _pairs(shard: Path, encoding: Encoding) -> Iterator[tuple[_Member, _Member]]
 
 def _members(shard: Path) -> Iterator[_Member]:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for info in tar:
-                stream = tar.extractfile(info) if info.isreg() else None
-                if stream is None:
-                    raise UserError(f"{shard}: member '{info.name}' at offset {info.offset_data} is not a file")
-                data = stream.read()
+        with open(shard, "rb") as file:
+            for member in walk_tar(file, partial(_refuse, shard)):
+                where = f"{shard}: member {member.name!r} at offset {member.offset}"
+                if not member.is_file:
+                    raise UserError(f"{where} is not a file")
+                data = read_at(file, member.offset, member.size)
                 try:
-                    height, width = read_size(data, info.name.rpartition(".")[2])
+                    height, width = read_size(data, member.name.rpartition(".")[2])
                 except ValueError as error:
-                    where = f"{shard}: member '{info.name}' at offset {info.offset_data}"
                     raise UserError(f"{where} {error}") from error
-                yield _Member(info.name, info.offset_data, info.size, zlib.crc32(data), height, width)
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{shard}: cannot be read as a tar ({error}): copy or pack again") from error
+                if max(height, width) > MAX_SIDE or member.size > MAX_BYTES:
+                    what = f"is {height}x{width} in {member.size} bytes"
+                    raise UserError(f"{where} {what}, the index can hold {MAX_SIDE} a side and {MAX_BYTES} bytes")
+                yield _Member(member.name, member.offset, member.size, zlib.crc32(data), height, width)
+    except OSError as error:
+        raise UserError(f"{shard}: cannot be read ({error.strerror}): copy or pack again") from error
+
+
+def _refuse(shard: Path, member: str, offset: int, what: str) -> None:
+    where = f"member {member!r} at offset {offset}" if member else f"offset {offset}"
+    raise UserError(f"{shard}: cannot be read as a tar ({where}: {what}): copy or pack again")

@@ -145,6 +145,29 @@ def test_a_truncated_shard_is_named_while_reading(packed: Path, tmp_path: Path) 
         PatchReader(shards).read_patch(tile, top=0, left=0, out=out)
 
 
+def test_what_stands_in_the_place_of_a_header_is_not_printed(packed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(packed, tmp_path / "copy")
+    row = open_shards([folder]).index[0]
+    tile = Tile(0, 10**9, int(row["hr_size"]), int(row["height"]), int(row["width"]))
+    out = np.empty((24, 24, 3), dtype=np.uint8)
+    for name, shown in ((b"a\nb\0", r"'a\\nb'"), (b"\0" * 500, r"\(header lost\)")):
+        with (folder / "shard-000000.tar").open("r+b") as file:
+            file.write(name)
+            file.truncate(1000)
+        first = tile._replace(offset=512)
+        with pytest.raises(ShardError, match=f"member {shown} at offset 512: wanted"):
+            PatchReader(open_like(packed, folder)).read_patch(first, top=0, left=0, out=out)
+    with pytest.raises(ShardError, match=r"\(header lost\)"):
+        PatchReader(open_like(packed, folder)).read_patch(tile._replace(offset=0), top=0, left=0, out=out)
+
+
+def open_like(packed: Path, folder: Path) -> ShardSet:
+    """The shards of a folder that were sound when they were opened."""
+    shards = open_shards([packed])
+    shards.shard_paths = tuple(folder / path.name for path in shards.shard_paths)
+    return shards
+
+
 def test_a_vanished_shard_is_named_while_reading(packed: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(packed, tmp_path / "copy")
     dataset = PairDataset(open_shards([folder]), patch_size=24, seed=0)

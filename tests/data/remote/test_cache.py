@@ -19,6 +19,7 @@ import pytest
 
 from srgan_dist.data.packing.pack import pack
 from srgan_dist.data.remote.cache import Cache, RemoteFile
+from srgan_dist.data.shard_format.index_rows import max_index_bytes
 from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.errors import Failure, UserError
@@ -279,6 +280,102 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(web: WebServer, tmp_path: 
     cache.fetch(file)
     assert file_sha256(file.path) == file.sha256
     assert web.requests[file.path.name] == 2
+
+
+def test_changed_pixels_in_the_cache_are_fetched_again(
+    web: WebServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = shard_file(web, tmp_path)
+    Cache(tmp_path, max_bytes=1 << 20).fetch(file)
+    before = file.path.stat()
+    with file.path.open("r+b") as changed:
+        changed.seek(2000)
+        changed.write(b"\1\2\3")
+    os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not Cache(tmp_path, max_bytes=1 << 20).touch(file)
+    os.close(Cache(tmp_path, max_bytes=1 << 20).open(file))
+    assert file_sha256(file.path) == file.sha256
+    assert web.requests[file.path.name] == 2
+    assert [line for line in caplog.messages if "was changed or damaged in the cache" in line] == [
+        f"{file.path}: was changed or damaged in the cache, and is fetched again"
+    ]
+
+
+def test_a_copy_whose_record_is_gone_or_old_is_compared_once_and_kept(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shard_file(web, tmp_path)
+    cache = Cache(tmp_path, max_bytes=1 << 20)
+    cache.fetch(file)
+    compared: list[Path] = []
+
+    def counting(path: Path) -> str:
+        compared.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr("srgan_dist.data.remote.cache.file_sha256", counting)
+    record = file.path.with_suffix(".sha256")
+    for damage in (record.unlink, lambda: record.write_bytes(b"\xff"), lambda: os.utime(file.path)):
+        compared.clear()
+        damage()
+        for _ in range(3):
+            assert cache.fetch(file)
+        assert compared == [file.path]
+    assert web.requests[file.path.name] == 1
+
+
+def test_a_read_only_cache_of_another_user_is_read(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shard_file(web, tmp_path)
+    cache = Cache(tmp_path, max_bytes=1 << 20)
+    cache.fetch(file)
+    file.path.with_suffix(".sha256").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr("srgan_dist.data.remote.cache.locked", None)
+    assert cache.fetch(file)
+
+
+@pytest.mark.parametrize("fault", ["drip", "drip-head"])
+def test_a_server_that_drips_is_hung_up_on(web: WebServer, tmp_path: Path, fault: str) -> None:
+    file = shard_file(web, tmp_path)
+    web.faults[file.path.name] = [fault, 200]
+    cache = Cache(tmp_path, max_bytes=1 << 20, pause=0.01, timeout=0.4)
+    with pytest.raises(Failure, match=r"the server sent less than 16 KiB a second for 1 s, 1 try$"):
+        cache.fetch(file, tries=1)
+    assert cache.fetch(file)
+    assert leftovers(tmp_path) == []
+
+
+def test_redirects_stay_on_the_web(web: WebServer, tmp_path: Path) -> None:
+    file, other = shard_file(web, tmp_path), shard_file(web, tmp_path, 2)
+    web.faults[file.path.name] = [other.url]
+    moved = file._replace(bytes=other.bytes, sha256=other.sha256)
+    assert Cache(tmp_path, max_bytes=1 << 20).fetch(moved)
+    for target in (f"ftp://127.0.0.1:1/{file.path.name}", f"file://{web.folder}/set/manifest.json", file.url):
+        web.faults[file.path.name] = [target]
+        with pytest.raises(UserError, match=r"redirects to what is no http:// or https:// address, or in a circle"):
+            Cache(tmp_path / "other", max_bytes=1 << 20).fetch(file._replace(path=tmp_path / "other/x/a.tar"))
+
+
+def test_a_manifest_or_an_index_of_600_megabytes_is_refused_by_its_size(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srgan_dist.data.shards.folders.MAX_MANIFEST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"manifest.json: sends more than 1000 bytes, which no manifest.json of such"):
+        open_shards([f"{web.url}/set"], cache_dir=tmp_path)
+    monkeypatch.undo()
+    samples = read_manifest(web.folder / "set").num_samples
+    limit = max_index_bytes(samples)
+    index = web.folder / "set/index.npy"
+    sound = index.read_bytes()
+    index.write_bytes(sound + bytes(600 << 20))
+    try:
+        with pytest.raises(UserError, match=rf"index.npy: sends more than {limit} bytes, which no index.npy of such"):
+            open_shards([f"{web.url}/set"], cache_dir=tmp_path)
+    finally:
+        index.write_bytes(sound)
+    assert leftovers(tmp_path) == []
 
 
 def test_a_full_disk_is_reported_in_one_line(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

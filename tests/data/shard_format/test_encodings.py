@@ -51,11 +51,21 @@ def test_every_encoding_has_suffixes_that_encode_knows(make_image: Maker) -> Non
             assert read_size(encode(make_image(8, 12), suffix), suffix) == (8, 12)
 
 
+def test_an_image_that_is_larger_than_the_index_says_is_not_decoded(
+    make_image: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(make_image(64, 48), "png")
+    assert decode(data, below=(65, 49)).shape == (64, 48, 3)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    with pytest.raises(ValueError, match="is 64x48, expected less than 65x48"):
+        decode(data, below=(65, 48))
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
 def test_truncated_and_unknown_data_is_refused(make_image: Maker, suffix: str) -> None:
     data = encode(make_image(64, 64), suffix)
     for part in (b"", data[:10], data[: len(data) // 2], b"nonsense" * 40):
-        with pytest.raises(ValueError, match=r"(?i)cannot identify|truncated|broken|decode|failed"):
+        with pytest.raises(ValueError, match=r"(?i)it is no PNG, JPEG or WEBP file|truncated|broken|decode|failed"):
             decode(part)
     for part in (b"", b"nonsense" * 40):
         with pytest.raises(ValueError, match="is not an image"):

@@ -114,11 +114,26 @@ def test_missing_and_unpacked_folders_are_refused(tmp_path: Path) -> None:
     ("fields", "words"),
     [
         ({"format_version": 2}, "format version 2, this program reads 1"),
-        ({"encoding": "zip"}, "encoding 'zip', this program reads raw"),
-        ({"scale": 0}, "scale is 0, expected a whole number >= 1"),
-        ({"num_samples": 3}, "expected (3,) and"),
+        ({"encoding": "zip"}, "encoding is 'zip': input should be 'raw'"),
+        ({"scale": 0}, "scale is 0: input should be greater than or equal to 1"),
+        ({"num_samples": 3}, "rows, the manifest says 3: pack again"),
         ({"index_sha256": "0" * 64}, "the manifest says 000000000000..."),
-        ({"shards": [{"name": "../x.tar", "bytes": 1, "sha256": "", "samples": 1}]}, "shard name '../x.tar'"),
+        ({"shards": [{"name": "../x.tar", "bytes": 1, "sha256": "", "samples": 1}]}, "shards.0.name is '../x.tar'"),
+        ({"scale": "4"}, "scale is '4'"),
+        ({"scale": True}, "scale is True"),
+        ({"scale": 10**300}, "input should be less than 65536"),
+        ({"num_samples": None}, "num_samples is None"),
+        ({"num_flat": -1}, "num_flat is -1"),
+        ({"index_sha256": 5}, "index_sha256 is 5"),
+        ({"encoding": ["raw"]}, "encoding is ['raw']"),
+        ({"kernel": {}}, "kernel is {}"),
+        ({"shards": None}, "shards is None"),
+        ({"shards": {"name": 1}}, "shards is {'name': 1}"),
+        ({"shards": [5]}, "shards.0 is 5"),
+        ({"shards": [{"name": "a.tar"}]}, "shards.0.bytes is"),
+        ({"shards": [{"name": "\0.tar", "bytes": 1, "sha256": "0" * 64, "samples": 1}]}, "shards.0.name is"),
+        ({"shards": [{"name": "a.tar", "bytes": 2**64, "sha256": "0" * 64, "samples": 1}]}, "shards.0.bytes is"),
+        ({"colour": 3}, "colour is 3: unexpected"),
         ({"shards": []}, "the manifest has 0 shards"),
     ],
 )
@@ -128,6 +143,21 @@ def test_bad_manifests_are_refused(folder: Path, fields: dict[str, object], word
         open_shards([folder])
     assert words in str(caught.value)
     assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, "\xff", '{"format_version": 1e999}', "NaN", "null"])
+def test_a_manifest_that_is_no_json_object_is_refused(folder: Path, content: str) -> None:
+    (folder / "manifest.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"is not a manifest of packed shards|format version inf"):
+        open_shards([folder])
+
+
+def test_a_manifest_of_600_megabytes_is_refused_unread(folder: Path) -> None:
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate(600 << 20)
+    with pytest.raises(UserError, match="has more than 33554432 bytes, which no manifest has"):
+        open_shards([folder])
 
 
 def test_a_truncated_shard_is_found_at_the_start(folder: Path) -> None:
@@ -150,7 +180,9 @@ def test_a_damaged_index_is_found_at_the_start(folder: Path) -> None:
     with pytest.raises(UserError, match=r"index.npy: sha256 is [0-9a-f]{12}\.\.\., the manifest says"):
         open_shards([folder])
     path.write_bytes(data[:50])
-    with pytest.raises(UserError, match=r"index.npy: cannot be read"):
+    with pytest.raises(
+        UserError, match=r"index.npy: is not a .npy array: its header has 320 bytes, 50 are there: copy it again"
+    ):
         open_shards([folder])
 
 
@@ -169,6 +201,26 @@ def test_an_index_that_points_beyond_its_shard_is_refused(folder: Path) -> None:
 def rewrite_index(folder: Path, index: NDArray[np.void]) -> None:
     np.save(folder / "index.npy", index)
     change_manifest(folder, index_sha256=file_sha256(folder / "index.npy"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("hr_offset", 2**64 - 16, "the hr of sample 2 lies beyond the end of"),
+        ("lr_size", 2**32 - 1, "the lr of sample 2 lies beyond the end of"),
+        ("hr_size", 3, "sample 2 is .* in 3 bytes"),
+        ("lr_size", 3, "sample 2 is .*, lr in 3, impossible at scale 4"),
+        ("height", 0, "sample 2 is 0x"),
+        ("width", 2, "sample 2 is .*x2 in"),
+        ("width", 65532, "sample 2 is .*x65532 in"),
+    ],
+)
+def test_an_index_of_impossible_sizes_is_refused(folder: Path, field: str, value: int, words: str) -> None:
+    index = open_shards([folder]).index.copy()
+    index[field][2] = value
+    rewrite_index(folder, index)
+    with pytest.raises(UserError, match=words):
+        open_shards([folder])
 
 
 def test_an_index_that_is_not_in_the_order_of_the_shards_is_refused(folder: Path) -> None:
@@ -217,7 +269,7 @@ def test_the_index_is_checked_in_chunks(folder: Path, monkeypatch: pytest.Monkey
             "member 'b.hr.npy' at offset 1536, expected 'a.lr.npy'",
         ),
         ({"a.lr.npy": image(2, 2)}, "member 'a.lr.npy' at offset 512, expected a name ending in .hr.npy"),
-        ({"a.hr.npy": np.zeros((8, 8, 3))}, "is float64 (8, 8, 3), expected uint8 (height, width, 3)"),
+        ({"a.hr.npy": np.zeros((8, 8, 3))}, "is <f8 (8, 8, 3), expected uint8 in C order"),
         ({"a.hr.npy": np.asfortranarray(image(8, 8))}, "expected uint8"),
         ({"a.hr.npy": image(8, 8)[..., 0]}, "is uint8 (8, 8)"),
         ({"a.hr.npy": b"something else"}, "not a .npy array"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
@@ -17,6 +18,8 @@ _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LONG_NAME, _PAX, _PAX_ALL = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE
 _EXTENSIONS = (_LONG_NAME, tarfile.GNUTYPE_LONGLINK, _PAX, _PAX_ALL, tarfile.SOLARIS_XHDTYPE)
 _MAX_EXTENSION = 1 << 20  # names and attributes need no more
+_DIGITS = 20  # of a length, in 64 bits
+_PAX_LENGTH = re.compile(rb"([0-9]{1,7}) ")
 _OTHER_FILES = (
     (b"\x1f\x8b", "is compressed (gzip)"),
     (b"BZh", "is compressed (bzip2)"),
@@ -150,14 +153,15 @@ def _read_extension(file: BinaryIO, info: tarfile.TarInfo, offset: int) -> dict[
     if info.type == _LONG_NAME:
         return {"path": data.split(b"\0")[0].decode("utf-8", "surrogateescape")}
     found: dict[str, str] = {}
-    while info.type in (_PAX, tarfile.SOLARIS_XHDTYPE) and data:
-        count, space, _ = data.partition(b" ")
-        if not space or not count.isdigit() or not len(count) < int(count) <= len(data):
+    begin = 0
+    while info.type in (_PAX, tarfile.SOLARIS_XHDTYPE) and begin < len(data):
+        start = _PAX_LENGTH.match(data, begin)
+        if not start or not start.end() < (end := begin + int(start[1])) <= len(data):
             break  # the rest is not in the form "LENGTH KEY=VALUE\n"; the plain header still counts
-        key, _, value = data[len(count) + 1 : int(count) - 1].partition(b"=")
-        if key == b"path" or (key == b"size" and value.isdigit()):
+        key, _, value = data[start.end() : end - 1].partition(b"=")
+        if key == b"path" or (key == b"size" and value.isdigit() and len(value) < _DIGITS):
             found[key.decode()] = value.decode("utf-8", "surrogateescape")
-        data = data[int(count) :]
+        begin = end
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from srgan_dist.data.checking.tar import Member, member_at, walk_tar
+from srgan_dist.data.shard_format.tar import Member, member_at, walk_tar
 
 NAMES = [f"{number}.{side}.npy" for number in range(4) for side in ("hr", "lr")]
 
