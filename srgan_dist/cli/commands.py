@@ -16,6 +16,7 @@ from srgan_dist.cli import shards as cli_shards
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank
 from srgan_dist.errors import Failure, Stopped, UserError
+from srgan_dist.utils.secrets import shown_in
 
 log = logging.getLogger("srgan_dist")
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train(arguments[1:], prog="srgan-dist train")
     options, overrides = _parser().parse_known_args(arguments)
     if overrides and not options.takes_config:
-        _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
+        _parser().error(f"unrecognized arguments: {' '.join(map(shown_in, overrides))}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
     return run_command(lambda: command(options))
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str], *, prog: str) -> int:
     """``srgan-dist train`` and ``train.py``. Returns the exit code."""
+
+    arguments = list(arguments)
+    # W&B records the command line, which may hold the secrets of data.train.
+    sys.argv[1:] = map(shown_in, sys.argv[1:])
 
     def run() -> None:
         config = config_from(arguments, prog=prog)

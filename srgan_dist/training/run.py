@@ -89,7 +89,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         project=config.tracker.project,
         group=config.tracker.group,
         tags=config.tracker.tags,
-        config=config.model_dump(mode="json", by_alias=True),
+        config=config.shown(),
         num_steps=config.train.steps,
     )
     checkpoints = Checkpoints(
@@ -163,7 +163,7 @@ def _start(
         (folder / STOPPED).unlink(missing_ok=True)
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
-        write_whole(folder / "config.yaml", resolved.to_yaml())
+        write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
     run_logger.start(step=trainer.step, tracker_id=tracker_id)
     log.info("%s", trainer.describe())
     return trainer

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from srgan_dist.data.remote.sources import shown
 from srgan_dist.data.remote.streams import TransferError, read_pieces
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.files import locked, sync_folder
+from srgan_dist.utils.secrets import shown
 
 PART = ".part"
 _LOCK = ".lock"  # held while space is counted, freed and reserved
