@@ -23,6 +23,7 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
+from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import write_whole
 
@@ -81,6 +82,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
+    config = after_restart(config, runtime)
     set_aside = _prepare_folder(config, runtime)
     run_logger = RunLogger(
         folder=config.run.dir,
@@ -161,6 +163,7 @@ def _start(
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
+        record_start(folder, step=trainer.step)
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
