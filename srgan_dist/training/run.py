@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import logging
@@ -26,6 +25,7 @@ from srgan_dist.training.build import build_trainer
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import write_whole
+from srgan_dist.utils.system_errors import explain
 
 log = logging.getLogger("srgan_dist")
 
@@ -117,11 +117,10 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         if error.on_every_rank:
             checkpoints.wait()  # checkpoints from before the failure are valid
         raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if (lack := explain(error, config.run.dir)) is None:
             raise
-        where = error.filename or config.run.dir
-        raise Failure(f"{where}: {error.strerror}; free some space and start again: the run resumes") from None
+        raise Failure(f"{lack} and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
         run_logger.close(failed=failed)

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,20 @@ def read_file(path: str | Path, *, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"has more than {max_bytes} bytes", str(path))
     return data
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or in the nearest one above it that exists; None where one can.
+
+    Permissions do not tell: root has them in /proc as well.
+    """
+    nearest = folder
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        return f"{nearest}: {error.strerror}"
+    return None
 
 
 def sync(file: IO[Any]) -> None:

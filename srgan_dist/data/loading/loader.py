@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import multiprocessing
 import signal
 import time
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from srgan_dist.data.loading.order import Order, PatchLocations
 from srgan_dist.data.loading.pairs import Arrays, Batch, PairDataset
@@ -204,7 +208,8 @@ class BatchStream(Iterator[Batch]):
         # inherits it too, so that signals interrupt the main thread.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            self._arrays = iter(loader)
+            with _all_or_none():
+                self._arrays = iter(loader)
             self._batches: ReadAhead[Batch] | None = ReadAhead(_batches(self._arrays, gpu))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -319,6 +324,26 @@ def _batches(arrays: Iterator[Arrays], gpu: int | None) -> Iterator[Batch]:
 
 def _as_is(batch: Any) -> Any:
     return batch  # PairDataset assembles whole batches
+
+
+@contextmanager
+def _all_or_none() -> Iterator[None]:
+    """Around the start of workers: where one cannot be started, for want of descriptors or of /dev/shm, end the others.
+
+    They ignore SIGTERM, so that the interpreter would wait for them at its exit, for ever.
+    """
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except OSError as error:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            half_made = frame.f_locals.get("self")
+            if isinstance(half_made, _BaseDataLoaderIter):
+                half_made._shutdown = True  # type: ignore[attr-defined]  # its __del__ would print that it lacks workers
+        raise
 
 
 def _start_worker(_: int) -> None:
