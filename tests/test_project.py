@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT, run
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
 TESTED_AT_ONE_VERSION = {"torch", "torchvision"}  # gigabytes each
-NOT_INSTALLED = {"gcs", "docs"}  # extras that no test needs
+NOT_INSTALLED = frozenset({"gcs", "docs"})  # extras that no test needs
 
 
 def pyproject() -> dict[str, Any]:
@@ -21,13 +23,17 @@ def pyproject() -> dict[str, Any]:
     return project
 
 
-def bounds() -> dict[str, str]:
-    """The lower bound of every direct dependency of the package and of its extras, by name."""
+def requirements(*, without: frozenset[str] = frozenset()) -> list[str]:
+    """The direct dependencies of the package and of its extras."""
     project = pyproject()
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *(one for name in extras.keys() - NOT_INSTALLED for one in extras[name])]
+    return [*project["dependencies"], *(one for name in extras.keys() - without for one in extras[name])]
+
+
+def bounds() -> dict[str, str]:
+    """The lower bound of every direct dependency, by name."""
     found = {}
-    for requirement in requirements:
+    for requirement in requirements(without=NOT_INSTALLED):
         name, bound = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?(?:>=([\d.]+)(?:,<\d+)?)?", requirement).groups()  # type: ignore[union-attr]
         if bound:
             found[name] = bound
@@ -42,6 +48,22 @@ def test_the_lowest_versions_tested_are_the_lowest_allowed() -> None:
     assert constraints.keys() >= TESTED_AT_ONE_VERSION
     allowed = {name: bound for name, bound in bounds().items() if name not in TESTED_AT_ONE_VERSION}
     assert {name: bound for name, bound in constraints.items() if name not in TESTED_AT_ONE_VERSION} == allowed
+
+
+def test_the_tested_versions_are_allowed_and_none_is_missing() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    tested = {canonicalize_name(name): version for name, version in (x.split("==") for x in lines if x[0] != "#")}
+    for text in requirements():
+        requirement = Requirement(text)
+        if requirement.name != "srgan-dist" and "gcs" not in requirement.name:
+            assert tested[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_both_ends_of_the_versions_are_audited() -> None:
+    audit = yaml.safe_load((ROOT / ".github/workflows/audit.yml").read_text())["jobs"]["audit"]
+    files = audit["strategy"]["matrix"]["versions"]
+    assert files == ["constraints.txt", ".ci/lowest.txt"]
+    assert all((ROOT / file).is_file() for file in files)
 
 
 def test_the_version_stands_in_the_citation_and_in_the_changelog() -> None:

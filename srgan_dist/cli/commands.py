@@ -13,9 +13,12 @@ from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import shards as cli_shards
+from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank
 from srgan_dist.errors import Failure, Stopped, UserError
+from srgan_dist.utils.secrets import shown_in
+from srgan_dist.utils.system_errors import explain
 
 log = logging.getLogger("srgan_dist")
 
@@ -24,12 +27,13 @@ OK, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script ``srgan-dist``. Returns the exit code: 0 done, 1 failed, 2 the user's mistake."""
+    survive_closed_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["train"]:
         return train(arguments[1:], prog="srgan-dist train")
     options, overrides = _parser().parse_known_args(arguments)
     if overrides and not options.takes_config:
-        _parser().error(f"unrecognized arguments: {' '.join(overrides)}")
+        _parser().error(f"unrecognized arguments: {' '.join(map(shown_in, overrides))}")
     options.overrides = overrides
     command: Callable[[argparse.Namespace], None] = options.command
     return run_command(lambda: command(options))
@@ -37,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str], *, prog: str) -> int:
     """``srgan-dist train`` and ``train.py``. Returns the exit code."""
+
+    survive_closed_streams()
+    arguments = list(arguments)
+    # W&B records the command line, which may hold the secrets of data.train.
+    sys.argv[1:] = map(shown_in, sys.argv[1:])
 
     def run() -> None:
         config = config_from(arguments, prog=prog)
@@ -61,6 +70,7 @@ def run_command(action: Callable[[], None]) -> int:
     """Run a command; report a user's mistake or an expected failure in one line. Returns the exit code."""
     try:
         action()
+        sys.stdout.flush()
     except UserError as error:
         return _report(str(error), USAGE, on_every_rank=True)
     except Stopped as error:
@@ -69,6 +79,10 @@ def run_command(action: Callable[[], None]) -> int:
         return _report("interrupted", INTERRUPTED, on_every_rank=True)
     except Failure as error:
         return _report(str(error), FAILED, on_every_rank=error.on_every_rank)
+    except (OSError, RuntimeError) as error:
+        if (lack := explain(error)) is None:
+            raise
+        return _report(f"{lack} and start again", FAILED, on_every_rank=False)
     return OK
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PositiveInt,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
+from typing_extensions import Self  # pydantic depends on it; typing has it only from Python 3.11
 
+_MAX_NUMBER = 2**63
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -20,7 +31,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 def as_number(value: object) -> object:
     """A command line gives text where a literal number is meant."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _count_or_auto(value: object) -> object:
@@ -40,6 +51,16 @@ class Section(BaseModel):
 
     common: ClassVar[tuple[str, ...]] = ()
     """Keys of this section that ``--help`` shows; ``--help-all`` shows all."""
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        for name, value in self:
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, int) and one >= _MAX_NUMBER:
+                    raise ValueError(f"{name} is a number of more than 64 bits")
+                if isinstance(one, (str, Path)) and "\0" in str(one):  # no path has one
+                    raise ValueError(f"{name} holds a null character")
+        return self
 
 
 class Choice:

@@ -9,6 +9,7 @@ from typing import Any
 from srgan_dist.config.fields import choosers
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown_tree
 
 log = logging.getLogger("srgan_dist")
 
@@ -38,13 +39,13 @@ HARMLESS = (
 
 
 def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
-    """What a checkpoint keeps for `refuse_changes`, in JSON's types.
+    """What a checkpoint keeps for `refuse_changes`, in JSON's types and without secrets.
 
     Args:
         config: The resolved configuration.
         shards: Digest of the training shards: the same ones in another place are no change.
     """
-    return {"configuration": config.model_dump(mode="json", by_alias=True), "shards": shards}
+    return {"configuration": config.shown(), "shards": shards}
 
 
 def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step: int) -> None:
@@ -78,13 +79,13 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
     """By key, the value that it had and the one that it has."""
-    before = dict(_flat(old["configuration"]))
-    now = dict(_flat(config.model_dump(mode="json", by_alias=True)))
+    before = dict(_flat(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
+    now = dict(_flat(config.shown()))
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
     # A key that is new belongs to a choice that changed, which is reported; or to a newer version: its default to both.
     chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
-    set_now = dict(_flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    set_now = dict(_flat(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
     return changes | {key: ("not known", set_now[key]) for key in new}
 

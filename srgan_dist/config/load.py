@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import reprlib
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from pydantic import ValidationError
 
 from srgan_dist.config.fields import choosers, is_list, known_keys, parts
 from srgan_dist.config.help import full_help, short_help
 from srgan_dist.config.root import Config
+from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown_in, shown_tree
 
 
 def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog: str = "train.py") -> Config:
@@ -35,17 +38,18 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog:
         UserError: A missing or malformed file, an unknown name, a value outside its limits; the message names
             the key, the value, what is allowed, and the nearest known name.
     """
-    content = _read_yaml(file)
-    for key, value in _read_overrides(overrides, prog=prog).items():
+    content, lines = read_yaml(Path(file)) if file else ({}, {})
+    given = _read_overrides(overrides, prog=prog)
+    for key, value in given.items():
         _set(content, key, value)
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(error, file)) from None
+        raise UserError(_explain(error, partial(_place, file, lines, given))) from None
     keys = known_keys()
     for name in config.run.allow_changes:
         if not any(key == name or key.startswith(f"{name}.") for key in keys):
-            raise UserError(f"run.allow_changes names an unknown key {name}{_nearest(name)}")
+            raise UserError(f"run.allow_changes names an unknown key {_brief(name)}{_nearest(name)}")
     return config
 
 
@@ -65,7 +69,7 @@ def config_from(arguments: Sequence[str], *, prog: str) -> Config:
     try:
         known, overrides = finder.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
-        raise UserError(f"{error}; --help-all lists every option") from None
+        raise UserError(f"{shown_in(str(error))}; --help-all lists every option") from None
     return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
 
 
@@ -126,29 +130,13 @@ class _Parser(argparse.ArgumentParser):
             if inside:
                 raise UserError(f"--{unknown[1]} is a section: set its keys, such as --{inside[0]}")
             raise UserError(f"unknown option --{unknown[1]}{_nearest(unknown[1])}")
-        raise UserError(f"{message}; --help-all lists every option")
+        raise UserError(f"{shown_in(message)}; --help-all lists every option")
 
 
 class _FullHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         sys.stdout.write(full_help(parser.prog, width=shutil.get_terminal_size().columns))
         parser.exit()
-
-
-def _read_yaml(file: str | Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot read the configuration: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{file}: expected sections such as 'train:' with keys, got {type(content).__name__}")
-    return content
 
 
 def _nearest(key: str) -> str:
@@ -164,12 +152,11 @@ def _nearest(key: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; the sections are {', '.join(sections)}"
 
 
-def _explain(error: ValidationError, file: str | Path | None) -> str:
-    """One line for the first fault (and the number of the others)."""
+def _explain(error: ValidationError, place: Callable[[str], str]) -> str:
+    """One line for the first fault (and the number of the others), which begins with the place of its key."""
     faults = error.errors(include_url=False)
     fault = faults[0]
     key = _key_at(fault["loc"])
-    where = f"{file}: " if file else ""
     match fault["type"]:
         case "extra_forbidden":
             text = f"unknown key {key}{_nearest(key)}"
@@ -177,10 +164,29 @@ def _explain(error: ValidationError, file: str | Path | None) -> str:
             text = (f"{key}: " if key else "") + str(fault["ctx"]["error"])
         case "unknown_choice":
             text = _unknown_choice(key, fault["input"])
+        case "model_type":
+            inside = [name.removeprefix(f"{key}.") for name in known_keys() if name.startswith(f"{key}.")]
+            text = f"{key} is {_brief(fault['input'])}; expected keys, such as {inside[0]}"
         case _:
-            text = f"{key} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+            text = f"{key} is {_brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{where}{text}{more}"
+    return f"{place(key)}{text}{more}"
+
+
+def _place(file: str | Path | None, lines: Mapping[str, int], given: Mapping[str, Any], key: str) -> str:
+    """The file and the line of a key, or of the section around it; nothing where the command line has it."""
+    if not file or key in given:
+        return ""
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f"{file}:{lines[key]}: " if key else f"{file}: "
+
+
+def _brief(value: Any) -> str:
+    """A value as a message shows it: on one line, not endless, and without secrets."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 100
+    return brief.repr(shown_tree(value))
 
 
 def _key_at(location: tuple[int | str, ...]) -> str:
@@ -197,5 +203,5 @@ def _unknown_choice(section: str, value: Any) -> str:
     chooser, allowed = next((key, values) for key, values in choosers().items() if key.rpartition(".")[0] == section)
     name = chooser.rpartition(".")[2]
     if not isinstance(value, Mapping):
-        return f"{section} is {value!r}; expected keys, such as {name}: {allowed[0]}"
-    return f"{section}: {name} is {value.get(name)!r}; allowed: {', '.join(allowed)}"
+        return f"{section} is {_brief(value)}; expected keys, such as {name}: {allowed[0]}"
+    return f"{section}: {name} is {_brief(value.get(name))}; allowed: {', '.join(allowed)}"

@@ -6,6 +6,7 @@ YAML holds only what differs from the defaults; ``--section.key=value`` wins ove
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from pydantic import Field, model_validator
@@ -24,6 +25,7 @@ from srgan_dist.config.training import (
     TrainConfig,
     ValidateConfig,
 )
+from srgan_dist.utils.secrets import shown_tree
 
 
 class Config(Section):
@@ -65,8 +67,18 @@ class Config(Section):
         """Generator updates of the adversarial phase."""
         return self.train.steps - self.train.pretrain_steps
 
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether a source of data in it has a part that others must not see."""
+        return self.shown() != self.model_dump(mode="json", by_alias=True)
+
+    def shown(self) -> dict[str, Any]:
+        """The resolved configuration in JSON's types, as trackers, checkpoints and reports get it: without secrets."""
+        shown: dict[str, Any] = shown_tree(self.model_dump(mode="json", by_alias=True))
+        return shown
+
     def to_yaml(self) -> str:
-        """The resolved configuration, as a file that gives it back."""
+        """The resolved configuration, as a file that gives it back, secrets included."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 

@@ -8,6 +8,7 @@ from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import ShardSet, open_shards
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown
 
 
 def build_shards(config: DataConfig) -> ShardSet:
@@ -33,7 +34,8 @@ def build_shards(config: DataConfig) -> ShardSet:
         cache_bytes=int(config.cache_size),
     )
     if shards.scale != config.scale and config.degradation.kind == "stored":
-        raise UserError(f"data.scale is {config.scale}, but the shards {', '.join(config.train)} are x{shards.scale}")
+        names = ", ".join(map(shown, config.train))
+        raise UserError(f"data.scale is {config.scale}, but the shards {names} are x{shards.scale}")
     return shards
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from srgan_dist.errors import UserError
 
@@ -15,6 +16,47 @@ if TYPE_CHECKING:
 def process_rank() -> int:
     """The rank of this process, also before torch is loaded."""
     return int(os.environ.get("RANK", "0"))
+
+
+class JobStart(NamedTuple):
+    """Who started this process: what a later start of the same job has in common with it, and what not.
+
+    Attributes:
+        slurm_job: Slurm's number of the job, or of the array's task; None without Slurm.
+        slurm_restarts: How often Slurm has requeued it.
+        launcher: The process of torchrun or of ``accelerate launch`` that started this one, as host, number and start
+            time; None without one that restarts its ranks.
+    """
+
+    slurm_job: str | None
+    slurm_restarts: int
+    launcher: str | None
+
+    def is_restart_of(self, before: JobStart) -> bool:
+        """Whether Slurm or the launcher, and not a person, started the same command again."""
+        requeued = self.slurm_job == before.slurm_job and self.slurm_restarts > before.slurm_restarts
+        return (self.slurm_job is not None and requeued) or (
+            self.launcher is not None and self.launcher == before.launcher
+        )
+
+
+def job_start() -> JobStart:
+    """Who started this process."""
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+    return JobStart(
+        slurm_job=f"{job}_{task}" if job else os.environ.get("SLURM_JOB_ID"),
+        slurm_restarts=int(restarts) if restarts.isdecimal() else 0,
+        launcher=_launcher() if "TORCHELASTIC_RUN_ID" in os.environ else None,
+    )
+
+
+def _launcher() -> str | None:
+    # Not by TORCHELASTIC_RESTART_COUNT, which stays the same when ranks are started again since one joined or left.
+    import psutil  # here, since a command's first line must not wait for it
+
+    parent = psutil.Process().parent()
+    return f"{socket.gethostname()} {parent.pid} {parent.create_time():.2f}" if parent else None
 
 
 def check_world(accelerator: Accelerator, num_ranks: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import time
@@ -26,6 +25,7 @@ from srgan_dist.models.build import build_discriminator, build_features, build_g
 from srgan_dist.models.pretrained import vgg19_file
 from srgan_dist.tracking.wandb_run import wandb_mode
 from srgan_dist.training.memory_estimate import Device, predict_bytes
+from srgan_dist.utils.files import why_unwritable
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -198,9 +198,8 @@ def _files(num_shards: int) -> Answer:
 
 
 def _disk(config: Config) -> Iterator[Answer]:
-    folder = next(path for path in (config.run.dir, *config.run.dir.absolute().parents) if path.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        yield Answer("run.dir", "fail", f"{config.run.dir} cannot be written: no permission in {folder}")
+    if problem := why_unwritable(config.run.dir):
+        yield Answer("run.dir", "fail", f"{config.run.dir} cannot be written ({problem})")
         return
     yield Answer("run.dir", "ok", f"{config.run.dir} can be written")
     with torch.device("meta"):
@@ -208,6 +207,7 @@ def _disk(config: Config) -> Iterator[Answer]:
         discriminator = _num_parameters(build_discriminator(config.discriminator)) if config.adversarial_steps else 0
     one = 4 * (4 * generator + 3 * discriminator)  # weights and two moments, and the generator's average
     needed = one * (config.checkpoint.keep + 1)  # the new one is complete before the oldest is deleted
+    folder = next(path for path in (config.run.dir, *config.run.dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     text = f"{needed / 2**30:.2f} GiB for {config.checkpoint.keep} checkpoints, {free / 2**30:.1f} GiB free"
     verdict: Verdict = "ok" if free > 2 * needed else "warn" if free > needed else "fail"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import logging
@@ -23,9 +22,11 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
+from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer, load_state
 from srgan_dist.utils.files import clear_leftovers, whole_file, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
+from srgan_dist.utils.system_errors import explain
 
 log = logging.getLogger("srgan_dist")
 
@@ -83,6 +84,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
+    config = after_restart(config, runtime)
     with _held_folder(config, runtime) as set_aside:
         return _train_in_folder(config, runtime, signals, set_aside)
 
@@ -95,7 +97,7 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
         project=config.tracker.project,
         group=config.tracker.group,
         tags=config.tracker.tags,
-        config=config.model_dump(mode="json", by_alias=True),
+        config=config.shown(),
         num_steps=config.train.steps,
     )
     checkpoints = Checkpoints(
@@ -121,11 +123,10 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
         if error.on_every_rank:
             checkpoints.wait()  # checkpoints from before the failure are valid
         raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if (lack := explain(error, config.run.dir)) is None:
             raise
-        where = error.filename or config.run.dir
-        raise Failure(f"{where}: {error.strerror}; free some space and start again: the run resumes") from None
+        raise Failure(f"{lack} and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
         run_logger.close(failed=failed)
@@ -170,9 +171,10 @@ def _start(
         for place in (folder, folder / "weights", folder / "samples"):
             clear_leftovers(place)
         checkpoints.clear_leftovers()
+        record_start(folder, step=trainer.step)
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
-        write_whole(folder / "config.yaml", resolved.to_yaml())
+        write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
     run_logger.start(step=trainer.step, tracker_id=tracker_id)
     log.info("%s", trainer.describe())
     return trainer

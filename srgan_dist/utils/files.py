@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,10 +49,66 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; see `whole_file`."""
+def write_whole(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a text file, whole or not at all; see `whole_file`.
+
+    Args:
+        path: The file.
+        text: Its content.
+        private: Let nobody but its owner read it; otherwise the umask decides.
+    """
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.unlink(missing_ok=True)  # left by a process that was killed, with other permissions
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666
+        )
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def check_is_file(path: str | Path) -> None:
+    """Refuse what cannot be read to its end: a pipe may wait for ever, and a device such as /dev/zero never ends.
+
+    Raises:
+        OSError: There is nothing, or something else than a file; ``strerror`` says what.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", str(path))
+
+
+def read_file(path: str | Path, *, max_bytes: int) -> bytes:
+    """Read a file that is not meant to be large.
+
+    Args:
+        path: The file.
+        max_bytes: Most bytes that it may have.
+
+    Raises:
+        OSError: As `check_is_file`, or it cannot be read, or it is larger.
+    """
+    check_is_file(path)
+    with open(path, "rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"has more than {max_bytes} bytes", str(path))
+    return data
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or in the nearest one above it that exists; None where one can.
+
+    Permissions do not tell: root has them in /proc as well.
+    """
+    nearest = folder
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        return f"{nearest}: {error.strerror}"
+    return None
 
 
 def sync(file: IO[Any]) -> None:

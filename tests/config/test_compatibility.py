@@ -71,6 +71,18 @@ def test_every_key_counts_but_the_harmless_and_the_path_of_the_shards() -> None:
         assert not refusal(old, f"--run.allow_changes={key}")
 
 
+def test_another_signature_or_token_is_no_change_and_is_not_kept() -> None:
+    for source in ("https://h/a?X-Amz-Signature={}", "pipe:curl -H 'Authorization: Bearer {}' https://h/a"):
+        first, second = (f"--data.train={source.format(secret)}" for secret in ("hunter2", "trustno1"))
+        assert "hunter2" not in json.dumps(checkpoint(first))
+        assert not refusal(checkpoint(first), second)
+        as_once = checkpoint()
+        as_once["configuration"]["data"]["train"] = [first.partition("=")[2]]  # 0.1.0 kept it as it was given
+        assert not refusal(as_once, second)
+        as_once["configuration"]["run"]["init_from"] = "https://me:hunter2@h/a"
+        assert "https://***@h/a -> None" in refusal(as_once, second)
+
+
 def test_all_differences_stand_in_one_line_with_the_ways_on() -> None:
     told = refusal(checkpoint(), "--data.batch_size=8", "--optimizer.betas=[0.9,0.999]", "--log.every=7")
     assert told == (
@@ -131,7 +143,7 @@ def test_a_schedule_that_depends_on_the_steps_is_told(steps: int, caplog: pytest
     [("train.batch_size", "data.batch_size"), ("dta", "data"), ("generator.blocks.norm", "generator.")],
 )
 def test_what_is_allowed_must_be_a_key(name: str, near: str) -> None:
-    with pytest.raises(UserError, match=f"run.allow_changes names an unknown key {name}; did you mean {near}"):
+    with pytest.raises(UserError, match=f"run.allow_changes names an unknown key '{name}'; did you mean {near}"):
         load_config(None, [f"--run.allow_changes=run.seed,{name}"])
 
 

@@ -175,7 +175,7 @@ def test_a_mistake_is_told_in_one_line(overrides: list[str], message: str) -> No
         ("trains: {steps: 4}", "unknown key trains; did you mean train?"),
         ("steps: 4", "did you mean train.steps?"),
         ("generator: {blcks: 4}", "unknown key generator.blcks; did you mean generator.blocks?"),
-        ("train: 4", "train is 4: input should be a valid dictionary"),
+        ("train: 4", "train is 4; expected keys, such as steps"),
         ("train: [", "not YAML"),
         ("- 1", "expected sections"),
         ("train: {steps: 0}\ndata: {scale: 5}", "(and 1 more)"),

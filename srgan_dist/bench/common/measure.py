@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import why_unwritable
 
 REPEATS = 5
 _FEWEST_BATCHES = 4  # in a repeat: slow readers would otherwise be timed over one or two
@@ -132,10 +133,14 @@ def refuse_unwritable(path: Path) -> None:
     """
     if path.is_dir():
         problem = "it is a folder"
+    elif path.is_fifo() and path.parts[:2] != ("/", "dev"):  # /dev/stdout may be one
+        problem = "it is a pipe, whose reader may never come"
     elif not path.parent.is_dir():
         problem = f"there is no folder {path.parent}"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+    elif path.exists() and not os.access(path, os.W_OK):
         problem = "no permission"
+    elif not path.exists() and (unwritable := why_unwritable(path.parent)):
+        problem = unwritable
     else:
         return
     raise UserError(f"--json is {path}, which cannot be written: {problem}")

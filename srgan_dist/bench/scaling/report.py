@@ -19,7 +19,7 @@ def to_json(report: ScalingReport) -> dict[str, Any]:
     return {
         "machine": describe_machine(),
         "versions": describe_versions("srgan-dist", "torch", "accelerate"),
-        "config": options.config.model_dump(mode="json", by_alias=True),
+        "config": options.config.shown(),
         "strong": options.strong,
         "rounds": options.rounds,
         "gradient_bytes": [sum(one.num_bytes for one in network) for network in report.facts.arrivals],

@@ -62,7 +62,7 @@ def to_json(report: StepReport) -> dict[str, Any]:
     return {
         "machine": describe_machine(),
         "versions": describe_versions("srgan-dist", "torch", "accelerate"),
-        "config": report.options.config.model_dump(mode="json", by_alias=True),
+        "config": report.options.config.shown(),
         "rounds": report.options.rounds,
         "rows": [
             {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import multiprocessing
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from srgan_dist.data.loading.order import Order, PatchLocations
 from srgan_dist.data.loading.pairs import Arrays, Batch, PairDataset
@@ -208,7 +211,7 @@ class BatchStream(Iterator[Batch]):
         # inherits it too, so that signals interrupt the main thread.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            with _keeping_sigchld():
+            with _keeping_sigchld(), _all_or_none():
                 self._arrays = iter(loader)
             self._batches: ReadAhead[Batch] | None = ReadAhead(_batches(self._arrays, gpu))
         finally:
@@ -357,6 +360,26 @@ def _death(worker: BaseProcess) -> str:
         f"a loader worker {how}, perhaps for lack of memory: lower data.workers, or run on a machine with more; "
         "started again, the run resumes"
     )
+
+
+@contextmanager
+def _all_or_none() -> Iterator[None]:
+    """Around the start of workers: where one cannot be started, for want of descriptors or of /dev/shm, end the others.
+
+    They ignore SIGTERM, so that the interpreter would wait for them at its exit, for ever.
+    """
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except OSError as error:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            half_made = frame.f_locals.get("self")
+            if isinstance(half_made, _BaseDataLoaderIter):
+                half_made._shutdown = True  # type: ignore[attr-defined]  # its __del__ would print that it lacks workers
+        raise
 
 
 def _start_worker(_: int) -> None:

@@ -19,11 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from srgan_dist.data.remote.sources import shown
 from srgan_dist.data.remote.streams import TransferError, read_pieces
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.files import file_sha256, sync_folder
 from srgan_dist.utils.locks import locked
+from srgan_dist.utils.secrets import shown
 
 log = logging.getLogger("srgan_dist")
 

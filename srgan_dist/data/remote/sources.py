@@ -11,6 +11,7 @@ from braceexpand import braceexpand
 
 from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, manifest_path
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown
 
 PIPE = "pipe:"
 SCHEMES = ("https", "http", "s3", "gs", "file")
@@ -27,7 +28,7 @@ def expand_sources(entries: Sequence[str | Path]) -> list[str]:
         entries: The entries of `data.train`.
 
     Returns:
-        Paths of packed folders or of their manifest.json, URLs of such, and commands; in the order of the.
+        Paths of packed folders or of their manifest.json, URLs of such, and commands; in the order of the
         entries, matches of a glob in the order of their names.
 
     Raises:
@@ -39,11 +40,6 @@ def expand_sources(entries: Sequence[str | Path]) -> list[str]:
 def is_remote(source: str) -> bool:
     """Return whether a source, being a URL or a command, has to be fetched before it can be read."""
     return source.startswith(PIPE) or "://" in source
-
-
-def shown(url: str) -> str:
-    """Return a URL for use in messages: without its query, which may contain a signature."""
-    return url if url.startswith(PIPE) else url.partition("?")[0]
 
 
 def folder_url(url: str) -> str:
@@ -70,7 +66,7 @@ def _expand(entry: str) -> Iterator[str]:
     try:
         patterns = list(braceexpand(entry))
     except ValueError as error:
-        raise UserError(f"{entry!r}: braces do not match, expected for example shards/{{a,b}}") from error
+        raise UserError(f"{shown(entry)!r}: braces do not match, expected for example shards/{{a,b}}") from error
     for pattern in patterns:
         if is_remote(pattern):
             yield _checked_url(pattern)
@@ -95,13 +91,13 @@ def _checked_url(url: str) -> str:
         raise UserError(f"{shown(url)}: scheme {parts.scheme!r}, allowed are {', '.join(SCHEMES)}, pipe: and paths")
     if parts.scheme == "file":  # a folder on a shared file system, to be staged to the local disks of the nodes
         if parts.netloc or not parts.path.startswith("/"):
-            raise UserError(f"{url}: expected file:///ABSOLUTE/PATH")
+            raise UserError(f"{shown(url)}: expected file:///ABSOLUTE/PATH")
     elif not parts.netloc:
         raise UserError(f"{shown(url)}: names no host or bucket, expected {parts.scheme}://PLACE/FOLDER")
     if "@" in parts.netloc:
         raise UserError(
-            f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}{parts.path}: holds a password, which ends up in "
-            "logs and is not sent: use a signed URL, s3:// with credentials, or pipe:COMMAND"
+            f"{shown(url)}: holds a password, which is not sent: use a signed URL, s3:// with credentials, or "
+            "pipe:COMMAND"
         )
     if glob.has_magic(parts.path):
         raise UserError(f"{shown(url)}: globs work in local paths only, list the folders or use braces: {{a,b}}")

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from srgan_dist.data.remote.sources import PIPE, shown
+from srgan_dist.data.remote.sources import PIPE
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown, shown_by_command, shown_in
 
 _PIECE = 1 << 20
 _STORE_PIECE = 16 << 20  # one request each: long enough for its latency not to matter
@@ -252,7 +253,8 @@ def _command(url: str, timeout: float) -> Iterator[bytes]:
             messages.seek(max(0, messages.seek(0, os.SEEK_END) - _LAST_WORDS))
             lines = [line.strip() for line in messages.read().decode(errors="replace").splitlines() if line.strip()]
             last = lines[-1] if lines else "no message"
-            raise UserError(f"{url}: the command failed with exit code {code} ({last}): run it by hand")
+            said = shown_by_command(last, url)
+            raise UserError(f"{shown(url)}: the command failed with exit code {code} ({said}): run it by hand")
 
 
 def _until_silent(stream: IO[bytes], timeout: float) -> Iterator[bytes]:
@@ -268,4 +270,4 @@ def _reason(error: object) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     message = str(getattr(error, "strerror", None) or error).strip()
-    return message.splitlines()[0] if message else type(error).__name__
+    return shown_in(message.splitlines()[0]) if message else type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from srgan_dist.data.remote.cache import Cache, RemoteFile
-from srgan_dist.data.remote.sources import PIPE, file_url, folder_url, shown
+from srgan_dist.data.remote.sources import PIPE, file_url, folder_url
 from srgan_dist.data.shard_format.encodings import Encoding
 from srgan_dist.data.shard_format.index_rows import INDEX_NAME, Rows, max_index_bytes
 from srgan_dist.data.shard_format.manifest import (
@@ -28,6 +28,7 @@ from srgan_dist.data.shard_format.manifest import (
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import file_sha256, whole_file, write_whole
 from srgan_dist.utils.locks import locked
+from srgan_dist.utils.secrets import shown
 
 _COMMAND_SHARD = "shard-000000.tar"
 _FIRST_TRIES = 3  # at the start a user waits for the message; later an outage is waited out
@@ -89,8 +90,9 @@ def open_local(path: str) -> Folder:
 def open_url(source: str, cache: Cache) -> Folder:
     """Fetch the manifest and the index of a remote folder.
 
-    Both are stored in a folder of the cache that is named by a hash of the URL and the index's digest, so that data
-    that is packed again under its old name is never mixed with the old data.
+    Both are stored in a folder of the cache that is named by a hash of the URL, without its query, which may be signed
+    anew every day, and the index's digest, so that data that is packed again under its old name is never mixed with the
+    old data.
 
     Args:
         source: URL of the folder or its manifest.json.
@@ -112,7 +114,7 @@ def open_url(source: str, cache: Cache) -> Folder:
             manifest = read_manifest(fetched)
         except UserError as error:
             raise UserError(str(error).replace(str(fetched), shown(manifest_url))) from error
-        folder = _folder(cache, url, manifest.index_sha256)
+        folder = _folder(cache, shown(url), manifest.index_sha256)
         fetched.replace(folder / MANIFEST_NAME)
     most = max_index_bytes(manifest.num_samples)
     index = RemoteFile(file_url(url, INDEX_NAME), folder / INDEX_NAME, None, manifest.index_sha256, most)
@@ -148,7 +150,7 @@ def open_command(
             except UserError:
                 shard.unlink(missing_ok=True)
                 raise
-    return Folder(source, folder, read_manifest(folder), source)
+    return Folder(shown(source), folder, read_manifest(folder), source)
 
 
 def refuse_small_cache(folders: Sequence[Folder], cache: Cache, window_shards: int | None) -> None:

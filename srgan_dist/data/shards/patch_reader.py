@@ -14,6 +14,7 @@ from srgan_dist.data.shard_format.tar import BLOCK
 from srgan_dist.data.shards.shard_set import ShardSet
 from srgan_dist.errors import Failure
 from srgan_dist.imaging.resize import downscale_part
+from srgan_dist.utils.system_errors import explain
 
 _MAX_OPEN = 128  # shards held open per process; systems allow 1024 files or more
 
@@ -128,8 +129,9 @@ class PatchReader:
             while len(data) < count and (more := os.pread(file, count - len(data), offset + len(data))):
                 data += more  # network file systems may return less than asked before the end
         except OSError as error:
+            path = self._shards.shard_paths[tile.shard]
             raise ShardError(
-                f"{self._shards.shard_paths[tile.shard]}: cannot be read ({error.strerror}): copy it again"
+                explain(error, path) or f"{path}: cannot be read ({error.strerror}): copy it again"
             ) from error
         if len(data) < count:
             raise ShardError(

@@ -22,6 +22,7 @@ from srgan_dist.data.shard_format.index_rows import INDEX_NAME, MAX_BYTES, MAX_S
 from srgan_dist.data.shard_format.tar import read_at, walk_tar
 from srgan_dist.data.shards.folders import Folder, open_command, open_local, open_url, refuse_small_cache
 from srgan_dist.errors import UserError
+from srgan_dist.utils.secrets import shown
 
 
 def build_index(shards: Sequence[str | Path], *, scale: int, encoding: Encoding = "raw") -> Rows:
@@ -201,7 +202,7 @@ def _open_folder(name: str, cache: Cache | None, scale: int | None) -> Folder:
     if not name.startswith(PIPE):
         return open_url(name, cache)
     if scale is None:
-        raise UserError(f"{name}: the scale of what a command writes must be given")
+        raise UserError(f"{shown(name)}: the scale of what a command writes must be given")
     return open_command(name, cache, partial(_index_tar, scale=scale), scale=scale)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srgan_dist.data.remote.sources import expand_sources, file_url, folder_url, is_remote, shown
+from srgan_dist.data.remote.sources import expand_sources, file_url, folder_url, is_remote
 from srgan_dist.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_absolute_globs_are_expanded(place: Path) -> None:
         ("ftp://host/x", "ftp://host/x: scheme 'ftp', allowed are https, http, s3, gs, file, pipe: and paths"),
         ("s3:///x", "s3:///x: names no host or bucket"),
         ("file://shards/x", "file://shards/x: expected file:///ABSOLUTE/PATH"),
-        ("https://me:secret@host/x?key=hidden", "https://...@host/x: holds a password"),
+        ("https://me:secret@host/x?key=hidden", "https://***@host/x?***: holds a password"),
         ("s3://bucket/set-*", "globs work in local paths only"),
         ("pipe: ", "'pipe:' names no command"),
     ],
@@ -76,7 +76,6 @@ def test_urls_of_files_keep_the_query() -> None:
         assert folder_url(url) == "https://h/a?sig=1"
     assert file_url("https://h/a?sig=1", "x y.tar") == "https://h/a/x%20y.tar?sig=1"
     assert file_url(folder_url("s3://b/manifest.json"), "x y.tar") == "s3://b/x y.tar"
-    assert shown("https://h/a?sig=1") == "https://h/a"
 
 
 def test_urls_and_commands_are_remote_and_paths_are_not() -> None:
