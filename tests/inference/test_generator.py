@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from srgan_dist import SRGenerator
 from srgan_dist.checkpointing.weights import save_weights
 from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
+from srgan_dist.imaging.read import read_image
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import photo
 
@@ -51,3 +52,11 @@ def test_tiles_are_the_whole() -> None:
     image = Image.fromarray(photo(150, 90))
     whole, tiled = (np.asarray(generator.upscale(image, tile=tile)).astype(int) for tile in (256, 48))
     assert np.abs(whole - tiled).max() <= 1
+
+
+def test_a_palette_of_transparent_colours_is_upscaled_without_a_warning(tmp_path: Path) -> None:
+    config = SRResNetConfig(channels=8, blocks=1, norm="none")
+    generator = SRGenerator(build_generator(config, scale=4), scale=4, metadata={}).eval()
+    Image.fromarray(photo(20, 24)).quantize(16).save(tmp_path / "p.png", transparency=bytes(range(16)))
+    sr = generator.upscale(read_image(tmp_path / "p.png"))
+    assert (sr.mode, sr.size) == ("RGBA", (96, 80))
