@@ -197,8 +197,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes), expected an image")
         with warnings.catch_warnings():
-            # What is larger than the limit is refused in our words.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of metadata that is not read, and of sizes, which are refused in our words.
+            warnings.simplefilter("ignore")
             with path.open("rb") as file, open_picture(file, formats=FILE_FORMATS) as image:
                 if unsuitable := why_unsuitable(image):
                     raise UserError(f"{path}: {unsuitable}")

@@ -113,6 +113,8 @@ class SRGenerator(nn.Module):
         Returns:
             The image, ``scale`` times as large; modes L, RGB and RGBA.
         """
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # converted to RGB at once, Pillow warns
         lr = image_tensor(np.array(image.convert("RGB")))
         sr = Image.fromarray(image_array(self.upscale_tensor(lr, tile=tile, on_tile=on_tile)))
         if image.mode in ("1", "L"):

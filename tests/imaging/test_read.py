@@ -260,3 +260,18 @@ def test_a_program_that_lifted_pillows_limit_is_not_limited(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     Image.fromarray(make_image(20, 30)).save(tmp_path / "a.png")
     assert read_size(tmp_path / "a.png") == (20, 30)
+
+
+def test_damaged_metadata_of_a_sound_image_is_no_warning(tmp_path: Path, make_image: Maker) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description of some length"
+    Image.fromarray(make_image(20, 30)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    assert data.count(b"\x0e\x01\x02\x00") == 1 or data.count(b"\x01\x0e\x00\x02") == 1
+    for whole, damaged in (
+        (b"\x0e\x01\x02\x00\x1d", b"\x0e\x01\x02\x00\xff"),
+        (b"\x01\x0e\x00\x02\0\0\0", b"\x01\x0e\x00\x02\0\0\xff"),
+    ):
+        data = data.replace(whole, damaged)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert read_rgb(tmp_path / "a.jpg").shape == (20, 30, 3)

@@ -22,6 +22,7 @@ from srgan_dist import SRGenerator
 from srgan_dist.checkpointing.weights import initialise, save_weights
 from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
 from srgan_dist.errors import UserError
+from srgan_dist.imaging.read import read_image
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import photo
 from tests.fuzz.harness import fuzz, report
@@ -143,3 +144,11 @@ def test_an_archive_that_would_inflate_is_refused(tmp_path: Path) -> None:
     assert path.stat().st_size < 2**16
     with pytest.raises(UserError, match="its members claim 16777216 bytes, and the file has"):
         initialise(build_generator(MSRResNetConfig(channels=8, blocks=1), scale=4), path)
+
+
+def test_a_palette_of_transparent_colours_is_upscaled_without_a_warning(tmp_path: Path) -> None:
+    config = SRResNetConfig(channels=8, blocks=1, norm="none")
+    generator = SRGenerator(build_generator(config, scale=4), scale=4, metadata={}).eval()
+    Image.fromarray(photo(20, 24)).quantize(16).save(tmp_path / "p.png", transparency=bytes(range(16)))
+    sr = generator.upscale(read_image(tmp_path / "p.png"))
+    assert (sr.mode, sr.size) == ("RGBA", (96, 80))
