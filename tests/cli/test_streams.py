@@ -49,7 +49,7 @@ def test_the_exit_code_does_not_depend_on_who_reads(shards: Path, command: str, 
 def test_a_full_disk_below_standard_output_is_one_line(shards: Path) -> None:
     code, said = shell(f"{PROGRAM} check {shards} > /dev/full")
     assert code == 1
-    assert said == ("srgan-dist: standard output: No space left on device; free some space and start again\n")
+    assert said.strip() == ("srgan-dist: standard output: No space left on device; free some space and start again")
 
 
 @pytest.mark.parametrize("stderr", ["2>&1 | head -1", "2> /dev/full"])
