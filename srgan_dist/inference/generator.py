@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.tensors import OtherNetwork, UnusableTensors, check_shapes
+from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes
 from srgan_dist.checkpointing.weights import load_into, load_weights, read_claims
 from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
@@ -62,13 +62,12 @@ class SRGenerator(nn.Module):
         config, scale = _claimed_network(path, metadata)
         try:
             # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
-            if config.blocks > len(shapes):
-                raise OtherNetwork(f"{config.blocks} blocks, and {len(shapes)} tensors")
-            check_shapes(shapes, generator_outline(config, scale=scale))
+            check_shapes(shapes, generator_outline(config, scale=scale, num_tensors=len(shapes)))
             network = build_generator(config, scale=scale)
             load_into(network, load_weights(path)[0])
-        except (ValueError, UnusableTensors) as error:
-            raise UserError(f"{path}: weights and metadata do not fit ({error})") from None
+        except (ValueError, RuntimeError, UnusableTensors) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: weights and metadata do not fit ({reason})") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         network = network.to(memory_format=torch.channels_last)
         return cls(network, scale=scale, metadata=metadata).to(device).eval()

@@ -57,18 +57,35 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
             assert_never(config)
 
 
-def generator_outline(config: GeneratorConfig, *, scale: int) -> dict[str, Tensor]:
-    """The names, shapes and dtypes of a generator's state dict, on the meta device: no weight is allocated."""
-    with torch.device("meta"), _Unfilled():
+def generator_outline(config: GeneratorConfig, *, scale: int, num_tensors: int) -> dict[str, Tensor]:
+    """The names, shapes and dtypes of a generator's state dict, on the meta device: no weight is allocated.
+
+    Args:
+        config: Architecture.
+        scale: Factor between LR and SR.
+        num_tensors: About how many tensors it may have. What has far more is given up, since it would take hours.
+
+    Raises:
+        ValueError: It has far more, or the scale is not one of the network's.
+        RuntimeError: A tensor has more values than can be counted.
+    """
+    with torch.device("meta"), _Outline(calls=1000 + 100 * num_tensors):
         return build_generator(config, scale=scale).state_dict()
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves new weights unfilled: on the meta device torch would import its compiler in order to draw none."""
+class _Outline(TorchFunctionMode):
+    """Leaves new weights unfilled, as torch would import its compiler to draw none; and ends what never ends."""
+
+    def __init__(self, *, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        self.calls -= 1
+        if self.calls < 0:
+            raise ValueError("a network of far more tensors")
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
         return func(*args, **(kwargs or {}))
