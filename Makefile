@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-lowest test-slurm docs lint format
+.PHONY: setup demo test test-slow test-lowest test-slurm docs lint format
 
 setup: .venv/.ready
 
@@ -17,7 +17,11 @@ demo: setup
 
 # Two at a time: each process has one thread, and half of the tests are alone with it.
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
+
+# What starts several processes or trains for a while.
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # The fast tests that touch every dependency, with the lowest versions that pyproject.toml allows (.ci/lowest.txt). Old
 # libraries under a new torch warn of what they call; that is no mistake of ours.

@@ -91,7 +91,10 @@ def test_a_job_whose_node_dies_resumes(disturbed: Job, submit: Submit, undisturb
 
 def test_a_job_whose_time_is_up_saves_and_resumes(disturbed: Job) -> None:
     step, restarts = disturbed.trains(), disturbed.restarts
-    disturbed.cluster.call("scontrol", "update", f"JobId={disturbed.number}", "TimeLimit=1")
+    # So that USR1 is due, 180 s before the end, and the end is not, on a busy machine either.
+    hours, minutes, _ = map(int, disturbed.fact("RunTime").split(":"))
+    limit = f"TimeLimit={60 * hours + minutes + 2}"
+    disturbed.cluster.call("scontrol", "update", f"JobId={disturbed.number}", limit)
     disturbed.warned()
     disturbed.let_continue()
     disturbed.requeued(restarts + 1)
