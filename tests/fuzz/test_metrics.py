@@ -36,5 +36,5 @@ def damaged_lines(rng: random.Random, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_metrics_do_not_stop_a_resume() -> None:
-    findings = fuzz(damaged_lines, cases=400)
+    findings = fuzz(damaged_lines, cases=1000)
     assert not findings, report(findings)

@@ -76,5 +76,5 @@ def write_originals(folder: Path) -> None:
 def test_damaged_weights_end_in_one_line(tmp_path: Path, case: object) -> None:
     write_originals(tmp_path)
     assert callable(case)
-    findings = fuzz(partial(case, tmp_path), cases=250, memory=2**28)
+    findings = fuzz(partial(case, tmp_path), cases=500, memory=2**28)
     assert not findings, report(findings)
