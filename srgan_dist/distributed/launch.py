@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from itertools import pairwise
@@ -11,6 +12,9 @@ from srgan_dist.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+_PARENT = os.getppid()  # of a program, as it begins: its launcher may die while torch is loaded
 
 
 def process_rank() -> int:
@@ -95,8 +99,11 @@ def check_world(accelerator: Accelerator, num_ranks: int | None) -> None:
 
 def launcher_pid() -> int | None:
     """The process of ``accelerate launch`` or ``torchrun`` that started this one and would end it, or None."""
+    parent = os.getppid() if multiprocessing.parent_process() else _PARENT
     is_launched = "TORCHELASTIC_RUN_ID" in os.environ or "launch" in _launch_words()
-    return os.getppid() if is_launched else None
+    # One that died meanwhile cannot be asked any more, but accelerate leaves this variable to what it starts.
+    has_died = parent != os.getppid() and "ACCELERATE_MIXED_PRECISION" in os.environ
+    return parent if is_launched or has_died else None
 
 
 def ranks_asked_for() -> int | None:

@@ -91,7 +91,7 @@ def last_checkpoint(folder: Path) -> int:
 def kill_once(folder: Path, arguments: list[str], *, ranks: int, chance: random.Random, totals: Totals) -> None:
     """Start or resume a run, kill something of it, and wait for the end of the rest."""
     launched = ranks > 1 or chance.random() < 0.3
-    before = last_step(folder)
+    lines, before = whole_lines(folder), last_step(folder)
     process = start(ranks, arguments, launched=launched)
     if chance.random() < 0.8:  # else it is killed while it starts
         while last_step(folder) <= before and process.poll() is None:
@@ -111,7 +111,8 @@ def kill_once(folder: Path, arguments: list[str], *, ranks: int, chance: random.
     for orphan in alive:
         orphan.kill()
     process.communicate()
-    lost = max(0, last_step(folder) - last_checkpoint(folder))
+    # A run that was killed before it resumed has lost nothing; the lines there are those of the run before.
+    lost = max(0, last_step(folder) - last_checkpoint(folder)) if whole_lines(folder) != lines else 0
     totals.kills += 1
     totals.of_launcher += what == "launcher"
     totals.of_worker += what == "worker"
