@@ -24,12 +24,13 @@ from srgan_dist.checkpointing.tensors import (
 )
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.errors import UserError
-from srgan_dist.utils.files import file_sha256, sync_file, sync_folder
+from srgan_dist.utils.files import file_sha256, read_file, sync_file, sync_folder
 
 T = TypeVar("T")
 
 _VERSION = 2
 _MANIFEST = "manifest.json"
+_MAX_MANIFEST = 2**24  # bytes; one has some hundred for each file, and a file for each rank
 _STATE = "state.json"
 _RNG = "rng-00000.pt"
 _OURS = re.compile(r"state\.json|rng-\d+\.pt|optimizer_\w+\.pt|\w+\.safetensors")
@@ -231,7 +232,7 @@ def _read_manifest(manifest: Path) -> dict[str, dict[str, Any]]:
     incomplete = CheckpointError(f"{manifest} is missing or damaged, so {manifest.parent} is not a complete checkpoint")
     try:
         with _readable(manifest):
-            content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+            content = json.loads(read_file(manifest, max_bytes=_MAX_MANIFEST)) if manifest.exists() else None
     except (ValueError, RecursionError):
         raise incomplete from None
     match content:

@@ -17,7 +17,7 @@ import numpy as np
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
 from srgan_dist.tracking.wandb_run import send_to_wandb, start_wandb
-from srgan_dist.utils.files import sync_file, sync_folder, whole_file
+from srgan_dist.utils.files import check_is_file, sync_file, sync_folder, whole_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,6 +83,7 @@ class RunLogger:
     def _drop_after(self, step: int) -> None:
         """Drop the records of later steps; whatever else stands there stays as it is."""
         try:
+            check_is_file(self.path)
             content = self.path.read_bytes()
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}): move it away and start again") from None

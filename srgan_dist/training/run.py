@@ -24,7 +24,7 @@ from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer, load_state
-from srgan_dist.utils.files import clear_leftovers, whole_file, write_whole
+from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 from srgan_dist.utils.system_errors import explain
 
@@ -197,7 +197,7 @@ def _held_folder(config: Config, runtime: Runtime) -> Iterator[Path | None]:
                 lock.rename(moved)
                 problem = _taken(lock)
         except OSError as error:
-            problem = f"which cannot be written ({error.strerror})"
+            problem = f"which cannot be written ({why_unwritable(folder) or error.strerror})"
     try:
         problem, moved = runtime.broadcast((problem, moved))
         if problem:

@@ -77,7 +77,7 @@ def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
     ]
     step = 1
     for name in names:
-        for damage in ("gone", "short", "flipped"):
+        for damage in ("gone", "short", "flipped", "a pipe"):
             step += 1
             checkpoints.save(step, state_at(step))
             checkpoints.wait()
@@ -87,6 +87,9 @@ def test_every_damage_is_named(runtime: Runtime, tmp_path: Path) -> None:
                 path.unlink()
             elif damage == "short":
                 path.write_bytes(content[:-1])
+            elif damage == "a pipe":  # to read it would be to wait for ever
+                path.unlink()
+                os.mkfifo(path)
             else:
                 path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
             with pytest.raises(CheckpointError, match=name):

@@ -77,7 +77,7 @@ def test_a_resume_drops_lines_of_later_steps_alone(tmp_path: Path, caplog: pytes
 def test_metrics_that_cannot_be_read_at_all_are_the_users_to_move(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     alone: Any = SimpleNamespace(is_main_process=True, trackers=[])
-    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read \(Is a directory\): move it away"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read \(is a folder, not a file\): move it away"):
         RunLogger(folder=tmp_path, accelerator=alone, num_steps=9).start(step=2, tracker_id=None)
 
 

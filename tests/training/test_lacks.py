@@ -13,7 +13,7 @@ import pytest
 from srgan_dist.bench.common.measure import refuse_unwritable
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import why_unwritable
-from tests.conftest import ROOT, TINY, Finished, environment
+from tests.conftest import ROOT, TINY, Finished, Train, cli, environment, options
 
 WORKERS: dict[str, Any] = {"loss.perceptual.weight": 0, "train.steps": 2, "data.workers": 8}
 
@@ -70,6 +70,27 @@ def test_folders_without_room_for_files_are_known(tmp_path: Path) -> None:
     assert why_unwritable(tmp_path / "file/run") == f"{tmp_path}/file: Not a directory"
     assert "File name too long" in (why_unwritable(tmp_path / ("x" * 300)) or "")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [("/proc/x", "/proc: No such file or directory"), ("/dev/null/run", "/dev/null: Not a directory")],
+)
+def test_a_folder_that_cannot_be_a_runs_is_told(folder: str, problem: str, shards: Path) -> None:
+    done = cli("train", *options({"run.dir": folder, "data.train": shards}))
+    assert done.code == 2
+    assert done.lines[-1] == f"srgan-dist: run.dir is {folder}, which cannot be written ({problem})"
+    assert "Traceback" not in done.err
+
+
+def test_a_pipe_named_as_the_log_is_told(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run/metrics.jsonl")
+    done = train(tmp_path / "run", changes={"loss.perceptual.weight": 0})
+    assert done.code == 2
+    assert done.lines[-1].startswith(
+        f"srgan-dist: {tmp_path}/run/metrics.jsonl: cannot be read (is a pipe, not a file)"
+    )
 
 
 def test_a_pipe_that_nobody_reads_is_refused_as_output(tmp_path: Path) -> None:

@@ -356,8 +356,10 @@ def _keeping_sigchld() -> Iterator[None]:
 def _death(worker: BaseProcess) -> str:
     code = worker.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    # What a full /dev/shm, or a shard that became shorter while it was mapped, does to a process.
+    lack = "a full /dev/shm or a file cut short" if code == -signal.SIGBUS else "lack of memory"
     return (
-        f"a loader worker {how}, perhaps for lack of memory: lower data.workers, or run on a machine with more; "
+        f"a loader worker {how}, perhaps for {lack}: lower data.workers, or run on a machine with more; "
         "started again, the run resumes"
     )
 
