@@ -8,13 +8,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 _LARGEST_HEADER = 100 * 2**20  # the library's own limit
+_Value = TypeVar("_Value")
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -163,6 +164,11 @@ def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Tens
     for name, like in expected.items():
         if list(found[name]) != list(like.shape):
             raise OtherNetwork(f"{name} is {_shown(found[name])}, the network's is {_shown(like.shape)}")
+
+
+def without_counts(found: Mapping[str, _Value]) -> dict[str, _Value]:
+    """A state dict without BatchNorm's counts of batches, which no network uses; some programs drop or cast them."""
+    return {name: value for name, value in found.items() if not name.endswith(".num_batches_tracked")}
 
 
 def check_tensor(name: str, found: object, like: Tensor) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from srgan_dist.checkpointing.tensors import (
@@ -18,6 +17,7 @@ from srgan_dist.checkpointing.tensors import (
     read_header,
     read_pickled,
     read_safetensors,
+    without_counts,
     write_safetensors,
 )
 from srgan_dist.errors import UserError
@@ -90,19 +90,17 @@ def load_into(network: nn.Module, weights: object) -> None:
         OtherNetwork: Their names or shapes are those of another network.
         UnusableTensors: They are no tensors, no numbers of the same kind, or not finite.
     """
-    expected, tensors = network.state_dict(), plain_tensors(weights)
+    expected, tensors = without_counts(network.state_dict()), without_counts(plain_tensors(weights))
     check_shapes({name: tensor.shape for name, tensor in tensors.items()}, expected)
     for name, like in expected.items():
-        if (_kind(tensors[name]), _kind(like)) not in ((float, float), (int, int)):
+        if not _is_floating(tensors[name]):
             raise UnusableTensors(f"{name} is of {tensors[name].dtype}, and must be of {like.dtype}")
         check_finite(name, tensors[name])
-    network.load_state_dict(tensors)
+    network.load_state_dict(network.state_dict() | tensors)
 
 
-def _kind(tensor: Tensor) -> type:
-    if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
-        return float
-    return int if tensor.dtype == torch.int64 else object
+def _is_floating(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize > 1
 
 
 def initialise(network: nn.Module, path: Path) -> None:
@@ -117,7 +115,7 @@ def initialise(network: nn.Module, path: Path) -> None:
     """
     try:
         if path.suffix == ".safetensors":
-            check_shapes(read_claims(path)[0], network.state_dict())
+            check_shapes(without_counts(read_claims(path)[0]), without_counts(network.state_dict()))
             weights = load_weights(path)[0]
         else:
             weights = _load_pth(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args, get_origin
@@ -19,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import Self  # pydantic depends on it; typing has it only from Python 3.11
 
 _MAX_NUMBER = 2**63
+_UNPAIRED = re.compile("[\ud800-\udbff]")  # beyond these halves stand bytes of file names that are no UTF-8
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -60,6 +62,8 @@ class Section(BaseModel):
                     raise ValueError(f"{name} is a number of more than 64 bits")
                 if isinstance(one, (str, Path)) and "\0" in str(one):  # no path has one
                     raise ValueError(f"{name} holds a null character")
+                if isinstance(one, (str, Path)) and _UNPAIRED.search(str(one)):
+                    raise ValueError(f"{name} holds half a character, which no text has")
         return self
 
 

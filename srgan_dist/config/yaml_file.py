@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20  # of lists and mappings in each other; a configuration needs 4
 _MAX_VALUES = 10_000  # with those that an alias repeats
 _LONGEST_NAME = 100
+_OWN_PIPES = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # what a shell's <(...) gives
 _TAG = "tag:yaml.org,2002:"
 _TYPES = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 
@@ -39,7 +41,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and abs(value) >= 2**63:  # of base 60, too, Python would not even print it
+                raise _fault(node, "what stands here is a number of more than 64 bits")
+            return value
         except (ValueError, IndexError, KeyError, OverflowError):  # such as "!!int x", or more digits than Python reads
             raise _fault(node, f"what stands here cannot be read as {node.tag.removeprefix(_TAG)}") from None
 
@@ -58,7 +63,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         UserError: It is not a file, not UTF-8, not YAML, or nothing that a configuration can be; the line is named.
     """
     try:
-        data = read_file(path, max_bytes=_MAX_BYTES)
+        data = read_file(path, max_bytes=_MAX_BYTES, may_be_pipe=bool(_OWN_PIPES.fullmatch(str(path))))
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration: {error.strerror}") from None
     try:

@@ -51,7 +51,8 @@ def job_start() -> JobStart:
     return JobStart(
         slurm_job=f"{job}_{task}" if job else os.environ.get("SLURM_JOB_ID"),
         slurm_restarts=int(restarts) if restarts.isdecimal() else 0,
-        launcher=_launcher() if "TORCHELASTIC_RUN_ID" in os.environ else None,
+        # Of a notebook's ranks the parent is the notebook, which starts the ranks of its next cell as well.
+        launcher=_launcher() if "TORCHELASTIC_RUN_ID" in os.environ and not multiprocessing.parent_process() else None,
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes
+from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes, without_counts
 from srgan_dist.checkpointing.weights import load_into, load_weights, read_claims
 from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
@@ -62,7 +62,8 @@ class SRGenerator(nn.Module):
         config, scale = _claimed_network(path, metadata)
         try:
             # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
-            check_shapes(shapes, generator_outline(config, scale=scale, num_tensors=len(shapes)))
+            outline = generator_outline(config, scale=scale, num_tensors=len(shapes))
+            check_shapes(without_counts(shapes), without_counts(outline))
             network = build_generator(config, scale=scale)
             load_into(network, load_weights(path)[0])
         except (ValueError, RuntimeError, UnusableTensors) as error:

@@ -103,7 +103,7 @@ class RunLogger:
 
     def sync(self) -> None:
         """Wait until the lines are on the disk; from any thread."""
-        if self.is_main and self.path.exists():
+        if self.is_main and self.path.is_file():
             sync_file(self.path)
             sync_folder(self.folder)
 

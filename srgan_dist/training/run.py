@@ -158,7 +158,7 @@ def _start(
     if state and source:
         trainer.restore(state, source)
         if source.resolve().parent == checkpoints.folder.resolve():
-            tracker_id = state.counters["tracker_id"]
+            tracker_id, trainer.saved_step = state.counters["tracker_id"], trainer.step
         for abandoned in checkpoints.set_aside_after(trainer.step):
             log.info("%s: belongs to a later step and is no longer used", abandoned)
         log.info("%s: resumes after step %d of %d, from %s", folder, trainer.step, config.train.steps, source)

@@ -338,7 +338,7 @@ def _check_moments(values: Mapping[str, object], name: str, parameter: Tensor) -
     squared, step = values["exp_avg_sq"], values["step"]
     if cast("Tensor", squared).lt(0).any():
         raise UnusableTensors(f"exp_avg_sq of {name} is negative")
-    check_tensor(f"step of {name}", step, torch.zeros(()))
+    check_tensor(f"step of {name}", step, torch.zeros((), dtype=torch.float32))
     if (count := cast("Tensor", step).item()) < 0 or count % 1:
         raise UnusableTensors(f"step of {name} is {count:g}, and must be a count")
 

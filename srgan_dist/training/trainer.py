@@ -119,10 +119,11 @@ class Trainer:
         self.seconds = 0.0
         self.results: dict[str, dict[str, float | None]] = {}
         self.error: Exception | None = None
+        self.saved_step = 0  # whose checkpoint is in the run's own folder; at step 0 there is nothing to save
 
     def run(self) -> None:
         """Train until `TrainConfig.steps`."""
-        self.clock, self.saved_step = Clock(self.step, self.seconds), self.step
+        self.clock = Clock(self.step, self.seconds)
         while self.step < self.config.steps:
             batch = self.next_batch_or_stop()
             self.step += 1
@@ -271,11 +272,12 @@ class Trainer:
                 raise
             log.error("%s", problem)
             raise self.error from None
-        if self.error:
-            log.error("%s: stops after step %d with everything saved, because of an error", self.folder, self.step)
-            raise self.error
         if reason == _ERROR:
-            raise AnotherRankFailed(f"stopped after step {self.step}, with everything saved: another rank failed")
+            errors = self.runtime.all_gather_object(self.error and " ".join(str(self.error).split())[:500])
+            rank, why = next((rank, why) for rank, why in enumerate(errors) if why is not None)
+            stopped = f"stopped after step {self.step}, with everything saved: rank {rank} failed: {why}"
+            log.error("%s: %s", self.folder, stopped)
+            raise self.error or AnotherRankFailed(stopped)
         raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
     def weights_file(self, name: str) -> WeightsFile:

@@ -79,17 +79,19 @@ def check_is_file(path: str | Path) -> None:
         raise OSError(number, f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", str(path))
 
 
-def read_file(path: str | Path, *, max_bytes: int) -> bytes:
+def read_file(path: str | Path, *, max_bytes: int, may_be_pipe: bool = False) -> bytes:
     """Read a file that is not meant to be large.
 
     Args:
         path: The file.
         max_bytes: Most bytes that it may have.
+        may_be_pipe: It may be a pipe, of which it is known that somebody writes to it.
 
     Raises:
         OSError: As `check_is_file`, or it cannot be read, or it is larger.
     """
-    check_is_file(path)
+    if not (may_be_pipe and Path(path).is_fifo()):
+        check_is_file(path)
     with open(path, "rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:

@@ -82,10 +82,13 @@ class FolderLock:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:  # renamed meanwhile, by the process that held it
                 continue
-            if self._try(path, descriptor):
-                return None
-            holder = _holder(descriptor)
-            os.close(descriptor)
+            try:
+                if self._try(path, descriptor):
+                    return None
+                holder = _holder(descriptor)
+            finally:
+                if descriptor != self._descriptor:
+                    os.close(descriptor)
             if holder and time.monotonic() > deadline:
                 self._made = []
                 return holder
@@ -122,7 +125,11 @@ class FolderLock:
             log.warning("%s cannot be locked (%s): see to it that nothing else writes there", path, error.strerror)
         if not _is_still(path, descriptor):  # renamed or removed by the process that held it
             return False
-        facts = {"host": platform.node(), "process": os.getpid(), "since": datetime.now(timezone.utc).isoformat("s")}
+        facts = {
+            "host": platform.node(),
+            "process": os.getpid(),
+            "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(facts).encode(), 0)
         self._descriptor = descriptor

@@ -10,7 +10,7 @@ HIDDEN = "***"
 
 _COMMAND = r"(?i:pipe:)"
 # The host ends at a slash, the path at the query, and that at the fragment; pathlib makes one slash of two.
-_URL = r"([A-Za-z][\w+.-]+:/{{1,3}})([^/?#{end}]*)([^?#{end}]*)(\?[^#{end}]*)?(#[^\0{end}]*)?"
+_URL = r"((?<![\w+.-])[A-Za-z][\w+.-]+:/{{1,3}})([^/?#{end}]*)([^?#{end}]*)(\?[^#{end}]*)?(#[^\0{end}]*)?"
 _WHOLE, _WITHIN = re.compile(_URL.format(end="")), re.compile(_URL.format(end=r"\s'\""))
 _HOST = re.compile(r"(\[[\w:.%]*\]|[^:@[\]]*)(:\d*)?")
 _PROGRAM = re.compile(r"\s*([\w./+-]+)(\s*)", re.ASCII)

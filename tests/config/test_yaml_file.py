@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from srgan_dist.config.load import load_config
 from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
+from tests.conftest import ROOT, run
 
 
 def bomb(levels: int) -> str:
@@ -56,8 +58,11 @@ def refusal(folder: Path, content: str | bytes) -> str:
         ("data: " + "[" * 100_000, "FILE:1: lists and mappings are in each other more than 20 deep"),
         ("\n".join(" " * n + "- a:" for n in range(0, 100, 2)), "more than 20 deep"),
         ("train:\n  steps: " + "9" * 5000, "FILE:2: what stands here cannot be read as int"),
-        ("train:\n  steps: " + "9" * 4000, "FILE:1: train: steps is a number of more than 64 bits"),
-        ("train:\n  steps: 0x" + "f" * 100_000, "FILE:1: train: steps is a number of more than 64 bits"),
+        ("train:\n  steps: " + "9" * 4000, "FILE:2: what stands here is a number of more than 64 bits"),
+        ("train:\n  steps: 0x" + "f" * 100_000, "FILE:2: what stands here is a number of more than 64 bits"),
+        ("train:\n  steps: 59" + 3000 * ":59", "FILE:2: what stands here is a number of more than 64 bits"),
+        ("train: 1" + 3000 * ":59", "FILE:1: what stands here is a number of more than 64 bits"),
+        ('run: {dir: "\\ud800"}', "FILE:1: run: dir holds half a character"),
         ("train: {steps: !!int x}", "FILE:1: what stands here cannot be read as int"),
         ("train: {steps: !!int ''}", "FILE:1: what stands here cannot be read as int"),
         ("train: {compile: !!bool x}", "FILE:1: what stands here cannot be read as bool"),
@@ -117,6 +122,13 @@ def test_every_key_has_its_line(tmp_path: Path) -> None:
     content, lines = read_yaml(tmp_path / "c.yaml")
     assert content == {"train": {"steps": 5}, "loss": {"pixel": {"weight": 1}}}
     assert lines == {"train": 2, "train.steps": 3, "loss": 4, "loss.pixel": 5, "loss.pixel.weight": 5}
+
+
+def test_a_shells_process_substitution_is_read() -> None:
+    program = "import sys; from srgan_dist.config.load import load_config; print(load_config(sys.argv[1]).train.steps)"
+    shell = f"{sys.executable} -c \"$1\" <(echo 'train: {{steps: 7}}')"
+    done = run("bash", "-c", shell, "bash", program, PYTHONPATH=str(ROOT))
+    assert done.out == "7\n", done.err
 
 
 @pytest.mark.timeout(20)

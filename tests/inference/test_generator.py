@@ -137,6 +137,22 @@ def test_weights_of_another_precision_are_converted(tmp_path: Path, dtype: torch
     assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("change", ["cast", "left out"])
+def test_counts_of_batches_may_be_cast_or_left_out(tmp_path: Path, change: str) -> None:
+    """As converters do that cast every tensor, and as in files from before torch counted."""
+    config = SRResNetConfig(channels=8, blocks=1, norm="batch")
+    network, path = build_generator(config, scale=4), tmp_path / "weights.safetensors"
+    weights = network.state_dict()
+    assert any(name.endswith("num_batches_tracked") for name in weights)
+    if change == "cast":
+        weights = {name: value.half() for name, value in weights.items()}
+    else:
+        weights = {name: value for name, value in weights.items() if "num_batches" not in name}
+    save_weights(path, weights, generator_metadata(config, scale=4))
+    initialise(network, path)
+    SRGenerator.from_pretrained(path)
+
+
 def test_an_archive_that_would_inflate_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import metrics, options
+from srgan_dist.config.load import load_config
+from srgan_dist.errors import Stopped
+from srgan_dist.training import run as training
+from tests.conftest import Train, cli, metrics, options
 from tests.ranks.processes import left_behind, start, wait_for_steps
 
 LONG: dict[str, Any] = {"train.steps": 4000, "checkpoint.every": 4000, "loss.perceptual.weight": 0}
@@ -53,9 +57,25 @@ def test_a_log_that_cannot_be_written(shards: Path, tmp_path: Path, ranks: int) 
     saved_and_resumes(folder, err, ranks, repair)
 
 
+def test_a_run_from_another_ones_checkpoint_that_is_stopped_before_its_first_step(
+    train: Train, shards: Path, tmp_path: Path
+) -> None:
+    """It has saved nothing of its own yet, and must not say so: started again by its config.yaml it begins there."""
+    few = {"loss.perceptual.weight": 0, "train.steps": 3}
+    assert train(tmp_path / "first", changes=few).code == 0
+    source = tmp_path / "first/checkpoints/step-000003"
+    changes = {"run.dir": tmp_path / "second", "data.train": shards, "run.resume": source, "train.steps": 6}
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped, match="stopped by a signal after step 3 of 6"):
+        training.train(load_config(None, options(few | changes), prog="test"), stop=stop)
+    done = cli("train", "--config", tmp_path / "second/config.yaml")
+    assert "resumes after step 3 of 6" in done.err, done.err
+
+
 def saved_and_resumes(folder: Path, err: str, ranks: int, repair: Any) -> None:
     """The last step that was taken is saved, and a repaired run goes on from there."""
-    saved = re.search(r"stops after step (\d+) with everything saved, because of an error", err)
+    saved = re.search(r"stopped after step (\d+), with everything saved: rank [01] failed: ", err)
     assert saved, err
     step = int(saved[1])
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{step:06d}"]

@@ -158,8 +158,12 @@ class PartialPack:
         self._lock = FolderLock(folder)
         if holder := self._lock.acquire():
             raise UserError(f"{folder}: is being packed by {holder}: wait for it, or end it")
-        is_new = [path.name for path in folder.iterdir()] == [LOCK_NAME]
-        self._journal: IO[bytes] = open(folder / JOURNAL_NAME, "a+b")  # noqa: SIM115 - closed by __exit__
+        try:
+            is_new = [path.name for path in folder.iterdir()] == [LOCK_NAME]
+            self._journal: IO[bytes] = open(folder / JOURNAL_NAME, "a+b")  # noqa: SIM115 - closed by __exit__
+        except BaseException:
+            self._lock.release()
+            raise
         try:
             self._refuse_other_options()
             self._resume()

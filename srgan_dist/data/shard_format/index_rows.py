@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from srgan_dist.data.shard_format.manifest import Manifest
 from srgan_dist.data.shard_format.npy import MAX_HEADER, read_npy_header
 from srgan_dist.errors import UserError
-from srgan_dist.utils.files import file_sha256
+from srgan_dist.utils.files import check_is_file, file_sha256
 
 INDEX_NAME = "index.npy"
 _CHUNK = 1 << 16  # rows processed together: a few MB, which stay in the processor's cache
@@ -51,8 +50,7 @@ def map_rows(path: Path) -> Rows:
         OSError: It cannot be opened.
         ValueError: It is not an index, or is cut short.
     """
-    if not path.is_file():  # opening a pipe would wait for its writer
-        raise FileNotFoundError(errno.ENOENT, "there is no such file")
+    check_is_file(path)
     with path.open("rb") as file:
         header = read_npy_header(file.read(MAX_HEADER), path.stat().st_size, dtype=ROW)
     if len(header.shape) != 1:

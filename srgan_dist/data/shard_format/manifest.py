@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from srgan_dist.data.shard_format.encodings import Encoding
 from srgan_dist.errors import UserError
+from srgan_dist.utils.files import read_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -99,13 +100,10 @@ def read_manifest(path: str | Path) -> Manifest:
         UserError: It is missing, is not a manifest of shards, or has an unsupported format version or encoding.
     """
     path = manifest_path(path)
-    if not path.is_file():  # opening a pipe would wait for its writer
+    if not path.exists():
         raise UserError(f"{path}: does not exist, expected a folder made by `srgan-dist pack`")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(content) > MAX_MANIFEST_BYTES:
-            raise UserError(f"{path}: has more than {MAX_MANIFEST_BYTES} bytes, which no manifest has: pack again")
+        content = read_file(path, max_bytes=MAX_MANIFEST_BYTES)
         version = _VERSION.validate_json(content)["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{path}: format version {version!r}, this program reads {FORMAT_VERSION}: pack again")

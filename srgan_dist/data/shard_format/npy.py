@@ -67,11 +67,17 @@ def read_npy_header(start: bytes | memoryview, length: int, *, dtype: np.dtype[n
         raise ValueError("is not a .npy array: its header is damaged")
     header = NpyHeader(found["type"], tuple(int(side) for side in re.findall("[0-9]+", found["shape"])), size)
     order = ", in Fortran order" if found["fortran"] == "True" else ""
-    if header.type != repr(np.lib.format.dtype_to_descr(dtype)) or order:
+    if header.type not in _descriptions(dtype) or order:
         raise ValueError(f"is {_shown(header)}{order}, expected {_short(str(dtype))} in C order")
     if (expected := math.prod(header.shape) * dtype.itemsize) != length - size:
         raise ValueError(f"is {_shown(header)}, which takes {expected} bytes, {max(length - size, 0)} are there")
     return header
+
+
+def _descriptions(dtype: np.dtype[np.generic]) -> set[str]:
+    """How a header may say a type: of single bytes, some writers give an order of bytes as well."""
+    text = repr(np.lib.format.dtype_to_descr(dtype))
+    return {text.replace("|", order) for order in "|<>="} if dtype.itemsize == 1 else {text}
 
 
 def _shown(header: NpyHeader) -> str:

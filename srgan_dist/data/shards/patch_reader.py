@@ -13,6 +13,7 @@ from srgan_dist.data.shard_format.encodings import decode
 from srgan_dist.data.shard_format.tar import BLOCK
 from srgan_dist.data.shards.shard_set import ShardSet
 from srgan_dist.errors import Failure
+from srgan_dist.imaging.read import TooManyPixels
 from srgan_dist.imaging.resize import downscale_part
 from srgan_dist.utils.system_errors import explain
 
@@ -115,7 +116,8 @@ class PatchReader:
         try:
             image = decode(data, below=(tile.height + scale, tile.width + scale))
         except ValueError as error:
-            raise ShardError(f"{self._where(tile)}: cannot be decoded ({error}): copy the shard again") from error
+            advice = "" if isinstance(error.__cause__, TooManyPixels) else ": copy the shard again"
+            raise ShardError(f"{self._where(tile)}: cannot be decoded ({error}){advice}") from error
         # A whole image may have rows and columns beyond the last whole LR pixel.
         if image.shape[0] < tile.height or image.shape[1] < tile.width:
             found = f"{image.shape[0]}x{image.shape[1]}"

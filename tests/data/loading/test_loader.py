@@ -402,4 +402,4 @@ def test_a_program_whose_worker_dies_ends_too(packed: Path) -> None:
         """,
     )
     assert done.returncode == 1
-    assert "is killed by signal: Killed" in done.stderr
+    assert "Failure: a loader worker was killed by SIGKILL" in done.stderr

@@ -30,6 +30,12 @@ def test_what_numpy_writes_is_read(shape: tuple[int, ...], version: tuple[int, i
     assert data[header.size :] == b"\1" * int(np.prod(shape))
 
 
+@pytest.mark.parametrize("order", "<>=")
+def test_single_bytes_may_have_an_order(order: str) -> None:
+    data = saved(np.ones((4, 5, 3), dtype=np.uint8)).replace(b"'|u1'", f"'{order}u1'".encode())
+    assert read_npy_header(data, len(data), dtype=U1).shape == (4, 5, 3)
+
+
 def test_no_bit_of_a_header_ends_in_anything_but_a_value_error() -> None:
     pixels = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
     sound = saved(pixels)

@@ -1,0 +1,72 @@
+"""A folder that one process at a time holds."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srgan_dist.utils.locks import LOCK_NAME, FolderLock
+
+
+def test_a_second_one_is_told_who_holds_it_until_it_is_released(tmp_path: Path) -> None:
+    first, second = FolderLock(tmp_path / "a/b"), FolderLock(tmp_path / "a/b")
+    assert first.acquire() is None
+    assert str(second.acquire()).startswith(f"process {os.getpid()} on ")
+    first.release()
+    assert list(tmp_path.iterdir()) == []  # nothing was put there
+    assert second.acquire() is None
+    (tmp_path / "a/b/kept").touch()
+    second.release()
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["kept"]
+
+
+def test_a_failed_attempt_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            FolderLock(tmp_path).acquire()
+    lock = FolderLock(tmp_path)
+    assert lock.acquire() is None
+    lock.release()
+
+
+def hold(folder: Path, held: Event, end: Event) -> None:
+    assert FolderLock(folder).acquire() is None
+    child = multiprocessing.get_context("fork").Process(target=end.wait)
+    child.start()  # such as a loader worker, which lives on
+    held.set()
+    end.wait()
+
+
+def test_it_ends_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    held, end = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path, held, end))
+    process.start()
+    assert held.wait(60)
+    lock = FolderLock(tmp_path)
+    assert str(lock.acquire()).startswith(f"process {process.pid} on ")
+    process.kill()
+    process.join()
+    assert (tmp_path / LOCK_NAME).exists()
+    assert lock.acquire(patience=5) is None
+    lock.release()
+    end.set()
+
+
+def test_a_renamed_folder_is_let_go(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path / "run")
+    assert lock.acquire() is None
+    lock.rename(tmp_path / "run.1")
+    assert list((tmp_path / "run.1").iterdir()) == []
+    assert lock.acquire() is None
+    lock.release()
