@@ -28,8 +28,8 @@ CYCLE, PARTS, PEAK, END = "cycle", "parts", "peak", "end"
 AnyRuntime = TypeVar("AnyRuntime", bound=Runtime)
 
 
-class Ended(Exception):
-    """The parent has no more orders."""
+class Ended(BaseException):
+    """The parent has no more orders. No error, of which the trainer would save everything."""
 
 
 class Orders:
