@@ -123,7 +123,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train until `TrainConfig.steps`."""
-        self.clock = Clock(self.step, self.seconds)
+        self.clock, self.first_step = Clock(self.step, self.seconds), self.step
         while self.step < self.config.steps:
             batch = self.next_batch_or_stop()
             self.step += 1
@@ -153,11 +153,16 @@ class Trainer:
     def next_batch_or_stop(self) -> Batch:
         """Read this rank's part of the next global batch, unless all ranks stop here: see `stop_together`."""
         batch: Batch = []
-        if not self.error and not self.signals.received:
+        if not self.error and not self.is_asked_to_stop:
             with self.postponed_errors():
                 batch = self.next_batch()
         self.stop_together()
         return batch
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether this rank received a signal; the first step of every start is taken all the same, and is progress."""
+        return self.first_step < self.step < self.config.steps and self.signals.received is not None
 
     @contextmanager
     def postponed_errors(self) -> Iterator[None]:
@@ -258,8 +263,7 @@ class Trainer:
             Stopped: A rank received a signal.
             AnotherRankFailed: Here; on that rank, its error.
         """
-        asked = self.signals.received is not None and self.step < self.config.steps
-        reason = self.runtime.max_over_ranks(_ERROR if self.error else _SIGNAL if asked else 0)
+        reason = self.runtime.max_over_ranks(_ERROR if self.error else _SIGNAL if self.is_asked_to_stop else 0)
         if not reason:
             return
         self.take_step.guard.stop_if_tripped()

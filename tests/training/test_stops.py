@@ -57,20 +57,20 @@ def test_a_log_that_cannot_be_written(shards: Path, tmp_path: Path, ranks: int) 
     saved_and_resumes(folder, err, ranks, repair)
 
 
-def test_a_run_from_another_ones_checkpoint_that_is_stopped_before_its_first_step(
+def test_a_run_from_another_ones_checkpoint_that_is_stopped_at_once_has_one_of_its_own(
     train: Train, shards: Path, tmp_path: Path
 ) -> None:
-    """It has saved nothing of its own yet, and must not say so: started again by its config.yaml it begins there."""
+    """Started again by its config.yaml, which says nothing of the other one, it goes on from there."""
     few = {"loss.perceptual.weight": 0, "train.steps": 3}
     assert train(tmp_path / "first", changes=few).code == 0
     source = tmp_path / "first/checkpoints/step-000003"
     changes = {"run.dir": tmp_path / "second", "data.train": shards, "run.resume": source, "train.steps": 6}
     stop = threading.Event()
     stop.set()
-    with pytest.raises(Stopped, match="stopped by a signal after step 3 of 6"):
+    with pytest.raises(Stopped, match="stopped by a signal after step 4 of 6"):
         training.train(load_config(None, options(few | changes), prog="test"), stop=stop)
     done = cli("train", "--config", tmp_path / "second/config.yaml")
-    assert "resumes after step 3 of 6" in done.err, done.err
+    assert "resumes after step 4 of 6" in done.err, done.err
 
 
 def saved_and_resumes(folder: Path, err: str, ranks: int, repair: Any) -> None:

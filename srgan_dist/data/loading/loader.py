@@ -212,8 +212,10 @@ class BatchStream(Iterator[Batch]):
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             with _keeping_sigchld(), _all_or_none():
-                self._arrays = iter(loader)
-            self._batches: ReadAhead[Batch] | None = ReadAhead(_batches(self._arrays, gpu))
+                self._arrays: Any = iter(loader)
+            self._batches: ReadAhead[Batch] | None = ReadAhead(
+                _batches(self._arrays, gpu), while_waiting=self._check_workers
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # The interpreter ends workers by SIGTERM at its exit and then waits for them, but they ignore it.
@@ -228,12 +230,17 @@ class BatchStream(Iterator[Batch]):
         except (UserError, Failure) as error:
             # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
             raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error
-        except RuntimeError as error:
-            if not (dead := [worker for worker in self._workers if worker.exitcode]):
-                raise
-            raise Failure(_death(dead[0])) from error
+        except RuntimeError:
+            self._check_workers()
+            raise
         self.wait_seconds = time.perf_counter() - started
         return batch
+
+    def _check_workers(self) -> None:
+        # Torch looks as well, but may then wait for a lock that the dead worker holds.
+        for worker in self._workers:
+            if worker.exitcode:
+                raise Failure(_death(worker))
 
     @property
     def _workers(self) -> list[BaseProcess]:
@@ -246,7 +253,13 @@ class BatchStream(Iterator[Batch]):
         # Dropping the iterator would end them, but after an error the traceback still holds it.
         if shutdown := getattr(self._arrays, "_shutdown_workers", None):
             workers = self._workers
-            shutdown()
+            if any(worker.exitcode is not None for worker in workers):
+                self._arrays._shutdown = True  # a dead worker may hold locks, for which torch's way would wait for ever
+                for queue in self._arrays._index_queues:
+                    queue.cancel_join_thread()
+                    queue.close()
+            else:
+                shutdown()
             for worker in workers:  # a worker that waits for a silent server ignores both torch and SIGTERM
                 worker.kill()
         self._batches = None

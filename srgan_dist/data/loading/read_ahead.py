@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
+_WAIT = 1.0  # seconds
 _JOIN_TIMEOUT = 1.0  # seconds: more than reading one item takes, unless a server is silent
 
 
@@ -18,10 +19,11 @@ class ReadAhead(Iterator[_Item]):
 
     Args:
         source: The iterator; from now on only the thread may use it.
+        while_waiting: Called every second in which an item is waited for; may raise that it will never come.
     """
 
-    def __init__(self, source: Iterator[_Item]) -> None:
-        self._source = source
+    def __init__(self, source: Iterator[_Item], *, while_waiting: Callable[[], None] = lambda: None) -> None:
+        self._source, self._while_waiting = source, while_waiting
         self._taken: SimpleQueue[tuple[_Item, None] | tuple[None, BaseException]] = SimpleQueue()
         self._requests = threading.Semaphore()
         self._closed = False
@@ -30,7 +32,12 @@ class ReadAhead(Iterator[_Item]):
         self._thread.start()
 
     def __next__(self) -> _Item:
-        taken = self._taken.get()
+        while True:
+            try:
+                taken = self._taken.get(timeout=_WAIT)
+                break
+            except Empty:
+                self._while_waiting()
         if taken[1] is not None:
             self._taken.put(taken)
             raise taken[1]

@@ -391,6 +391,22 @@ def test_a_program_that_fails_ends_its_workers(packed: Path) -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_a_program_whose_worker_dies_holding_a_lock_ends_too(packed: Path) -> None:
+    """A worker that is killed while it asks whether it is done never releases the lock of that question."""
+    done = run_program(
+        packed,
+        """
+        import multiprocessing
+        stream._arrays._workers_done_event._cond.acquire()
+        multiprocessing.active_children()[0].kill()
+        while True:
+            next(stream)
+        """,
+    )
+    assert done.returncode == 1
+    assert "Failure: a loader worker was killed by SIGKILL" in done.stderr
+
+
 def test_a_program_whose_worker_dies_ends_too(packed: Path) -> None:
     done = run_program(
         packed,
