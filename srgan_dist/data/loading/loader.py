@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import multiprocessing
 import signal
-import threading
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from srgan_dist.data.loading.order import Order, PatchLocations
 from srgan_dist.data.loading.pairs import Arrays, Batch, PairDataset
 from srgan_dist.data.loading.prefetch import Prefetcher
 from srgan_dist.data.loading.read_ahead import ReadAhead
+from srgan_dist.data.loading.worker_processes import (
+    all_or_none,
+    check_workers,
+    end_workers,
+    keeping_sigchld,
+    start_worker,
+)
 from srgan_dist.degradations.degradation import Degradation
 from srgan_dist.distributed.signals import STOP_SIGNALS
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.utils.processes import end_with_parent
 
 _PREFETCH = 4  # batches ahead per worker; patches are small
 _PATCHES_PER_DRAW = 1024  # located together: a few microseconds each one by one, half of one together
@@ -185,7 +186,7 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_as_is,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         prefetch_factor=_PREFETCH if workers else None,
     )
 
@@ -207,14 +208,14 @@ class BatchStream(Iterator[Batch]):
         self.wait_seconds = 0.0
         self._sampler = loader.batch_sampler
         gpu = torch.cuda.current_device() if pin_memory else None
-        # Workers inherit the mask, so that no signal can end one before it has run _start_worker; the thread
+        # Workers inherit the mask, so that no signal can end one before it has run start_worker; the thread
         # inherits it too, so that signals interrupt the main thread.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            with _keeping_sigchld(), _all_or_none():
+            with keeping_sigchld(), all_or_none():
                 self._arrays: Any = iter(loader)
             self._batches: ReadAhead[Batch] | None = ReadAhead(
-                _batches(self._arrays, gpu), while_waiting=self._check_workers
+                _batches(self._arrays, gpu), while_waiting=partial(check_workers, self._arrays)
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -231,37 +232,16 @@ class BatchStream(Iterator[Batch]):
             # From a worker, torch wraps the message in "Caught ... in DataLoader worker" and a whole traceback.
             raise type(error)(str(error).rstrip().rpartition("\n")[2].removeprefix(_qualified(error))) from error
         except RuntimeError:
-            self._check_workers()
+            check_workers(self._arrays)
             raise
         self.wait_seconds = time.perf_counter() - started
         return batch
-
-    def _check_workers(self) -> None:
-        # Torch looks as well, but may then wait for a lock that the dead worker holds.
-        for worker in self._workers:
-            if worker.exitcode:
-                raise Failure(_death(worker))
-
-    @property
-    def _workers(self) -> list[BaseProcess]:
-        return list(getattr(self._arrays, "_workers", []))
 
     def close(self) -> None:
         """End the thread and the workers; the stream is exhausted afterwards."""
         if self._batches:
             self._batches.close()
-        # Dropping the iterator would end them, but after an error the traceback still holds it.
-        if shutdown := getattr(self._arrays, "_shutdown_workers", None):
-            workers = self._workers
-            if any(worker.exitcode is not None for worker in workers):
-                self._arrays._shutdown = True  # a dead worker may hold locks, for which torch's way would wait for ever
-                for queue in self._arrays._index_queues:
-                    queue.cancel_join_thread()
-                    queue.close()
-            else:
-                shutdown()
-            for worker in workers:  # a worker that waits for a silent server ignores both torch and SIGTERM
-                worker.kill()
+        end_workers(self._arrays)
         self._batches = None
         if isinstance(self._sampler, GlobalBatchSampler):
             self._sampler.close()
@@ -348,58 +328,3 @@ def _batches(arrays: Iterator[Arrays], gpu: int | None) -> Iterator[Batch]:
 
 def _as_is(batch: Any) -> Any:
     return batch  # PairDataset assembles whole batches
-
-
-@contextmanager
-def _keeping_sigchld() -> Iterator[None]:
-    """Around the start of workers: torch would raise a worker's death anywhere in the main thread, within an update.
-
-    Without its handler it is raised where the worker's batch is asked for.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # torch installs none, either
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
-
-
-def _death(worker: BaseProcess) -> str:
-    code = worker.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    # What a full /dev/shm, or a shard that became shorter while it was mapped, does to a process.
-    lack = "a full /dev/shm or a file cut short" if code == -signal.SIGBUS else "lack of memory"
-    return (
-        f"a loader worker {how}, perhaps for {lack}: lower data.workers, or run on a machine with more; "
-        "started again, the run resumes"
-    )
-
-
-@contextmanager
-def _all_or_none() -> Iterator[None]:
-    """Around the start of workers: where one cannot be started, for want of descriptors or of /dev/shm, end the others.
-
-    They ignore SIGTERM, so that the interpreter would wait for them at its exit, for ever.
-    """
-    before = multiprocessing.active_children()
-    try:
-        yield
-    except OSError as error:
-        for worker in multiprocessing.active_children():
-            if worker not in before:
-                worker.kill()
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            half_made = frame.f_locals.get("self")
-            if isinstance(half_made, _BaseDataLoaderIter):
-                half_made._shutdown = True  # type: ignore[attr-defined]  # its __del__ would print that it lacks workers
-        raise
-
-
-def _start_worker(_: int) -> None:
-    # Signals meant for the training process reach its workers too; if they died, no checkpoint could be saved.
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    end_with_parent()
