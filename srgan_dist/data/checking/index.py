@@ -159,7 +159,8 @@ class Duplicates:
         """Yield (shard, header) of each value that was added and is in a list of digests."""
         wanted = np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
         values, shards, headers = (np.frombuffer(column, dtype=np.uint64) for column in self._columns)
-        for place in np.flatnonzero(np.isin(values, wanted)).tolist():
+        # Not by a table, which NumPy 2.0 also tries with numbers of 64 bits, and fails.
+        for place in np.flatnonzero(np.isin(values, wanted, kind="sort")).tolist():
             yield int(shards[place]), int(headers[place])
 
     def found(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
