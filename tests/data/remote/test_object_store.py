@@ -82,8 +82,8 @@ def test_a_forked_worker_reads_although_its_parent_has_read(bucket: str, packed:
     results: Any = FORK.Queue()
     child = FORK.Process(target=_in_a_child, args=(shards, 1, results))
     child.start()
-    assert results.get(timeout=20) == read_manifest(packed).shards[1].bytes
-    child.join(10)
+    assert results.get(timeout=100) == read_manifest(packed).shards[1].bytes
+    child.join(60)
     assert child.exitcode == 0
 
 
