@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from srgan_dist.config.load import load_config
-from srgan_dist.errors import Stopped
-from srgan_dist.training import run as training
 from tests.conftest import Train, cli, metrics, options
 from tests.ranks.processes import left_behind, start, wait_for_steps
 
@@ -64,13 +60,18 @@ def test_a_run_from_another_ones_checkpoint_that_is_stopped_at_once_has_one_of_i
     few = {"loss.perceptual.weight": 0, "train.steps": 3}
     assert train(tmp_path / "first", changes=few).code == 0
     source = tmp_path / "first/checkpoints/step-000003"
-    changes = {"run.dir": tmp_path / "second", "data.train": shards, "run.resume": source, "train.steps": 6}
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(Stopped, match="stopped by a signal after step 4 of 6"):
-        training.train(load_config(None, options(few | changes), prog="test"), stop=stop)
-    done = cli("train", "--config", tmp_path / "second/config.yaml")
-    assert "resumes after step 4 of 6" in done.err, done.err
+    changes = {"run.dir": tmp_path / "second", "data.train": shards, "run.resume": source, "train.steps": 4000}
+    process = start(1, options(few | changes))
+    while not (tmp_path / "second/.lock").exists():
+        assert process.poll() is None, process.communicate()[1]
+    process.terminate()
+    err = process.communicate(timeout=60)[1]
+    saved = re.search(r"stopped by a signal after step (\d+) of 4000, with everything saved", err)
+    assert saved, err
+    step = int(saved[1])
+    assert step > 3
+    done = cli("train", "--config", tmp_path / "second/config.yaml", f"--train.steps={step + 1}")
+    assert f"resumes after step {step} of {step + 1}" in done.err, done.err
 
 
 def saved_and_resumes(folder: Path, err: str, ranks: int, repair: Any) -> None:
