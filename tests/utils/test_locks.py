@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-from multiprocessing.synchronize import Event
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
@@ -39,28 +41,29 @@ def test_a_failed_attempt_holds_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     lock.release()
 
 
-def hold(folder: Path, held: Event, end: Event) -> None:
+def hold(folder: Path, child_of: Connection) -> None:
     assert FolderLock(folder).acquire() is None
-    child = multiprocessing.get_context("fork").Process(target=end.wait)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(300,))
     child.start()  # such as a loader worker, which lives on
-    held.set()
-    end.wait()
+    child_of.send(child.pid)
+    time.sleep(300)
 
 
 def test_it_ends_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    held, end = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(tmp_path, held, end))
+    here, there = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, there))
     process.start()
-    assert held.wait(60)
+    child = psutil.Process(here.recv())
     lock = FolderLock(tmp_path)
     assert str(lock.acquire()).startswith(f"process {process.pid} on ")
     process.kill()
     process.join()
+    assert child.is_running()
     assert (tmp_path / LOCK_NAME).exists()
-    assert lock.acquire(patience=5) is None
+    assert lock.acquire(patience=60) is None
     lock.release()
-    end.set()
+    child.kill()
 
 
 def test_a_renamed_folder_is_let_go(tmp_path: Path) -> None:

@@ -146,7 +146,11 @@ def test_bad_manifests_are_refused(folder: Path, fields: dict[str, object], word
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, "\xff", '{"format_version": 1e999}', "NaN", "null"])
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, "1" * 5000, "\xff", '{"format_version": 1e999}', "NaN", "null"],
+    ids=["deep", "digits", "not UTF-8", "infinite", "NaN", "null"],
+)
 def test_a_manifest_that_is_no_json_object_is_refused(folder: Path, content: str) -> None:
     (folder / "manifest.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"is not a manifest of packed shards|format version inf"):
