@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from srgan_dist.checkpointing.tensors import (
+    OtherNetwork,
     UnusableTensors,
     check_tensor,
     plain_tensors,
@@ -63,6 +64,24 @@ def usable(path: Path) -> Iterator[None]:
         ) from None
     except CheckpointError as error:
         raise UserError(f"{path}: cannot be used ({error}); choose another checkpoint by run.resume") from None
+
+
+@contextmanager
+def of_file(name: str) -> Iterator[None]:
+    """Around the use of a checkpoint's file: name it where its tensors cannot be used.
+
+    Args:
+        name: The file's name.
+
+    Raises:
+        CheckpointError: In place of `UnusableTensors`.
+    """
+    try:
+        yield
+    except OtherNetwork as error:
+        raise OtherConfiguration(f"{name}: {error}") from None
+    except UnusableTensors as error:
+        raise CheckpointError(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -148,20 +167,18 @@ def read(path: Path, *, rank: int, rng: Mapping[str, Tensor]) -> TrainingState:
     own = path / f"rng-{rank:05d}.pt"
     return TrainingState(
         counters=_read_counters(path / _STATE),
-        weights={file.stem: _usable(file, read_safetensors) for file in sorted(path.glob("*.safetensors"))},
+        weights={file.stem: _read_by(read_safetensors, file) for file in sorted(path.glob("*.safetensors"))},
         optimizers={
-            file.stem.removeprefix("optimizer_"): _usable(file, read_pickled)
+            file.stem.removeprefix("optimizer_"): _read_by(read_pickled, file)
             for file in sorted(path.glob("optimizer_*.pt"))
         },
-        rng=_usable(own if own.exists() else path / _RNG, lambda file: _checked_rng(read_pickled(file), rng)),
+        rng=_read_by(lambda file: _checked_rng(read_pickled(file), rng), own if own.exists() else path / _RNG),
     )
 
 
-def _usable(file: Path, read_file: Callable[[Path], T]) -> T:
-    try:
-        return read_file(file)
-    except UnusableTensors as error:
-        raise CheckpointError(f"{file.name}: {error}") from None
+def _read_by(reader: Callable[[Path], T], file: Path) -> T:
+    with of_file(file.name):
+        return reader(file)
 
 
 def _read_counters(file: Path) -> dict[str, Any]:

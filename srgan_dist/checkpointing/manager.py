@@ -178,13 +178,7 @@ class Checkpoints:
 
     def found(self) -> list[Path]:
         """Folders of finished checkpoints, newest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(
-            (p for p in self.folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name)),
-            key=_step,
-            reverse=True,
-        )
+        return finished(self.folder)
 
     def set_aside_after(self, step: int) -> list[Path]:
         """Rename checkpoints of later steps, which a run that resumes from ``step`` does not lead to.
@@ -195,7 +189,7 @@ class Checkpoints:
         moved = []
         if self.runtime.is_main:
             for path in self.found():
-                if _step(path) > step:
+                if step_of(path) > step:
                     moved.append(path.rename(path.with_name(f"abandoned-{path.name}-{int(time.time())}")))
         self.runtime.barrier()
         return moved
@@ -212,7 +206,7 @@ class Checkpoints:
         self.wait()
         chosen: Path | None = None
         found = self.found() if self.runtime.is_main else []
-        found = [path for path in found if before is None or _step(path) < before]
+        found = [path for path in found if before is None or step_of(path) < before]
         for path in found:
             try:
                 verify(path)
@@ -284,5 +278,12 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: cannot be written ({reason})") from error
 
 
-def _step(path: Path) -> int:
+def finished(folder: Path) -> list[Path]:
+    """Folders of finished checkpoints within a folder, newest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if re.fullmatch(r"step-\d{6,}", path.name)), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
     return int(path.name.removeprefix("step-"))

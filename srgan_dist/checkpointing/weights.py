@@ -114,12 +114,7 @@ def initialise(network: nn.Module, path: Path) -> None:
         UserError: There is no such file, it is not one of weights, or they belong to another network.
     """
     try:
-        if path.suffix == ".safetensors":
-            check_shapes(without_counts(read_claims(path)[0]), without_counts(network.state_dict()))
-            weights = load_weights(path)[0]
-        else:
-            weights = _load_pth(path)
-        load_into(network, weights)
+        load_into(network, load_weights(path)[0] if path.suffix == ".safetensors" else _load_pth(path))
     except OtherNetwork as error:
         raise UserError(f"{path}: weights of another generator than the configured one ({error})") from None
     except UnusableTensors as error:

@@ -35,8 +35,8 @@ class RunConfig(Section):
     """Seed of the initial weights and of the order, places and flips of the patches."""
     resume: str = "auto"
     """auto: resume from the newest sound checkpoint in run.dir, or start; never: set what is there aside and
-    start over; or the path of a checkpoint folder to resume from. A job that Slurm or torchrun starts again goes on
-    with its own run, whatever this says."""
+    start over; or the path of a checkpoint folder to resume from. A job that Slurm or torchrun starts again
+    resumes its own run, whatever this says."""
     allow_changes: Paths = ()
     """Keys, or sections of keys, that may differ from the checkpoint's when a run resumes, besides those that only
     change where it writes, how fast it goes and how long; its position then counts in the new data."""

@@ -94,11 +94,9 @@ class RunLogger:
         if whole != content:
             with whole_file(self.path) as temporary:
                 temporary.write_bytes(whole)
-        foreign = [number for number, line in enumerate(kept, start=1) if line.strip() and not _is_record(line)]
-        if foreign:
-            where = (
-                f"line {foreign[0]}" if len(foreign) == 1 else f"{len(foreign)} lines, the first is line {foreign[0]}"
-            )
+        others = [number for number, line in enumerate(kept, start=1) if line.strip() and not _is_record(line)]
+        if others:
+            where = f"line {others[0]}" if len(others) == 1 else f"{len(others)} lines, the first is line {others[0]}"
             log.warning("%s: %s: not a record of a step; kept as it is", self.path, where)
 
     def sync(self) -> None:

@@ -6,16 +6,15 @@ discriminator is updated too, when its schedule says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.format import CheckpointError, OtherConfiguration, TrainingState
-from srgan_dist.checkpointing.tensors import OtherNetwork, UnusableTensors, check_network
+from srgan_dist.checkpointing.format import TrainingState, of_file
+from srgan_dist.checkpointing.tensors import check_network
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Terms
@@ -262,24 +261,13 @@ class TwoPhases:
         # A checkpoint from a run of pretraining only has no discriminator, which then keeps its initial weights.
         saved = {name: self.networks[name] for name in self.networks if name == "generator" or name in state.weights}
         for name, trainable in saved.items():
-            with _of_file(f"{name}.safetensors"):
+            with of_file(f"{name}.safetensors"):
                 check_network(state.weights.get(name), trainable.network)
-            with _of_file(f"optimizer_{name}.pt"):
+            with of_file(f"optimizer_{name}.pt"):
                 trainable.check_optimizer_state(state.optimizers.get(name))
-        with _of_file("ema.safetensors"):
+        with of_file("ema.safetensors"):
             check_network(state.weights.get("ema"), self.ema.network)
         for name, trainable in saved.items():
             trainable.network.load_state_dict(state.weights[name])
             trainable.load_optimizer_state(state.optimizers[name])
         self.ema.load(state.weights["ema"], num_updates=state.counters["averaged"])
-
-
-@contextmanager
-def _of_file(name: str) -> Iterator[None]:
-    """Name the file in which something cannot be used."""
-    try:
-        yield
-    except OtherNetwork as error:
-        raise OtherConfiguration(f"{name}: {error}") from None
-    except UnusableTensors as error:
-        raise CheckpointError(f"{name}: {error}") from None

@@ -1,4 +1,4 @@
-"""A job that is started again by what started it goes on with its own run: run.resume was for its first start."""
+"""A job that is started again by what started it resumes its own run: run.resume was for its first start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+from srgan_dist.checkpointing.manager import finished, step_of
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import JobStart, job_start
 from srgan_dist.distributed.runtime import Runtime
@@ -17,7 +18,7 @@ STARTED = "started.json"  # in the run's folder: who started the run, and after 
 
 
 def after_restart(config: Config, runtime: Runtime) -> Config:
-    """Read run.resume as a job's second start must: otherwise each would begin anew, and lose what the first one did.
+    """Read run.resume as a job's second start must: otherwise each would start over, and lose what the first one did.
 
     Args:
         config: As it was given.
@@ -27,13 +28,16 @@ def after_restart(config: Config, runtime: Runtime) -> Config:
         The configuration, with run.resume=auto where this is no first start: for ``never`` always, for a path once
         there is a checkpoint of this job's own.
     """
-    wish, own = config.run.resume, False
-    if runtime.is_main and wish != "auto":
+    resume, own = config.run.resume, False
+    if runtime.is_main and resume != "auto":
         step = _own_step(config.run.dir)
-        own = step is not None and (wish == "never" or _has_checkpoint(config.run.dir, after=step))
+        saved = map(step_of, finished(config.run.dir / "checkpoints"))
+        own = step is not None and (resume == "never" or any(later > step for later in saved))
     if not runtime.broadcast(own):
         return config
-    log.info("%s: this job was started again, and goes on: run.resume=%s was for its first start", config.run.dir, wish)
+    log.info(
+        "%s: this job was started again and resumes: run.resume=%s was for its first start", config.run.dir, resume
+    )
     return config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
 
 
@@ -57,8 +61,3 @@ def _own_step(folder: Path) -> int | None:
         return step if job_start().is_restart_of(JobStart(**content)) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run of an earlier version, or none
         return None
-
-
-def _has_checkpoint(folder: Path, *, after: int) -> bool:
-    steps = (path.name.removeprefix("step-") for path in (folder / "checkpoints").glob("step-*"))
-    return any(step.isdecimal() and int(step) > after for step in steps)

@@ -166,7 +166,6 @@ def _start(
         old = f"; the previous run was moved to {set_aside}" if set_aside else ""
         log.info("%s: starts from scratch%s", folder, old)
     if runtime.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / STOPPED).unlink(missing_ok=True)
         for place in (folder, folder / "weights", folder / "samples"):
             clear_leftovers(place)

@@ -83,15 +83,16 @@ class FolderLock:
             except FileNotFoundError:  # renamed meanwhile, by the process that held it
                 continue
             try:
-                if self._try(path, descriptor):
+                is_free = self._lock(path, descriptor)
+                if is_free and _is_still(path, descriptor):  # not renamed or removed by the process that held it
+                    self._keep(descriptor)
                     return None
-                holder = _holder(descriptor)
+                if not is_free and time.monotonic() > deadline:
+                    self._made = []
+                    return _holder(descriptor)
             finally:
                 if descriptor != self._descriptor:
                     os.close(descriptor)
-            if holder and time.monotonic() > deadline:
-                self._made = []
-                return holder
             time.sleep(_INTERVAL)
 
     def release(self) -> None:
@@ -117,14 +118,14 @@ class FolderLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._made = [*reversed(missing)] or self._made
 
-    def _try(self, path: Path, descriptor: int) -> bool:
+    def _lock(self, path: Path, descriptor: int) -> bool:
         try:
-            if not _lock(descriptor, wait=False):
-                return False
+            return _lock(descriptor, wait=False)
         except OSError as error:  # a file system without locks
             log.warning("%s cannot be locked (%s): see to it that nothing else writes there", path, error.strerror)
-        if not _is_still(path, descriptor):  # renamed or removed by the process that held it
-            return False
+            return True
+
+    def _keep(self, descriptor: int) -> None:
         facts = {
             "host": platform.node(),
             "process": os.getpid(),
@@ -134,7 +135,6 @@ class FolderLock:
         os.pwrite(descriptor, json.dumps(facts).encode(), 0)
         self._descriptor = descriptor
         os.register_at_fork(after_in_child=self._close)
-        return True
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -142,10 +142,8 @@ class FolderLock:
             self._descriptor = None
 
 
-def _holder(descriptor: int) -> str | None:
-    """Who holds the file, or None where it can be held now."""
-    if _lock(descriptor, wait=False):
-        return None
+def _holder(descriptor: int) -> str:
+    """Who wrote into the file that it holds it."""
     try:
         return "process {process} on {host}, since {since}".format(**json.loads(os.pread(descriptor, 4096, 0)))
     except (ValueError, KeyError, TypeError):  # not written yet

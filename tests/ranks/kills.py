@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from srgan_dist.checkpointing.manager import finished, step_of
 from srgan_dist.data.packing.pack import pack
 from tests.conftest import options, write_images
 from tests.ranks.processes import start
@@ -85,7 +86,7 @@ def last_step(folder: Path) -> int:
 
 def last_checkpoint(folder: Path) -> int:
     """The step of the newest checkpoint; each is complete or absent."""
-    return max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=0)
+    return max(map(step_of, finished(folder / "checkpoints")), default=0)
 
 
 def kill_once(folder: Path, arguments: list[str], *, ranks: int, chance: random.Random, totals: Totals) -> None:

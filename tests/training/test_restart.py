@@ -119,7 +119,7 @@ def test_a_requeued_job_that_says_never_loses_nothing(train: Train, tmp_path: Pa
     assert train(run, changes=never | {"train.steps": 3}, SLURM_JOB_ID="7").code == 0
     done = train(run, changes=never, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1")
     assert done.code == 0, done.err
-    assert "this job was started again, and goes on: run.resume=never was for its first start" in done.err
+    assert "this job was started again and resumes: run.resume=never was for its first start" in done.err
     assert "resumes after step 3" in done.err
     assert [line["step"] for line in metrics(run) if "g/total" in line] == list(range(1, 7))
     assert not (tmp_path / "run.1").exists()

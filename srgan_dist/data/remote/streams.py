@@ -108,7 +108,7 @@ class _Hurry:
         self._seconds = 2 * timeout
         self._sockets: list[socket.socket] = []
         self._ended = threading.Event()
-        self.opener = urllib.request.build_opener(_Http(self._connection), _Https(self._connection), _Redirects)
+        self.opener = urllib.request.build_opener(_Web(self._connection), _Redirects)
 
     def __enter__(self) -> _Hurry:
         threading.Thread(target=self._watch, name="srgan-dist hurry", daemon=True).start()
@@ -145,19 +145,13 @@ class _Hurry:
 _Connect = Callable[..., http.client.HTTPConnection]
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Web(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, connect: _Connect) -> None:
         super().__init__()
         self._connect = connect
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(partial(self._connect, http.client.HTTPConnection), request)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, connect: _Connect) -> None:
-        super().__init__()
-        self._connect = connect
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(partial(self._connect, http.client.HTTPSConnection), request)

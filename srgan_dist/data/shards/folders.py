@@ -90,9 +90,9 @@ def open_local(path: str) -> Folder:
 def open_url(source: str, cache: Cache) -> Folder:
     """Fetch the manifest and the index of a remote folder.
 
-    Both are stored in a folder of the cache that is named by a hash of the URL, without its query, which may be signed
-    anew every day, and the index's digest, so that data that is packed again under its old name is never mixed with the
-    old data.
+    Both are stored in a folder of the cache that is named by a hash of the URL, without its query, whose signature may
+    change every day, and the index's digest, so that data that is packed again under its old name is never mixed with
+    the old data.
 
     Args:
         source: URL of the folder or its manifest.json.
