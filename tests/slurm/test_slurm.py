@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -32,9 +33,21 @@ def undisturbed(peaceful: Job) -> Path:
 
 @pytest.fixture(scope="module")
 def disturbed(submit: Submit, peaceful: Job) -> Job:
-    """A run that each test below disturbs; each leaves it standing still in a new start."""
-    assert peaceful.number
-    return submit("disturbed", tracker="wandb", max_requeues="5")
+    """A run that each test below disturbs; each leaves it standing still in a new start.
+
+    In each start but the first, the second signal that it sends to itself is slow: 20 s, as from a busy controller.
+    """
+    folder = peaceful.cluster.folder / "slow"
+    folder.mkdir()
+    scancel = folder / "scancel"
+    scancel.write_text(f"""#!/bin/sh
+mark={folder}/$SLURM_RESTART_COUNT
+[ -z "$SLURM_RESTART_COUNT" ] || [ ! -e "$mark" ] || sleep 20
+touch "$mark"
+exec {shutil.which("scancel")} "$@"
+""")
+    scancel.chmod(0o755)
+    return submit("disturbed", tracker="wandb", max_requeues="5", environment=f"PATH={folder}:$PATH")
 
 
 def test_a_signal_before_the_trainer_can_catch_it_is_not_lost(disturbed: Job) -> None:
@@ -72,8 +85,8 @@ def test_a_job_requeued_by_hand_resumes(disturbed: Job) -> None:
 
 def test_a_job_whose_node_dies_resumes(disturbed: Job, submit: Submit, undisturbed: Path) -> None:
     elastic = submit("elastic", "--nodes=1-2")
-    saved, restarts = disturbed.saves(disturbed.trains() + 1), disturbed.restarts
     elastic_saved = elastic.saves(10)
+    saved, restarts = disturbed.saves(disturbed.trains() + 1), disturbed.restarts
     assert "CPU, 4 ranks" in elastic.log(0)
     disturbed.cluster.control("kill-node", "node2")
     for job in (elastic, disturbed):
