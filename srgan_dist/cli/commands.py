@@ -61,7 +61,9 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         if process_rank() == 0:
             if "final" in result:
                 console.print(result_table(result))
-            console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
+            names = ("result.json", "weights/generator.safetensors", "samples/")
+            made = ", ".join(name for name in names if (config.run.dir / name).exists())
+            console.print(f"{config.run.dir}/: {made}")
 
     return run_command(run)
 

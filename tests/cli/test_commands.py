@@ -244,8 +244,10 @@ def test_train_refuses_a_batch_that_the_ranks_cannot_share(train: Train, tmp_pat
 
 
 def test_train_refuses_a_checkpoint_of_another_network(train: Train, tmp_path: Path) -> None:
-    changes = {"train.steps": 1, "train.pretrain_steps": 1}
-    assert train(tmp_path / "run", changes=changes).code == 0
+    changes = {"train.steps": 1, "train.pretrain_steps": 1, "data.validation": "[]"}
+    done = train(tmp_path / "run", changes=changes)
+    assert done.code == 0
+    assert done.lines[-1] == f"{tmp_path}/run/: result.json, weights/generator.safetensors"  # and no samples/
     for allowed, told in {
         "run.seed": "generator.channels: 8 -> 12; set it back",
         "generator.channels": "does not fit this configuration",
