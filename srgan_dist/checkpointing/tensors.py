@@ -116,6 +116,8 @@ def read_pickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnusableTensors:
         raise
+    except EOFError:
+        raise UnusableTensors("cut short: download or copy it again") from None
     except Exception as error:  # noqa: BLE001 - a stream of pickle's opcodes can make it raise anything at all
         if asked := _REFUSED.search(str(error)):
             raise UnusableTensors(

@@ -118,5 +118,6 @@ def result_table(result: Mapping[str, Any]) -> Table:
         if key in result:
             quality = result[key]
             perceptual = "" if quality["perceptual"] is None else f"{quality['perceptual']:.4f}"
-            table.add_row(name, f"{quality['psnr_y']:.3f}", f"{quality['ssim_y']:.4f}", perceptual)
+            psnr = "identical" if quality["psnr_y"] is None else f"{quality['psnr_y']:.3f}"
+            table.add_row(name, psnr, f"{quality['ssim_y']:.4f}", perceptual)
     return table

@@ -17,6 +17,7 @@ import numpy as np
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
 from srgan_dist.tracking.wandb_run import send_to_wandb, start_wandb
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import check_is_file, sync_file, sync_folder, whole_file
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class RunLogger:
             return
         record = {"step": step, **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(strict_json.dumps(record) + "\n")
         numbers = {key: value for key, value in record.items() if not isinstance(value, str)}
         for tracker in self.accelerator.trackers:
             if tracker.name == "wandb":
