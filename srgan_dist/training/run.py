@@ -100,6 +100,7 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
         tags=config.tracker.tags,
         config=config.shown(),
         num_steps=config.train.steps,
+        pretrain_steps=config.train.pretrain_steps,
     )
     checkpoints = Checkpoints(
         config.run.dir / "checkpoints",
