@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.file_kind import weights_kind
 from srgan_dist.checkpointing.tensors import (
     OtherNetwork,
     UnusableTensors,
@@ -24,6 +23,7 @@ from srgan_dist.checkpointing.tensors import (
 )
 from srgan_dist.checkpointing.third_party import Role, find_state_dict
 from srgan_dist.errors import UserError
+from srgan_dist.utils.file_kind import NotWeights, weights_kind
 from srgan_dist.utils.files import whole_file
 
 log = logging.getLogger("srgan_dist")
@@ -83,14 +83,15 @@ def load_weights(path: Path, *, role: Role = "generator") -> tuple[dict[str, Ten
         raise UserError(f"{path}: there is no such weights file")
     try:
         if weights_kind(path) == "safetensors":
-            content, metadata = read_safetensors(path), read_header(path)[1]
+            _, metadata = read_header(path)  # which says what is wrong with the file better than its reader does
+            content: object = read_safetensors(path)
         else:
             content, metadata = read_pickled(path), {}
         found = find_state_dict(content, role)
         claimed = sum(tensor.nbytes for tensor in found.tensors.values())
         if claimed > path.stat().st_size:  # a view may repeat one value as often as it likes
             raise UnusableTensors(f"its tensors claim {claimed} bytes, and it has {path.stat().st_size}")
-    except UnusableTensors as error:
+    except (NotWeights, UnusableTensors) as error:
         raise UserError(f"{path}: not a file of weights ({error})") from None
     if found.others:
         log.info("%s: the weights of %s are used, not those of %s", path, found.where, ", ".join(found.others))

@@ -61,7 +61,7 @@ class Validator:
             "psnr_y": psnr / differing if differing else None,
             "ssim_y": ssim / count,
             "perceptual": perceptual / count if self.features else None,
-            **({"identical": identical} if identical else {}),
+            **({"identical": int(identical)} if identical else {}),
         }
 
     def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:

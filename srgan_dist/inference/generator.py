@@ -92,9 +92,9 @@ class SRGenerator(nn.Module):
     def _finite(self, lr: Tensor) -> Tensor:
         sr: Tensor = self(lr)
         if not sr.isfinite().all():
+            cure = "weights of an earlier step" if sr.dtype == torch.float32 else "fp32"
             raise NotFinite(
-                f"the network's output is not finite, though its weights are: they are too large for {sr.dtype}; "
-                "use weights of an earlier step, or fp32 where it is not"
+                f"the network's output is not finite, though its weights are: it overflows {sr.dtype}; use {cure}"
             )
         return sr
 

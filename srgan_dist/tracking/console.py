@@ -118,5 +118,6 @@ def result_table(result: Mapping[str, Any]) -> Table:
             quality = result[key]
             perceptual = "" if quality["perceptual"] is None else f"{quality['perceptual']:.4f}"
             psnr = "identical" if quality["psnr_y"] is None else f"{quality['psnr_y']:.3f}"
+            name += f", without {quality['identical']} identical" if quality.get("identical") else ""
             table.add_row(name, psnr, f"{quality['ssim_y']:.4f}", perceptual)
     return table

@@ -6,8 +6,6 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from srgan_dist.checkpointing.tensors import UnusableTensors, read_header
-
 _HEAD = 1024  # bytes that tell
 
 _STATE_DICT = "save its state dict instead: torch.save(model.state_dict(), FILE)"
@@ -31,6 +29,10 @@ _PAGES = ("<!doctype html", "<html", "<head", "<?xml")
 _ONNX_FIELDS = b"\x12\x1a\x22\x32\x3a\x42"  # what may follow ONNX's version: producer, domain, doc, graph, opset
 
 
+class NotWeights(Exception):
+    """A file is none of weights; the message, one line, says what it is and what to do, but not of which file."""
+
+
 def weights_kind(path: Path) -> Literal["safetensors", "torch"]:
     """Recognise a file of weights.
 
@@ -41,43 +43,42 @@ def weights_kind(path: Path) -> Literal["safetensors", "torch"]:
         Which reader it is for.
 
     Raises:
-        UnusableTensors: It is another file, or one that is cut short; the message says what.
+        NotWeights: It is another file, or one that is cut short.
     """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
-        raise UnusableTensors(error.strerror or str(error)) from None
+        raise NotWeights(error.strerror or str(error)) from None
     if head[8:9] == b"{":
-        read_header(path)  # which says what is wrong with it
         return "safetensors"
     if head.startswith(b"PK"):
         _check_archive(path)
         return "torch"
     if head.startswith(b"\x80"):  # how every pickle begins, and with it the files of torch before 1.6
         return "torch"
-    raise UnusableTensors(_describe(head, path))
+    raise NotWeights(_describe(head, path))
 
 
 def _check_archive(path: Path) -> None:
     """Refuse a zip archive that `torch.save` did not write."""
     if not zipfile.is_zipfile(path):
-        raise UnusableTensors("a zip archive that is cut short: download or copy it again")
+        raise NotWeights("a zip archive that is cut short: download or copy it again")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception as error:  # noqa: BLE001 - a damaged directory can make it raise anything
-        raise UnusableTensors(f"a damaged zip archive: {type(error).__name__}") from None
+        raise NotWeights(f"a damaged zip archive: {type(error).__name__}") from None
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        raise UnusableTensors(f"a TorchScript program, whose code is never run: {_STATE_DICT}")
+        raise NotWeights(f"a TorchScript program, whose code is never run: {_STATE_DICT}")
     if "data.pkl" in inner:
         return
     if any("exported_program" in name or name.endswith("models/model.json") for name in names):
-        raise UnusableTensors(f"a program of torch.export: {_STATE_DICT}")
+        raise NotWeights(f"a program of torch.export: {_STATE_DICT}")
     if names and all(name.endswith(".npy") for name in names):
-        raise UnusableTensors("an archive of NumPy arrays")
-    raise UnusableTensors("a zip archive that torch.save did not write: extract the weights from it")
+        raise NotWeights("an archive of NumPy arrays")
+    raise NotWeights("a zip archive that torch.save did not write: extract the weights from it")
 
 
 def _describe(head: bytes, path: Path) -> str:
