@@ -29,10 +29,10 @@ class TimeLeft:
             self.start(step)
 
     def text(self, step: int) -> str:
-        """The estimate after a step; of a phase of which no step has been measured, the number of its steps."""
+        """The estimate after a step; of a phase of which none has been measured, the number of its steps."""
         adversarial = self.num_steps - self.pretrain_steps
         if step < self.pretrain_steps and adversarial:
-            return f"{self._until(self.pretrain_steps, step)} of pretraining left, then {adversarial} adversarial steps"
+            return f"{self._until(self.pretrain_steps, step)} and {adversarial} GAN steps left"
         if step in (self.pretrain_steps, self.first_step) and step < self.num_steps:
             return f"{self.num_steps - step} steps left"
         return f"{self._until(self.num_steps, step)} left"

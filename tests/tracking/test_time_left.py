@@ -31,8 +31,8 @@ class Run:
 
 def test_each_phase_is_estimated_by_its_own_steps() -> None:
     run = Run(steps=100, pretrain_steps=80)
-    assert run.until(20) == "0:01:00 of pretraining left, then 20 adversarial steps"
-    assert run.until(79) == "0:00:01 of pretraining left, then 20 adversarial steps"
+    assert run.until(20) == "0:01:00 and 20 GAN steps left"
+    assert run.until(79) == "0:00:01 and 20 GAN steps left"
     assert run.until(80) == "20 steps left"  # of which none has been seen
     assert run.until(81) == "0:01:16 left"
     assert run.until(90) == "0:00:40 left"
@@ -46,7 +46,7 @@ def test_each_phase_is_estimated_by_its_own_steps() -> None:
         (80, 80, 90, "0:00:40 left"),
         (80, 90, 95, "0:00:20 left"),
         (80, 90, 90, "10 steps left"),
-        (80, 40, 60, "0:00:20 of pretraining left, then 20 adversarial steps"),
+        (80, 40, 60, "0:00:20 and 20 GAN steps left"),
         (0, 0, 10, "0:06:00 left"),
         (100, 0, 10, "0:01:30 left"),
         (100, 0, 100, "0:00:00 left"),
