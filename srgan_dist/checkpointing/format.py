@@ -25,6 +25,7 @@ from srgan_dist.checkpointing.tensors import (
 )
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.errors import UserError
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import file_sha256, read_file, sync_file, sync_folder
 
 T = TypeVar("T")
@@ -150,7 +151,7 @@ def _write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    path.write_text(strict_json.dumps(content, indent=2), encoding="utf-8")
 
 
 def read(path: Path, *, rank: int, rng: Mapping[str, Tensor]) -> TrainingState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 _LARGEST_HEADER = 100 * 2**20  # the library's own limit
+# How torch names what an unpickler would have to import and call.
+_REFUSED = re.compile(r"GLOBAL (\S+)")
 _Value = TypeVar("_Value")
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
@@ -60,19 +63,23 @@ def read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
         The tensors' shapes by name, and the metadata.
 
     Raises:
-        UnusableTensors: It cannot be read, or is not safetensors.
+        UnusableTensors: It cannot be read, is not safetensors, or is cut short.
     """
     try:
+        found = path.stat().st_size
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if size > min(_LARGEST_HEADER, path.stat().st_size):
-                raise UnusableTensors(f"a header of {size} bytes in a file of {path.stat().st_size}")
+            if size > min(_LARGEST_HEADER, found):
+                raise UnusableTensors(f"cut short or damaged: {found} bytes, of which the header would be {size}")
             header = json.loads(file.read(size).decode())
         metadata = header.pop("__metadata__", {})
         shapes = {name: [int(side) for side in entry["shape"]] for name, entry in header.items()}
+        claimed = 8 + size + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        if claimed > found:
+            raise UnusableTensors(f"cut short: {found} of {claimed} bytes are there; download or copy it again")
         return shapes, {str(key): str(value) for key, value in metadata.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UnusableTensors(_first_line(error)) from None
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError) as error:
+        raise UnusableTensors(f"a safetensors file whose header is damaged: {_first_line(error)}") from None
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -109,7 +116,13 @@ def read_pickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnusableTensors:
         raise
+    except EOFError:
+        raise UnusableTensors("cut short: download or copy it again") from None
     except Exception as error:  # noqa: BLE001 - a stream of pickle's opcodes can make it raise anything at all
+        if asked := _REFUSED.search(str(error)):
+            raise UnusableTensors(
+                f"holds {asked[1]:.100}, and loading it would run code, which is never done: save the state dict alone"
+            ) from None
         raise UnusableTensors(_first_line(error)) from None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,15 @@ from srgan_dist.checkpointing.tensors import (
     without_counts,
     write_safetensors,
 )
+from srgan_dist.checkpointing.third_party import Role, find_state_dict
 from srgan_dist.errors import UserError
+from srgan_dist.utils.file_kind import NotWeights, weights_kind
 from srgan_dist.utils.files import whole_file
+
+log = logging.getLogger("srgan_dist")
+
+_SMALLEST_FIT = 0.1  # of a network's values: two networks always share a few biases, which would be no beginning
+_SHOWN = 3  # names in a log line
 
 
 @dataclass(frozen=True)
@@ -52,31 +60,42 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
         write_safetensors(temporary, weights, metadata)
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read weights and metadata of a safetensors file.
+def load_weights(path: Path, *, role: Role = "generator") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read one network's weights, ours or another trainer's, and the metadata.
+
+    What the file is shows in its first bytes, not in its name. Nothing in it can run code.
+
+    Args:
+        path: safetensors, or a file of `torch.save` with tensors and plain values alone.
+        role: Which network's, of a file with several.
+
+    Returns:
+        The state dict by our names (see `srgan_dist.checkpointing.third_party`), and the metadata of safetensors.
 
     Raises:
-        UserError: There is no such file, or it is not safetensors.
+        UserError: There is no such file, or it is not one of weights; the message says what it is.
     """
-    _, metadata = read_claims(path)
-    try:
-        return read_safetensors(path), metadata
-    except UnusableTensors as error:
-        raise UserError(f"{path}: not a safetensors file of weights ({error})") from None
-
-
-def read_claims(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Read what a safetensors file says that it holds: shapes by name, and metadata.
-
-    Raises:
-        UserError: There is no such file, or it is not safetensors.
-    """
+    if path.is_dir():
+        raise UserError(
+            f"{path}: is a folder; name a file of weights, such as weights/generator.safetensors in a run's"
+        )
     if not path.is_file():
         raise UserError(f"{path}: there is no such weights file")
     try:
-        return read_header(path)
-    except UnusableTensors as error:
-        raise UserError(f"{path}: not a safetensors file of weights ({error})") from None
+        if weights_kind(path) == "safetensors":
+            _, metadata = read_header(path)  # which says what is wrong with the file better than its reader does
+            content: object = read_safetensors(path)
+        else:
+            content, metadata = read_pickled(path), {}
+        found = find_state_dict(content, role)
+        claimed = sum(tensor.nbytes for tensor in found.tensors.values())
+        if claimed > path.stat().st_size:  # a view may repeat one value as often as it likes
+            raise UnusableTensors(f"its tensors claim {claimed} bytes, and it has {path.stat().st_size}")
+    except (NotWeights, UnusableTensors) as error:
+        raise UserError(f"{path}: not a file of weights ({error})") from None
+    if found.others:
+        log.info("%s: the weights of %s are used, not those of %s", path, found.where, ", ".join(found.others))
+    return found.tensors, metadata
 
 
 def load_into(network: nn.Module, weights: object) -> None:
@@ -92,47 +111,63 @@ def load_into(network: nn.Module, weights: object) -> None:
     """
     expected, tensors = without_counts(network.state_dict()), without_counts(plain_tensors(weights))
     check_shapes({name: tensor.shape for name, tensor in tensors.items()}, expected)
-    for name, like in expected.items():
-        if not _is_floating(tensors[name]):
-            raise UnusableTensors(f"{name} is of {tensors[name].dtype}, and must be of {like.dtype}")
-        check_finite(name, tensors[name])
-    network.load_state_dict(network.state_dict() | tensors)
+    _load(network, tensors)
 
 
-def _is_floating(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype.itemsize > 1
+def _load(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    current = network.state_dict()
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
+            raise UnusableTensors(f"{name} is of {tensor.dtype}, and must be of {current[name].dtype}")
+        check_finite(name, tensor.to(current[name].dtype))  # a float64 may be too large for what it becomes
+    network.load_state_dict(current | dict(tensors))
 
 
-def initialise(network: nn.Module, path: Path) -> None:
-    """Load a generator's weights into a network of the same architecture.
+def initialise(network: nn.Module, path: Path, *, role: Role = "generator") -> None:
+    """Load into a network whatever fits of a file's weights, and log what does not.
+
+    That of another scale begins with all but a few layers; what the file lacks keeps its fresh values.
 
     Args:
         network: The network.
-        path: safetensors, or a ``.pth`` of tensors: a state dict, or BasicSR's with ``params_ema`` or ``params``.
+        path: See `load_weights`.
+        role: What the network is.
 
     Raises:
-        UserError: There is no such file, it is not one of weights, or they belong to another network.
+        UserError: There is no such file, it is not one of weights, or less than a tenth of the network would come from
+            it.
     """
+    weights, _ = load_weights(path, role=role)
+    expected, tensors = without_counts(network.state_dict()), without_counts(weights)
+    fitting = {
+        name: value for name, value in tensors.items() if name in expected and value.shape == expected[name].shape
+    }
     try:
-        load_into(network, load_weights(path)[0] if path.suffix == ".safetensors" else _load_pth(path))
+        if _size(fitting) < _SMALLEST_FIT * _size(expected):
+            check_shapes({name: value.shape for name, value in tensors.items()}, expected)
+        _load(network, fitting)
     except OtherNetwork as error:
-        raise UserError(f"{path}: weights of another generator than the configured one ({error})") from None
+        raise UserError(f"{path}: weights of another {role} than the configured one ({error})") from None
     except UnusableTensors as error:
         raise UserError(f"{path}: weights that cannot be used ({error})") from None
+    fresh = [name for name in expected if name not in fitting]
+    unused = [name for name in tensors if name not in fitting]
+    if fresh or unused:
+        log.info(
+            "%s: %d of the %s's %d tensors are loaded, all that fit; newly initialised: %s; not used of the file: %s",
+            path,
+            len(fitting),
+            role,
+            len(expected),
+            _shortened(fresh),
+            _shortened(unused),
+        )
 
 
-def _load_pth(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such weights file")
-    try:
-        content = read_pickled(path)
-    except UnusableTensors as error:
-        raise UserError(f"{path}: not a file of weights ({error})") from None
-    for key in ("params_ema", "params", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    try:
-        return plain_tensors(content)
-    except UnusableTensors as error:
-        raise UserError(f"{path}: holds no state dict of tensors ({error})") from None
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{' '.join(name.split()):.100}" for name in names[:_SHOWN]) or "none"
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import platform
 import sys
@@ -17,6 +16,7 @@ from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank
 from srgan_dist.errors import Failure, Stopped, UserError
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.secrets import shown_in
 from srgan_dist.utils.system_errors import explain
 
@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_shards.add_check(add("check", cli_shards.check, "Report every fault of shards, by shard, member and offset."))
 
     evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
-    evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
+    evaluate.add_argument(
+        "weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run, or another trainer's"
+    )
     evaluate.add_argument(
         "folders", type=Path, metavar="DIR", nargs="+", help="test set: HR images, or HR/ beside LRx<scale>/"
     )
@@ -129,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     upscale = add("upscale", _upscale, "Upscale an image, or every image of a folder.")
     upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
     upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder for PNG files")
-    upscale.add_argument("--weights", type=Path, required=True, help="weights/generator.safetensors of a run")
+    upscale.add_argument(
+        "--weights", type=Path, required=True, help="weights/generator.safetensors of a run, or another trainer's"
+    )
     upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
@@ -167,8 +171,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from srgan_dist.bench.common.measure import refuse_unwritable
     from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.console import progress_report
+    from srgan_dist.tracking.console import progress_report, setup_logging
 
+    setup_logging(is_main=True)  # which of several weights are used is said there
     if options.json:
         refuse_unwritable(options.json)
     generator = SRGenerator.from_pretrained(options.weights)
@@ -189,8 +194,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _upscale(options: argparse.Namespace) -> None:
     from srgan_dist.inference.generator import SRGenerator, upscale_file, upscale_jobs
-    from srgan_dist.tracking.console import progress_report
+    from srgan_dist.tracking.console import progress_report, setup_logging
 
+    setup_logging(is_main=True)
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
     jobs = upscale_jobs(options.input, options.output)
@@ -247,7 +253,7 @@ def _doctor(options: argparse.Namespace) -> None:
         return
     Console().print(to_table(answers))
     if options.json:
-        options.json.write_text(json.dumps(to_json(answers), indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(strict_json.dumps(to_json(answers), indent=2) + "\n", encoding="utf-8")
     failed = [answer.name for answer in answers if answer.verdict == "fail"]
     if failed:
         raise Failure(f"doctor: this run would fail ({', '.join(failed)})")

@@ -96,6 +96,8 @@ def _conflicts(config: Config) -> Iterator[str]:
         yield f"data.batch_size is {data.batch_size}, not a multiple of data.micro_batch {data.micro_batch}"
     if train.pretrain_steps > train.steps:
         yield f"train.pretrain_steps is {train.pretrain_steps}, more than train.steps {train.steps}"
+    if config.run.init_discriminator_from and not config.adversarial_steps:
+        yield "run.init_discriminator_from is given, but train.pretrain_steps leaves no steps to the discriminator"
     loss = config.loss
     if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
         yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"

@@ -47,7 +47,9 @@ class RunConfig(Section):
     stop_lead: PositiveFloat | None = None
     """Seconds between a scheduler's signal and its kill; a warning when a step and a save have taken longer."""
     init_from: Path | None = None
-    """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
+    """Weights that the generator begins with, ours or another trainer's: whatever fits is loaded."""
+    init_discriminator_from: Path | None = None
+    """Weights that the discriminator begins with; as init_from."""
 
 
 class TrainConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,8 @@ from srgan_dist.evaluation.test_sets import read_pairs
 from srgan_dist.evaluation.validator import TILE, check_sizes, quality
 from srgan_dist.imaging.pixels import to_uint8
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
-from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.inference.generator import NotFinite, SRGenerator
+from srgan_dist.utils import strict_json
 
 
 def evaluate(
@@ -33,12 +34,14 @@ def evaluate(
         on_image: Called with the name of each image after it was measured.
 
     Returns:
-        For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``) and the means ``model``
-        and ``bicubic``; every quality is ``psnr_y`` in dB and ``ssim_y``.
+        For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``), the means ``model``
+        and ``bicubic``, and ``identical``; every quality is ``psnr_y`` in dB and ``ssim_y``. The PSNR of identical
+        images, such as blank pages, is infinite: it is None, and an image with one is in neither mean of PSNR;
+        ``identical`` counts them.
 
     Raises:
-        UserError: There is no such weights file, a folder has no images, an image is unreadable or too small, or HR and
-            LR do not match.
+        UserError: There is no such weights file, a folder has no images, an image is unreadable or too small, HR and
+            LR do not match, or the network's output is not finite.
     """
     if not isinstance(generator, SRGenerator):
         generator = SRGenerator.from_pretrained(generator)
@@ -51,7 +54,10 @@ def evaluate(
                 raise UserError(f"{folder}: {problem}")
             with torch.inference_mode():
                 bicubic = to_uint8(upscale_bicubic_tensor(image.lr.float() / 255, generator.scale))
-            sr = generator.upscale_tensor(image.lr, tile=TILE).cpu()
+            try:
+                sr = generator.upscale_tensor(image.lr, tile=TILE).cpu()
+            except NotFinite as error:
+                raise NotFinite(f"{folder}: {image.name}: {error}") from None
             rows.append(
                 {
                     "name": image.name,
@@ -61,23 +67,35 @@ def evaluate(
             )
             if on_image:
                 on_image(image.name)
-        means = {
-            method: {key: fmean(row[method][key] for row in rows) for key in ("psnr_y", "ssim_y")}
-            for method in ("bicubic", "model")
-        }
-        results.append({"name": folder.name, "images": rows, **means})
+        results.append({"name": folder.name, "images": rows, **_means(rows)})
     return results
 
 
-def _quality(sr: torch.Tensor, hr: torch.Tensor, scale: int) -> dict[str, float]:
+def _quality(sr: torch.Tensor, hr: torch.Tensor, scale: int) -> dict[str, float | None]:
     psnr, ssim, _ = quality(sr, hr, scale=scale, features=None)
-    return {"psnr_y": psnr, "ssim_y": ssim}
+    return {"psnr_y": psnr if math.isfinite(psnr) else None, "ssim_y": ssim}
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of both methods over the same images."""
+    methods = ("bicubic", "model")
+    differing = [row for row in rows if all(row[method]["psnr_y"] is not None for method in methods)]
+    means = {
+        method: {
+            "psnr_y": fmean(row[method]["psnr_y"] for row in differing) if differing else None,
+            "ssim_y": fmean(row[method]["ssim_y"] for row in rows),
+        }
+        for method in methods
+    }
+    return {**means, "identical": len(rows) - len(differing)}
 
 
 def to_table(result: dict[str, Any]) -> Table:
     """Render the result of one test set as a table."""
-    count = len(result["images"])
-    table = Table(title=f"{result['name']} ({count} image{'s' if count > 1 else ''}), Y channel")
+    count, identical = len(result["images"]), result["identical"]
+    left_out = f"{identical} image{'s' if identical > 1 else ''} identical, left out of the mean PSNR"
+    title = f"{result['name']} ({count} image{'s' if count > 1 else ''}), Y channel"
+    table = Table(title=title, caption=left_out if identical else None)
     table.add_column("image")
     for column in ("bicubic PSNR", "SSIM", "model PSNR", "SSIM", "gain"):
         table.add_column(column, justify="right")
@@ -90,14 +108,16 @@ def to_table(result: dict[str, Any]) -> Table:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     bicubic, model = row["bicubic"], row["model"]
-    gain = model["psnr_y"] - bicubic["psnr_y"]
-    return [
-        f"{bicubic['psnr_y']:.3f}",
-        f"{bicubic['ssim_y']:.4f}",
-        f"{model['psnr_y']:.3f}",
-        f"{model['ssim_y']:.4f}",
-        f"{gain:+.3f}",
+    cells = [
+        text
+        for method in (bicubic, model)
+        for text in (
+            "identical" if method["psnr_y"] is None else f"{method['psnr_y']:.3f}",
+            f"{method['ssim_y']:.4f}",
+        )
     ]
+    both = bicubic["psnr_y"] is not None and model["psnr_y"] is not None
+    return [*cells, f"{model['psnr_y'] - bicubic['psnr_y']:+.3f}" if both else ""]
 
 
 def write_json(path: Path, weights: Path, results: list[dict[str, Any]]) -> None:
@@ -107,6 +127,6 @@ def write_json(path: Path, weights: Path, results: list[dict[str, Any]]) -> None
         UserError: The file cannot be written.
     """
     try:
-        path.write_text(json.dumps({"weights": str(weights), "sets": results}, indent=2), encoding="utf-8")
+        path.write_text(strict_json.dumps({"weights": str(weights), "sets": results}, indent=2), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -46,13 +47,22 @@ class Validator:
 
         Returns:
             ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a feature network).
+            The PSNR of identical images, such as blank pages, is infinite: they are not in its mean, which is None
+            where there are no others. ``identical`` counts them, if there are any.
         """
-        total = torch.zeros(3, dtype=torch.float64)
+        total = torch.zeros(4, dtype=torch.float64)
         for image in self.images[self.runtime.rank :: self.runtime.world_size]:
             sr = self.upscale(network, image)
-            total += torch.tensor(quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features))
-        psnr, ssim, perceptual = (self.runtime.reduce_sum(total) / len(self.images)).tolist()
-        return {"psnr_y": psnr, "ssim_y": ssim, "perceptual": perceptual if self.features else None}
+            psnr, *others = quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features)
+            total += torch.tensor([0.0, *others, 1.0] if math.isinf(psnr) else [psnr, *others, 0.0])
+        psnr, ssim, perceptual, identical = self.runtime.reduce_sum(total).tolist()
+        count, differing = len(self.images), len(self.images) - identical
+        return {
+            "psnr_y": psnr / differing if differing else None,
+            "ssim_y": ssim / count,
+            "perceptual": perceptual / count if self.features else None,
+            **({"identical": int(identical)} if identical else {}),
+        }
 
     def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:
         """Upscale one image. Returns uint8 on the device."""

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes, without_counts
-from srgan_dist.checkpointing.weights import load_into, load_weights, read_claims
-from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
 from srgan_dist.imaging.read import list_images, read_image
 from srgan_dist.imaging.resize import upscale_bicubic
 from srgan_dist.imaging.tiling import upscale_tiled
-from srgan_dist.models.build import build_generator, generator_outline
+from srgan_dist.inference.build import load_generator
 from srgan_dist.utils.files import whole_file
 
 DEFAULT_TILE = 256
+
+
+class NotFinite(UserError):
+    """A network made infinite values or NaN of an image."""
 
 
 class SRGenerator(nn.Module):
@@ -48,27 +47,18 @@ class SRGenerator(nn.Module):
         """Rebuild a generator from its weights alone.
 
         Args:
-            path: A safetensors file that srgan-dist wrote.
+            path: A file of weights: srgan-dist's, or another trainer's if its shapes say which network it belongs to
+                (see docs/runs.md).
             device: Its device; None for the GPU if there is one, else the CPU.
 
         Returns:
             The generator, in eval mode.
 
         Raises:
-            UserError: The file is missing, is not safetensors, or does not say which network it belongs to.
+            UserError: The file is missing, is not one of weights, or does not say which network it belongs to; or a
+                weight is not finite.
         """
-        path = Path(path)
-        shapes, metadata = read_claims(path)
-        config, scale = _claimed_network(path, metadata)
-        try:
-            # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
-            outline = generator_outline(config, scale=scale, num_tensors=len(shapes))
-            check_shapes(without_counts(shapes), without_counts(outline))
-            network = build_generator(config, scale=scale)
-            load_into(network, load_weights(path)[0])
-        except (ValueError, RuntimeError, UnusableTensors) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: weights and metadata do not fit ({reason})") from None
+        network, scale, metadata = load_generator(Path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         network = network.to(memory_format=torch.channels_last)
         return cls(network, scale=scale, metadata=metadata).to(device).eval()
@@ -90,11 +80,23 @@ class SRGenerator(nn.Module):
 
         Returns:
             uint8 [1, 3, h * scale, w * scale], on the generator's device.
+
+        Raises:
+            NotFinite: The network's output has infinite values or NaN.
         """
         device = next(self.parameters()).device
         image = lr.to(device, memory_format=torch.channels_last).float() / 255
         with torch.inference_mode():
-            return to_uint8(upscale_tiled(self, image, scale=self.scale, tile=tile, on_tile=on_tile))
+            return to_uint8(upscale_tiled(self._finite, image, scale=self.scale, tile=tile, on_tile=on_tile))
+
+    def _finite(self, lr: Tensor) -> Tensor:
+        sr: Tensor = self(lr)
+        if not sr.isfinite().all():
+            cure = "weights of an earlier step" if sr.dtype == torch.float32 else "fp32"
+            raise NotFinite(
+                f"the network's output is not finite, though its weights are: it overflows {sr.dtype}; use {cure}"
+            )
+        return sr
 
     def upscale(
         self,
@@ -123,24 +125,6 @@ class SRGenerator(nn.Module):
             alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
             sr.putalpha(Image.fromarray(upscale_bicubic(alpha, self.scale)[..., 0]))
         return sr
-
-
-def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[GeneratorConfig, int]:
-    """The generator, and its scale, that a weights file says it belongs to."""
-    try:
-        claimed = json.loads(metadata["generator"])
-        config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(claimed)
-        return config, int(metadata["scale"])
-    except KeyError:
-        raise UserError(
-            f"{path}: weights without srgan-dist's metadata; build the network and use load_state_dict instead"
-        ) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = f"generator.{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except (ValueError, RecursionError) as error:
-        reason = str(error)
-    raise UserError(f"{path}: weights and metadata do not fit ({' '.join(reason.split())[:300]})")
 
 
 def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -182,9 +166,13 @@ def upscale_file(
     """Upscale an image file; the target is written atomically.
 
     Raises:
-        UserError: The source is unreadable or not 8-bit, or the target cannot be written.
+        UserError: The source is unreadable or not 8-bit, the network's output is not finite, or the target cannot be
+            written.
     """
-    sr = generator.upscale(read_image(source), tile=tile, on_tile=on_tile)
+    try:
+        sr = generator.upscale(read_image(source), tile=tile, on_tile=on_tile)
+    except NotFinite as error:
+        raise NotFinite(f"{source}: {error}") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as temporary:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.utils.file_kind import weights_kind
 from srgan_dist.utils.files import file_sha256, whole_file
 from srgan_dist.utils.locks import locked
 
@@ -119,12 +120,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file (loss.perceptual.weights)")
     try:
-        if path.suffix == ".safetensors":
+        if weights_kind(path) == "safetensors":
             return dict(importlib.import_module("safetensors.torch").load_file(path))
         # Memory-mapped if the format allows it, so that of VGG19's 548 MB only the convolutions' 80 MB are read.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
-        # A file that does not match its suffix can fail anywhere in the parser, with any exception.
+        # A damaged file can fail anywhere in the parser, with any exception.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable state dict (.pth, .pt or .safetensors): {reason}") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):

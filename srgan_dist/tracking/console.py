@@ -76,8 +76,7 @@ def training_progress(*, visible: bool) -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("{task.fields[left]}"),
         console=console,
         disable=not (visible and console.is_terminal),
         transient=False,
@@ -118,5 +117,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         if key in result:
             quality = result[key]
             perceptual = "" if quality["perceptual"] is None else f"{quality['perceptual']:.4f}"
-            table.add_row(name, f"{quality['psnr_y']:.3f}", f"{quality['ssim_y']:.4f}", perceptual)
+            psnr = "identical" if quality["psnr_y"] is None else f"{quality['psnr_y']:.3f}"
+            name += f", without {quality['identical']} identical" if quality.get("identical") else ""
+            table.add_row(name, psnr, f"{quality['ssim_y']:.4f}", perceptual)
     return table

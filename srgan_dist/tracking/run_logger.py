@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,9 @@ import numpy as np
 
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
+from srgan_dist.tracking.time_left import TimeLeft
 from srgan_dist.tracking.wandb_run import send_to_wandb, start_wandb
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import check_is_file, sync_file, sync_folder, whole_file
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class RunLogger:
         folder: The run's folder.
         accelerator: Holds the tracker.
         num_steps: Steps of the whole run, for the progress bar.
+        pretrain_steps: Steps of the first phase, for the time left.
         tracker: wandb, tensorboard or none.
         project: Project of the tracker.
         group: Group of runs, or None.
@@ -48,6 +50,7 @@ class RunLogger:
         folder: Path,
         accelerator: Accelerator,
         num_steps: int,
+        pretrain_steps: int = 0,
         tracker: str = "none",
         project: str = "",
         group: str | None = None,
@@ -61,8 +64,7 @@ class RunLogger:
         self.is_main = accelerator.is_main_process
         self.tracker_id: str | None = None
         self.progress = training_progress(visible=self.is_main)
-        self.started = time.monotonic()
-        self.first_step = 0
+        self.time_left = TimeLeft(num_steps=num_steps, pretrain_steps=pretrain_steps)
 
     @property
     def path(self) -> Path:
@@ -70,14 +72,13 @@ class RunLogger:
 
     def start(self, *, step: int, tracker_id: str | None) -> None:
         """Start, or resume after ``step``: lines of later steps, which will be taken again, are dropped."""
-        self.first_step = step
-        self.started = time.monotonic()
+        self.time_left.start(step)
         if not self.is_main:
             return
         if self.path.exists():
             self._drop_after(step)
         self.tracker_id = self._start_tracker(tracker_id)
-        self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="")
+        self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="", left="")
         self.progress.start()
 
     def _drop_after(self, step: int) -> None:
@@ -134,7 +135,7 @@ class RunLogger:
             return
         record = {"step": step, **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(strict_json.dumps(record) + "\n")
         numbers = {key: value for key, value in record.items() if not isinstance(value, str)}
         for tracker in self.accelerator.trackers:
             if tracker.name == "wandb":
@@ -151,17 +152,13 @@ class RunLogger:
         if console.is_terminal:
             self.progress.update(self.task, completed=step, note=note)
         else:
-            log.info("step %d/%d  %s  %s left", step, self.num_steps, note, self._time_left(step))
-
-    def _time_left(self, step: int) -> str:
-        per_step = (time.monotonic() - self.started) / max(step - self.first_step, 1)
-        seconds = round(per_step * (self.num_steps - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+            log.info("step %d/%d  %s  %s", step, self.num_steps, note, self.time_left.text(step))
 
     def advance(self, step: int) -> None:
-        """Move the progress bar."""
+        """Move the progress bar: everything that belongs to a step is done."""
         if self.is_main:
-            self.progress.update(self.task, completed=step)
+            self.time_left.reached(step)
+            self.progress.update(self.task, completed=step, left=self.time_left.text(step))
 
     def images(self, step: int, picture: Image.Image) -> None:
         """Write a picture into the run's folder, and send it to the tracker."""

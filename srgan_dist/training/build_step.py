@@ -40,8 +40,8 @@ def build_step(
         micro_batch: Number of patches that go through the networks at once.
         schedule: When the discriminator is updated.
         features: Frozen feature network for the perceptual loss, or None.
-        starts: Whether this is a new run, which loads ``run.init_from``; a resumed run takes its weights from the
-            checkpoint.
+        starts: Whether this is a new run, which loads ``run.init_from`` and ``run.init_discriminator_from``; a resumed
+            run takes its weights from the checkpoint.
     """
     guard = FiniteGuard(runtime)
 
@@ -76,9 +76,12 @@ def build_step(
     pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch)
     if not config.adversarial_steps:
         return TwoPhases(pretraining, None, guard=guard)
+    discriminator = build_discriminator(config.discriminator)
+    if config.run.init_discriminator_from and starts:
+        initialise(discriminator, config.run.init_discriminator_from, role="discriminator")
     gan = GANStep(
         generator,
-        trainable(build_discriminator(config.discriminator), "d", side=patch),
+        trainable(discriminator, "d", side=patch),
         ema=ema,
         content=content,
         adversarial=build_adversarial_settings(config.loss.adversarial, device=runtime.device),

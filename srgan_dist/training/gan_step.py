@@ -6,6 +6,7 @@ discriminator is updated too, when its schedule says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -227,10 +228,12 @@ class TwoPhases:
         Args:
             reduce_mean: Averages scalars over the ranks.
         """
+        stats = reduce_mean(self.gan.discriminator_metrics if self.gan else {})
         return {
             "averaged": self.ema.num_updates,
             "discriminator_updates": self.discriminator_updates,
-            "discriminator_stats": reduce_mean(self.gan.discriminator_metrics if self.gan else {}),
+            # The gradient of an update that fp16's loss scale skipped has no norm, and JSON nothing to write it as.
+            "discriminator_stats": {name: value for name, value in stats.items() if math.isfinite(value)},
         }
 
     def weights(self) -> dict[str, dict[str, Tensor]]:

@@ -291,7 +291,7 @@ class _Rehearsal:
         loss = config.loss.model_copy(update={"adversarial": adversarial, "perceptual": untrained})
         train = config.train.model_copy(update={"g_per_d": 1, "recompute": recompute})
         stability = config.stability.model_copy(update={"on_collapse": "warn"})
-        run = config.run.model_copy(update={"init_from": None})
+        run = config.run.model_copy(update={"init_from": None, "init_discriminator_from": None})
         config = config.model_copy(update={"loss": loss, "train": train, "stability": stability, "run": run})
         runtime = cast("Runtime", _RehearsalRuntime(config.train.precision))
         network = build_perceptual_network(config, runtime=runtime)

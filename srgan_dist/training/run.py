@@ -24,6 +24,7 @@ from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer, load_state
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 from srgan_dist.utils.system_errors import explain
@@ -51,7 +52,7 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
     Returns:
         The content of result.json: ``steps``, ``images``, ``seconds``, ``parameters``, and, with validation images,
         ``bicubic``, ``final`` and after pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and
-        ``perceptual``.
+        ``perceptual``, and ``identical`` where images were equal to HR, which are not in the mean of ``psnr_y``.
 
     Raises:
         UserError: The configuration does not match the machine, the data or the checkpoint.
@@ -99,6 +100,7 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
         tags=config.tracker.tags,
         config=config.shown(),
         num_steps=config.train.steps,
+        pretrain_steps=config.train.pretrain_steps,
     )
     checkpoints = Checkpoints(
         config.run.dir / "checkpoints",
@@ -233,7 +235,7 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         "parameters": sum(parameter.numel() for parameter in trainer.take_step.generator.network.parameters()),
     }
     if runtime.is_main:
-        write_whole(config.run.dir / "result.json", json.dumps(result, indent=2))
+        write_whole(config.run.dir / "result.json", strict_json.dumps(result, indent=2))
         if trainer.validator:
             networks = {"SR": trainer.take_step.ema.network}
             pretrained = config.run.dir / "weights" / "pretrained.safetensors"

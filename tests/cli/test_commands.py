@@ -271,8 +271,8 @@ def test_weights_that_are_none(validation: Path, tmp_path: Path) -> None:
     for command in commands:
         for name, part in (
             ("none.safetensors", "there is no such weights file"),
-            ("text.safetensors", "not a safetensors file"),
-            ("pickle.pth", "not a safetensors file"),
+            ("text.safetensors", "not a file of weights (a text that begins with 'not weights')"),
+            ("pickle.pth", "without srgan-dist's metadata"),
             ("bare.safetensors", "without srgan-dist's metadata"),
             ("wrong.safetensors", "do not fit"),
         ):

@@ -16,6 +16,7 @@ from srgan_dist.config.fields import known_keys
 from srgan_dist.config.load import load_config
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
+from srgan_dist.models.discriminator import VGGDiscriminator
 from srgan_dist.models.msrresnet import MSRResNet
 from tests.conftest import metrics, options
 from tests.ranks.faults import on_ranks, train_and_die
@@ -231,6 +232,27 @@ def test_a_run_begins_with_given_weights(shards: Path, tmp_path: Path, kind: str
     assert run(**{"train.steps": 2, "train.pretrain_steps": 1, "run.allow_changes": "train.pretrain_steps"}) == 0
 
 
+def test_the_discriminator_begins_with_given_weights_too(shards: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    weights = VGGDiscriminator(channels=4).state_dict()
+    torch.save({"discriminator": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "d.pth")
+    base = {"run.dir": tmp_path / "run", "data.train": shards, "loss.perceptual.weight": 0, "discriminator.channels": 4}
+    still = {"optimizer.discriminator.learning_rate": 1e-30, "train.steps": 1, "train.pretrain_steps": 0}
+    base["discriminator.norm"] = "batch"
+    command = options(base | still | {"run.init_discriminator_from": tmp_path / "d.pth"})
+    (done,) = on_ranks(train_and_die, command, None)
+    assert done.code == 0, done
+    trained, _ = load_weights(tmp_path / "run/checkpoints/step-000001/discriminator.safetensors", role="discriminator")
+    assert trained.keys() == weights.keys()
+    for key, value in weights.items():
+        torch.testing.assert_close(trained[key], value, rtol=0, atol=1e-20)
+
+
+def test_weights_for_a_discriminator_that_is_never_trained_are_refused() -> None:
+    with pytest.raises(UserError, match="leaves no steps to the discriminator"):
+        load_config(None, ["--train.steps=5", "--train.pretrain_steps=5", "--run.init_discriminator_from=d.pth"])
+
+
 def test_weights_that_do_not_fit_or_run_code_are_refused(shards: Path, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:
@@ -243,7 +265,7 @@ def test_weights_that_do_not_fit_or_run_code_are_refused(shards: Path, tmp_path:
     for name, reason in {
         "other.safetensors": "weights of another generator than the configured one",
         "bomb.pth": "not a file of weights",
-        "numbers.pth": "holds no state dict of tensors",
+        "numbers.pth": "not a file of weights (holds no state dict of tensors",
         "text.pth": "not a file of weights",
         "nowhere.pth": "there is no such weights file",
     }.items():

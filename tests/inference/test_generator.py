@@ -125,6 +125,11 @@ def test_weights_that_are_no_numbers_of_the_network_are_refused(tmp_path: Path, 
         save_weights(path, weights, generator_metadata(config, scale=4))
         with pytest.raises(UserError, match=told):
             SRGenerator.from_pretrained(path)
+    if damage == "shape":  # a run begins with what fits
+        weights.pop("head.0.weight")
+        initialise(network, path)
+        assert all(torch.equal(value, network.state_dict()[name]) for name, value in weights.items())
+        return
     with pytest.raises(UserError, match=told):
         initialise(network, path)
 
@@ -156,9 +161,10 @@ def test_counts_of_batches_may_be_cast_or_left_out(tmp_path: Path, change: str) 
 def test_an_archive_that_would_inflate_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
         archive.writestr("archive/data/0", bytes(2**24))
     assert path.stat().st_size < 2**16
-    with pytest.raises(UserError, match="its members claim 16777216 bytes, and the file has"):
+    with pytest.raises(UserError, match="its members claim 16777220 bytes, and the file has"):
         initialise(build_generator(MSRResNetConfig(channels=8, blocks=1), scale=4), path)
 
 

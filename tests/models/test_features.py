@@ -92,9 +92,10 @@ def test_vgg_loads_a_state_dict_whole_or_features_only(tmp_path: Path, suffix: s
 
 def wrong_files(folder: Path) -> dict[str, Path]:
     state = torchvision_convs(4)
-    files = {name: folder / f"{name}.pth" for name in ("garbage", "empty", "short", "shape", "list", "zip")}
+    files = {name: folder / f"{name}.pth" for name in ("garbage", "empty", "page", "short", "shape", "list", "zip")}
     files["garbage"].write_bytes(b"this is not a state dict")
     files["empty"].write_bytes(b"")
+    files["page"].write_bytes(b"<html>")
     files["zip"].write_bytes(b"PK\x03\x04 nothing")
     torch.save({key: value for key, value in state.items() if ".5." not in key}, files["short"])
     torch.save(state | {"features.2.bias": torch.zeros(3)}, files["shape"])
@@ -109,8 +110,9 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     ("name", "message"),
     [
         ("garbage", "not a readable state dict"),
-        ("empty", "not a readable state dict"),
-        ("zip", "not a readable state dict"),
+        ("empty", r"not a readable state dict \(.*\): an empty file, of 0 bytes"),
+        ("page", r"not a readable state dict \(.*\): a web page, not the file"),
+        ("zip", r"not a readable state dict \(.*\): a zip archive that is cut short"),
         ("tensors", "not a readable state dict"),
         ("short", "'features.5.weight' is missing"),
         ("shape", r"'features.2.bias' has the shape \[3\], expected \[64\]"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -16,6 +15,7 @@ import psutil
 import torch
 
 from srgan_dist.errors import UserError
+from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import why_unwritable
 
 REPEATS = 5
@@ -153,7 +153,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         UserError: The file cannot be written.
     """
     try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path.write_text(strict_json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -129,6 +129,7 @@ class Bench:
         quiet = {
             "run.dir": str(run),
             "run.init_from": None,
+            "run.init_discriminator_from": None,
             "data.train": [str(self.folder / "shards")],
             "data.validation": [],
             "loss.perceptual.weights": "random",

@@ -1,0 +1,111 @@
+"""Builds the generator that a weights file belongs to, by its metadata or by the shapes of its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes, without_counts
+from srgan_dist.checkpointing.weights import load_into, load_weights
+from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig
+from srgan_dist.errors import UserError
+from srgan_dist.models.build import build_generator, generator_metadata, generator_outline
+
+log = logging.getLogger("srgan_dist")
+
+
+def load_generator(path: Path) -> tuple[nn.Module, int, dict[str, str]]:
+    """Rebuild a generator from its weights alone.
+
+    Args:
+        path: The file of weights, see `srgan_dist.checkpointing.weights.load_weights`.
+
+    Returns:
+        The network, its scale, and metadata, which describe the architecture also where the file's do not.
+
+    Raises:
+        UserError: The file is missing, is not one of weights, or does not say which network it belongs to; or a weight
+            is not finite.
+    """
+    weights, metadata = load_weights(path)
+    if "generator" in metadata:
+        config, scale = _claimed_network(path, metadata)
+        problem = "weights and metadata do not fit"
+    else:
+        config, scale = _network_of_shapes(path, weights)
+        metadata = {**generator_metadata(config, scale=scale), **metadata}
+        problem = f"weights that are almost those of {config.name}, but not of any that srgan-dist has"
+        sizes = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if key != "name")
+        log.info("%s: no metadata; by its shapes %s x%d: %s", path, config.name, scale, sizes)
+    try:
+        # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
+        outline = generator_outline(config, scale=scale, num_tensors=len(weights))
+        shapes = {name: tensor.shape for name, tensor in weights.items()}
+        check_shapes(without_counts(shapes), without_counts(outline))
+        network = build_generator(config, scale=scale)
+    except (ValueError, RuntimeError, UnusableTensors) as error:
+        raise UserError(f"{path}: {problem} ({str(error).splitlines()[0]})") from None
+    try:
+        load_into(network, weights)
+    except UnusableTensors as error:
+        raise UserError(f"{path}: weights that cannot be used ({error})") from None
+    return network, scale, metadata
+
+
+def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[GeneratorConfig, int]:
+    """The generator, and its scale, that a weights file says it belongs to."""
+    try:
+        claimed = json.loads(metadata["generator"])
+        config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(claimed)
+        return config, int(metadata["scale"])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"generator.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except KeyError:
+        reason = "scale is missing"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise UserError(f"{path}: weights and metadata do not fit ({' '.join(reason.split())[:300]})")
+
+
+def _network_of_shapes(path: Path, weights: Mapping[str, Tensor]) -> tuple[GeneratorConfig, int]:
+    """The generator, and its scale, that tensors without metadata belong to; other tensors than those read may differ.
+
+    Raises:
+        UserError: They are of no network that shapes describe.
+    """
+    first, last = (_shape(weights, f"conv_{name}.weight") for name in ("first", "last"))
+    dense, residual = (_shape(weights, f"body.0.{name}.weight") for name in ("rdb1.conv1", "conv1"))
+    numbers = (int(match[1]) for name in weights if (match := re.match(r"body\.(\d{1,6})\.", name)))
+    blocks = 1 + max(numbers, default=-1)
+    with contextlib.suppress(ValidationError):  # of sizes that no network has
+        if first and last and dense:
+            fold = {3: 1, 12: 2, 48: 4}.get(first[1], 1)
+            return RRDBConfig(channels=first[0], blocks=blocks, growth=dense[0]), 4 // fold
+        if first and last and residual and (enlarging := _shape(weights, "upconv1.weight")):
+            scale = 4 if "upconv2.weight" in weights else math.isqrt(enlarging[0] // max(enlarging[1], 1))
+            return MSRResNetConfig(channels=first[0], blocks=blocks), scale
+    if _shape(weights, "head.0.weight") and _shape(weights, "body_end.0.weight"):
+        raise UserError(
+            f"{path}: weights of srresnet without srgan-dist's metadata, and no shape tells its generator.skip; use "
+            "weights/generator.safetensors of the run, or run.init_from"
+        )
+    name = next(iter(weights))
+    raise UserError(
+        f"{path}: weights without srgan-dist's metadata, and by their shapes neither rrdb (ESRGAN) nor msrresnet; the "
+        f"first is {' '.join(name.split())[:100]!r} {list(weights[name].shape)[:8]}"
+    )
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    """The four sides of a convolution's kernel, if there is one of that name."""
+    kernel = weights.get(name)
+    return tuple(kernel.shape) if kernel is not None and kernel.ndim == 4 else None
