@@ -18,14 +18,13 @@ from PIL import ExifTags, Image, ImageCms, features
 
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.png16 import decode_png16
-from srgan_dist.imaging.read import frames_problem, has_sixteen_bits, open_image, orientation, raw_modes
+from srgan_dist.imaging.read import frames_problem, has_sixteen_bits, open_image, orientation, pixel_array, raw_modes
 
 log = logging.getLogger("srgan_dist")
 
 Samples: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "I;16", "I;16L", "I;16B")
-_BAND = 1024  # rows at a time, where a copy of the whole picture would only cost memory
 # What describes the photograph. The rest of EXIF describes the pixels of the source: size, orientation, a preview.
 _EXIF_KEPT = (
     ExifTags.Base.ImageDescription,
@@ -98,7 +97,7 @@ def from_pillow(image: Image.Image) -> Picture:
     problem = why_no_picture(image)
     if not problem and _loses_bits(image):
         problem = (
-            "has 16 bits a channel, of which Pillow reads 8: upscale the file by `srgan-dist upscale`, "
+            "has more than 8 bits a channel, of which Pillow reads 8: upscale it by `srgan-dist upscale`, "
             "or call its load() first if 8 are enough"
         )
     if problem:
@@ -139,7 +138,7 @@ def why_no_picture(image: Image.Image) -> str | None:
     if image.mode not in MODES:
         return f"has colour mode {image.mode}, allowed are {', '.join(MODES)}: convert it to RGB first"
     if _loses_bits(image) and image.format not in ("PNG", None):
-        return f"has 16 bits a channel and colour, which is read from PNG, not from {image.format}: save it as PNG"
+        return f"has more than 8 bits a channel and colour, read from PNG and not from {image.format}: save it as PNG"
     return None
 
 
@@ -178,13 +177,8 @@ def _samples(image: Image.Image) -> Samples:
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA", "P": "RGBA" if "transparency" in image.info else "RGB"}
     if image.mode in mode:
         image = image.convert(mode[image.mode])
-    deep = image.mode.startswith("I;16")
-    shape = (image.height, image.width, len(image.getbands()))
-    samples: Samples = np.empty(shape, dtype=np.uint16 if deep else np.uint8)
-    for top in range(0, image.height, _BAND):
-        bottom = min(top + _BAND, image.height)
-        samples[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom))).reshape(-1, *shape[1:])
-    return samples
+    samples: Samples = pixel_array(image)
+    return samples.reshape(image.height, image.width, -1)
 
 
 def _spread(key: Any, raw: list[str]) -> Any:

@@ -27,9 +27,10 @@ def to_levels(image: Tensor, dtype: torch.dtype) -> Tensor:
     return levels.to(dtype) if dtype == torch.uint8 else levels.to(torch.int32).cpu().to(dtype)
 
 
-def from_levels(image: Tensor) -> Tensor:
-    """Scale an image of uint8 or uint16 to float32 in [0, 1]."""
-    return image.float() / torch.iinfo(image.dtype).max
+def from_levels(image: Tensor, device: torch.device | None = None) -> Tensor:
+    """Scale an image of uint8 or uint16 to float32 in [0, 1], on another device if one is given."""
+    levels = image if image.dtype == torch.uint8 else image.float()
+    return levels.to(device or image.device).float() / torch.iinfo(image.dtype).max
 
 
 def rgb_to_grey(image: Tensor) -> Tensor:
@@ -39,8 +40,8 @@ def rgb_to_grey(image: Tensor) -> Tensor:
 
 
 def image_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """Convert [H, W, 3] to [1, 3, H, W] without changing the pixels."""
-    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)[None]
+    """Convert [H, W, 3] to [1, 3, H, W], which shares the pixels where it can."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:

@@ -69,7 +69,7 @@ def upscale_tiled(
     done = 0
     for (top, bottom), (core_top, core_bottom) in rows:
         for (left, right), (core_left, core_right) in columns:
-            sr = network(from_levels(lr[..., top:bottom, left:right].to(device or lr.device)))
+            sr = network(from_levels(lr[..., top:bottom, left:right], device))
             core = sr[
                 ...,
                 (core_top - top) * scale : (core_bottom - top) * scale,

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.alpha import fill_transparent
 from srgan_dist.imaging.picture import Picture, from_pillow, read_picture, to_pillow, upright
+from srgan_dist.imaging.read import has_sixteen_bits
 from srgan_dist.imaging.write import write_picture
 from tests.conftest import photo
 
@@ -38,7 +39,8 @@ def png(pixels: NDArray[Any], *, bits: int, colour_type: int, transparent: list[
 
 
 def deep(array: NDArray[Any]) -> NDArray[np.uint16]:
-    return array.astype(np.uint16) * 257 - (array % 7)
+    levels: NDArray[np.uint16] = array.astype(np.uint16) * 257 - array % 7
+    return levels
 
 
 def test_modes_of_pillow_keep_what_they_show() -> None:
@@ -200,14 +202,27 @@ def test_other_kinds_are_refused_by_name_in_both_ways(tmp_path: Path, name: str)
 def test_16_bits_that_pillow_would_halve_are_not_taken_silently(tmp_path: Path) -> None:
     write_picture(Picture(deep(COLOUR)), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        with pytest.raises(UserError, match="has 16 bits a channel, of which Pillow reads 8"):
+        with pytest.raises(UserError, match="has more than 8 bits a channel, of which Pillow reads 8"):
             from_pillow(image)
         image.load()
         assert from_pillow(image).pixels.dtype == np.uint8
     cv2 = pytest.importorskip("cv2")
     cv2.imwrite(str(tmp_path / "a.tif"), deep(COLOUR))
-    with pytest.raises(UserError, match=r"a\.tif: has 16 bits a channel and colour, which is read from PNG, not"):
+    with pytest.raises(
+        UserError, match=r"a\.tif: has more than 8 bits a channel and colour, read from PNG and not from TIFF"
+    ):
         read_picture(tmp_path / "a.tif")
+    (tmp_path / "a.ppm").write_bytes(b"P6 30 20 65535\n" + deep(COLOUR).astype(">u2").tobytes())
+    assert cv2.imwrite(str(tmp_path / "deep.jp2"), deep(photo(80, 120)))  # its encoder needs as many pixels
+    assert cv2.imwrite(str(tmp_path / "flat.jp2"), photo(80, 120))
+    for name, refused in (("a.ppm", True), ("deep.jp2", True), ("flat.jp2", False)):
+        with Image.open(tmp_path / name) as image:
+            assert has_sixteen_bits(image) == refused, name
+            if refused:
+                with pytest.raises(UserError, match="has more than 8 bits a channel and colour"):
+                    from_pillow(image)
+            else:
+                assert from_pillow(image).pixels.shape == (80, 120, 3)
 
 
 def test_damaged_exif_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -239,7 +254,7 @@ def test_hidden_colours_are_those_around_them() -> None:
         pixels = ramp.copy()
         pixels[alpha == 0] = hidden
         filled.append(fill_transparent(pixels, alpha))
-    np.testing.assert_array_equal(*filled)
+    np.testing.assert_array_equal(filled[0], filled[1])
     np.testing.assert_array_equal(filled[0][alpha > 0], ramp[alpha > 0])
     assert np.abs(filled[0].astype(int) - ramp)[:, 10:42].max() < 40  # no jump to 0 or 255
     edge = np.abs(filled[0].astype(int) - ramp)[395:625, [12, 39]]

@@ -269,7 +269,8 @@ def test_a_format_that_holds_some_of_a_folder_takes_those(tmp_path: Path) -> Non
 
 
 def test_format_and_quality_of_the_command(weights: Path, tmp_path: Path) -> None:
-    folder, options = folder_of(tmp_path / "in", "a.png", "b.png"), ["--weights", weights]
+    folder = folder_of(tmp_path / "in", "a.png", "b.png")
+    options: list[str | Path] = ["--weights", weights]
     done = call("upscale", folder, tmp_path / "fine", *options, "--format", "jpg")
     assert done.code == 0, done.err
     assert "fine: 2 of 2 images upscaled" in done.err
@@ -292,7 +293,9 @@ def test_format_and_quality_of_the_command(weights: Path, tmp_path: Path) -> Non
 # --- memory ---
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "alpha.png"])
+@pytest.mark.parametrize(
+    "name", ["a.png", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a.jpg", "alpha.png"))]
+)
 def test_a_large_image_takes_three_times_its_output_at_most(weights: Path, tmp_path: Path, name: str) -> None:
     """35 bytes an output pixel once; the output is 24 MB, with alpha 32."""
     script = """
