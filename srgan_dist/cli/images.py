@@ -30,7 +30,7 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """``srgan-dist upscale``."""
-    from srgan_dist.imaging.write import check_quality
+    from srgan_dist.imaging.write import FORMATS, check_quality
     from srgan_dist.inference.generator import SRGenerator
     from srgan_dist.inference.upscale_files import upscale_file, upscale_folder, upscale_jobs
     from srgan_dist.tracking.console import console, progress_report, setup_logging
@@ -40,7 +40,9 @@ def upscale(options: argparse.Namespace) -> None:
     into_folder = options.input.is_dir() or options.output.is_dir()
     if options.format and not into_folder:
         raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
-    suffix = f".{(options.format or 'png').removeprefix('.')}"
+    suffix = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
+    if suffix not in FORMATS:
+        raise UserError(f"--format is {options.format}, allowed are {' '.join(name[1:] for name in FORMATS)}")
     jobs = upscale_jobs(options.input, options.output, suffix=suffix)
     check_quality(options.quality, jobs[0][1], name="--quality")
     setup_logging(is_main=True)

@@ -133,6 +133,8 @@ def why_no_picture(image: Image.Image) -> str | None:
     """
     if problem := frames_problem(image):
         return problem
+    if not image.width or not image.height:
+        return f"has no pixels ({image.width}x{image.height})"
     if image.mode in ("I", "F") or any(re.search(r";1[0-5]", mode) for mode in raw_modes(image)):
         return f"has a depth other than 8 or 16 bits a channel (mode {image.mode}): convert it first"
     if image.mode not in MODES:

@@ -10,13 +10,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.imaging.picture import read_picture, read_shape
+from srgan_dist.imaging.picture import Picture, read_picture, read_shape
 from srgan_dist.imaging.read import list_images
 from srgan_dist.imaging.write import check_fits, check_holds, check_quality, format_of, write_picture
 from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.utils.files import why_unwritable
 
 log = logging.getLogger("srgan_dist")
+
+_COPIES = 2  # of the result, at least: one of ours, and Pillow's
 
 Job: TypeAlias = tuple[Path, Path]
 """An image, and the file for its result."""
@@ -36,7 +40,8 @@ def upscale_jobs(source: Path, target: Path, *, suffix: str = ".png") -> list[Jo
         (image, result) for each image.
 
     Raises:
-        UserError: The source does not exist, or a target has an unknown format or would overwrite an image.
+        UserError: The source does not exist, or a target has an unknown format, would overwrite an image, or is in a
+            folder that cannot be written.
     """
     if source.is_dir():
         if target.resolve() == source.resolve():
@@ -58,6 +63,9 @@ def upscale_jobs(source: Path, target: Path, *, suffix: str = ".png") -> list[Jo
         other = claimed.setdefault(result, image)
         if other is not image:
             raise UserError(f"{result}: would be the result of both {other} and {image}; rename one")
+    for folder in {result.parent: None for _, result in jobs}:
+        if unwritable := why_unwritable(folder):
+            raise UserError(f"{folder}: results cannot be written there ({unwritable})")
     return jobs
 
 
@@ -93,7 +101,19 @@ def upscale_file(
     check_quality(quality, target)
     picture = read_picture(source)
     check_fits(target, picture, scale=generator.scale)
+    _check_memory(source, picture, scale=generator.scale)
     write_picture(generator.upscale_picture(picture, tile=tile, on_tile=on_tile), target, quality=quality)
+
+
+def _check_memory(source: Path, picture: Picture, *, scale: int) -> None:
+    # The kernel would kill the process, without a word, perhaps after hours.
+    size = (picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)) * scale**2
+    if (needed := _COPIES * size) > (free := available_ram()):
+        height, width = (side * scale for side in picture.pixels.shape[:2])
+        raise UserError(
+            f"{source}: the result, {width}x{height} pixels, needs {needed / 2**30:.1f} GiB of memory, and there are "
+            f"{free / 2**30:.1f}: cut the picture, or use a machine with more"
+        )
 
 
 def upscale_folder(

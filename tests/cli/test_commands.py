@@ -290,7 +290,7 @@ def test_upscale_and_evaluate_refuse(weights: Path, validation: Path, tmp_path: 
     refused(call("upscale", tmp_path / "text.png", tmp_path / "out.png", *options), "text.png", "cannot be read")
     refused(call("upscale", tmp_path / "empty", tmp_path / "out", *options), "holds no images")
     refused(call("upscale", image, tmp_path / "out.xyz", *options), "out.xyz", "cannot be written as .xyz", ".png .jpg")
-    refused(call("upscale", image, tmp_path / "text.png/out.png", *options), "cannot be written")
+    refused(call("upscale", image, tmp_path / "text.png/out.png", *options), "cannot be written there")
     refused(call("upscale", image, tmp_path / "out.png", *options, "--tile", "8"), "--tile is 8", "at least 48")
     refused(call("evaluate", weights, small), "tiny is 16x16", "at least 19 pixels")
     refused(call("evaluate", weights, tmp_path / "empty"), "holds no images")

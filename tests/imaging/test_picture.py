@@ -199,6 +199,11 @@ def test_other_kinds_are_refused_by_name_in_both_ways(tmp_path: Path, name: str)
     assert str(by_file.value).startswith(f"{path}: ")
 
 
+def test_an_image_without_pixels_is_refused() -> None:
+    with pytest.raises(UserError, match=r"image of mode RGB: has no pixels \(0x4\)"):
+        from_pillow(Image.new("RGB", (0, 4)))
+
+
 def test_16_bits_that_pillow_would_halve_are_not_taken_silently(tmp_path: Path) -> None:
     write_picture(Picture(deep(COLOUR)), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

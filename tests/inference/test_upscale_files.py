@@ -163,6 +163,32 @@ def test_what_cannot_be_written_is_refused_before_it_is_computed(
     assert not (tmp_path / target).exists()
 
 
+def test_a_result_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path, "a.png")
+    generator, network = counting()
+    size = 64 * 48 * 3
+    for free, fits in ((2 * size, True), (2 * size - 1, False)):
+        monkeypatch.setattr("srgan_dist.inference.upscale_files.available_ram", lambda free=free: free)
+        if fits:
+            upscale_file(generator, tmp_path / "a.png", tmp_path / "b.png", tile=48)
+            continue
+        with pytest.raises(
+            UserError, match=r"a\.png: the result, 64x48 pixels, needs 0\.0 GiB of memory, and there are"
+        ):
+            upscale_file(generator, tmp_path / "a.png", tmp_path / "c.png", tile=48)
+    assert network.tiles == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_before(tmp_path: Path) -> None:
+    folder_of(tmp_path, "in/a.png")
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file", tmp_path / "file/out", Path("/proc/out")):
+        with pytest.raises(UserError, match=f"{target}: results cannot be written there"):
+            upscale_jobs(tmp_path / "in", target)
+    with pytest.raises(UserError, match="results cannot be written there"):
+        upscale_jobs(tmp_path / "in/a.png", tmp_path / "file/out.png")
+
+
 def test_opaque_alpha_is_no_obstacle_for_a_jpeg(tmp_path: Path) -> None:
     Image.fromarray(photo(40, 52)).convert("RGBA").save(tmp_path / "a.png")
     upscale_file(counting()[0], tmp_path / "a.png", tmp_path / "b.jpg", tile=48)
@@ -277,7 +303,8 @@ def test_format_and_quality_of_the_command(weights: Path, tmp_path: Path) -> Non
     assert call("upscale", folder, tmp_path / "coarse", *options, "--format", ".jpg", "--quality", "20").code == 0
     assert (tmp_path / "coarse/a.jpg").stat().st_size < (tmp_path / "fine/a.jpg").stat().st_size / 2
     for more, told in (
-        (["--format", "psd"], "cannot be written as .psd"),
+        (["--format", "psd"], "--format is psd, allowed are png jpg jpeg webp tif tiff bmp"),
+        (["--format", "."], "--format is ., allowed are png"),
         (["--quality", "0"], "--quality is 0, allowed are whole numbers from 1 to 100"),
         (["--quality", "90"], "--quality is 90, but PNG is lossless"),
     ):
