@@ -18,7 +18,8 @@ from srgan_dist.data.packing.pack import pack
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import read_rgb
 from srgan_dist.imaging.resize import downscale, modcrop
-from srgan_dist.inference.generator import SRGenerator, upscale_file
+from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.inference.upscale_files import upscale_file
 from srgan_dist.tracking.console import console, result_table, setup_logging
 from srgan_dist.training.run import train
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
+from srgan_dist.cli import images as cli_images
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
@@ -128,13 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
-    upscale = add("upscale", _upscale, "Upscale an image, or every image of a folder.")
-    upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
-    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder for PNG files")
-    upscale.add_argument(
-        "--weights", type=Path, required=True, help="weights/generator.safetensors of a run, or another trainer's"
-    )
-    upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
+    cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
@@ -190,20 +185,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         Console().print(to_table(result))
     if options.json:
         write_json(options.json, options.weights, results)
-
-
-def _upscale(options: argparse.Namespace) -> None:
-    from srgan_dist.inference.generator import SRGenerator, upscale_file, upscale_jobs
-    from srgan_dist.tracking.console import progress_report, setup_logging
-
-    setup_logging(is_main=True)
-    if options.tile < 48:
-        raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
-    jobs = upscale_jobs(options.input, options.output)
-    generator = SRGenerator.from_pretrained(options.weights)
-    for number, (source, target) in enumerate(jobs, start=1):
-        with progress_report(f"{source.name} ({number}/{len(jobs)})", "tiles") as report:
-            upscale_file(generator, source, target, tile=options.tile, on_tile=report)
 
 
 def _fetch(options: argparse.Namespace) -> None:

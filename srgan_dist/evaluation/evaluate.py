@@ -14,8 +14,8 @@ from rich.table import Table
 from srgan_dist.errors import UserError
 from srgan_dist.evaluation.test_sets import read_pairs
 from srgan_dist.evaluation.validator import TILE, check_sizes, quality
-from srgan_dist.imaging.pixels import to_uint8
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
+from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.generator import NotFinite, SRGenerator
 from srgan_dist.utils import strict_json
 
@@ -53,7 +53,9 @@ def evaluate(
             if problem:
                 raise UserError(f"{folder}: {problem}")
             with torch.inference_mode():
-                bicubic = to_uint8(upscale_bicubic_tensor(image.lr.float() / 255, generator.scale))
+                bicubic = upscale_tiled(
+                    lambda lr: upscale_bicubic_tensor(lr, generator.scale), image.lr, scale=generator.scale, tile=TILE
+                )
             try:
                 sr = generator.upscale_tensor(image.lr, tile=TILE).cpu()
             except NotFinite as error:

@@ -13,7 +13,7 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.evaluation.metrics import psnr_ssim_y
 from srgan_dist.evaluation.test_sets import ImagePair
 from srgan_dist.imaging.contact_sheet import busiest_crop, contact_sheet
-from srgan_dist.imaging.pixels import image_array, to_uint8
+from srgan_dist.imaging.pixels import image_array
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.losses.content import Features
@@ -66,9 +66,9 @@ class Validator:
 
     def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:
         """Upscale one image. Returns uint8 on the device."""
-        lr = image.lr.to(self.runtime.device, memory_format=self.runtime.memory_format).float() / 255
+        lr = image.lr.to(self.runtime.device, memory_format=self.runtime.memory_format)
         with torch.no_grad():
-            return to_uint8(upscale_tiled(network, lr, scale=self.scale, tile=TILE))
+            return upscale_tiled(network, lr, scale=self.scale, tile=TILE)
 
     def bicubic(self, lr: Tensor) -> Tensor:
         """The baseline: MATLAB-like bicubic upscaling of [1, 3, h, w]."""

@@ -1,4 +1,4 @@
-"""Conversion of pixels between arrays, tensors and 8-bit values."""
+"""Conversion of pixels between arrays, tensors and the levels of a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,31 @@ def to_uint8(image: Tensor) -> Tensor:
     Returns:
         uint8 of the same shape.
     """
-    return image.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return to_levels(image, torch.uint8)
+
+
+def to_levels(image: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round an image to the levels of uint8 or uint16, as `to_uint8` does."""
+    levels = image.float().clamp(0, 1).mul(torch.iinfo(dtype).max).round()
+    # Few kernels, and none of CUDA's arithmetic, know uint16.
+    return levels.to(dtype) if dtype == torch.uint8 else levels.to(torch.int32).cpu().to(dtype)
+
+
+def from_levels(image: Tensor, device: torch.device | None = None) -> Tensor:
+    """Scale an image of uint8 or uint16 to float32 in [0, 1], on another device if one is given."""
+    levels = image if image.dtype == torch.uint8 else image.float()
+    return levels.to(device or image.device).float() / torch.iinfo(image.dtype).max
+
+
+def rgb_to_grey(image: Tensor) -> Tensor:
+    """Luma of BT.601 in full swing, as Pillow's mode L: [N, 3, H, W] to [N, 1, H, W]."""
+    red, green, blue = image.float().unbind(1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
 
 
 def image_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """Convert [H, W, 3] to [1, 3, H, W] without changing the pixels."""
-    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)[None]
+    """Convert [H, W, 3] to [1, 3, H, W], which shares the pixels where it can."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 # Half the width of the antialiased cubic kernel is 2 * scale source pixels: 16 covers scales up to 8.
 _PADDING = 16
+_BAND = 128  # LR rows at a time of a large image, as floating point takes several times the memory of its 8 bits
 _REACH = 4  # LR pixels around a part that are computed with it; the kernel needs 2
 
 
@@ -43,7 +44,14 @@ def downscale(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     Source:
         MATLAB `imresize(I, 1 / scale, "bicubic")`; Keys, "Cubic convolution interpolation", 1981, with a = -0.5.
     """
-    return _to_uint8(downscale_tensor(_to_float(hr), scale))
+    height, width = hr.shape[0] // scale, hr.shape[1] // scale
+    if height <= 2 * _BAND or hr.shape[0] % scale or hr.shape[1] % scale:
+        return _to_uint8(downscale_tensor(_to_float(hr), scale))
+    lr = np.empty((height, width, hr.shape[2]), dtype=np.uint8)
+    for top in range(0, height, _BAND):
+        rows = min(_BAND, height - top)
+        lr[top : top + rows] = downscale_part(hr, scale, top=top, left=0, height=rows, width=width)
+    return lr
 
 
 def downscale_part(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from srgan_dist.imaging.pixels import from_levels, to_levels
+
 
 def tile_spans(size: int, *, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Cover ``size`` pixels by spans of at most ``tile`` that overlap by at least ``overlap`` on each side.
@@ -38,42 +40,43 @@ def upscale_tiled(
     scale: int,
     tile: int,
     overlap: int = 16,
+    device: torch.device | None = None,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Upscale one image, at most ``tile`` x ``tile`` LR pixels at a time.
 
     The outer ``overlap`` pixels of each tile only serve as context and are cut off, except at the image's border. If
-    the network's receptive field does not exceed ``overlap``, the result is that of the whole image.
+    the network's receptive field does not exceed ``overlap``, the result is that of the whole image. Besides the result
+    only one tile is ever in floating point.
 
     Args:
-        network: Maps [1, 3, h, w] to [1, 3, h * scale, w * scale].
-        lr: [1, 3, h, w] in [0, 1].
+        network: Maps [1, C, h, w] in [0, 1] to [1, C, h * scale, w * scale].
+        lr: uint8 or uint16 [1, C, h, w].
         scale: Factor of the network.
         tile: Side of the largest tile, in LR pixels.
         overlap: Context on each side, in LR pixels.
+        device: Where the network is, if that is not where ``lr`` is.
         on_tile: Called with (number of finished tiles, number of tiles).
 
     Returns:
-        [1, 3, h * scale, w * scale], on the device of ``lr``.
+        [1, C, h * scale, w * scale] of the type, and on the device, of ``lr``; as an array [H, W, C] it is contiguous.
     """
     height, width = lr.shape[-2:]
     rows = list(_with_core(tile_spans(height, tile=tile, overlap=overlap), height, overlap))
     columns = list(_with_core(tile_spans(width, tile=tile, overlap=overlap), width, overlap))
-    if len(rows) == len(columns) == 1:
-        whole = network(lr)
-        if on_tile:
-            on_tile(1, 1)
-        return whole
-    output = lr.new_empty((1, 3, height * scale, width * scale), dtype=torch.float32)
+    output = torch.empty((1, height * scale, width * scale, lr.shape[1]), dtype=lr.dtype, device=lr.device)
+    output = output.permute(0, 3, 1, 2)
     done = 0
     for (top, bottom), (core_top, core_bottom) in rows:
         for (left, right), (core_left, core_right) in columns:
-            sr = network(lr[..., top:bottom, left:right]).float()
-            output[..., core_top * scale : core_bottom * scale, core_left * scale : core_right * scale] = sr[
+            sr = network(from_levels(lr[..., top:bottom, left:right], device))
+            core = sr[
                 ...,
                 (core_top - top) * scale : (core_bottom - top) * scale,
                 (core_left - left) * scale : (core_right - left) * scale,
             ]
+            place = output[..., core_top * scale : core_bottom * scale, core_left * scale : core_right * scale]
+            place.copy_(to_levels(core, lr.dtype))
             done += 1
             if on_tile:
                 on_tile(done, len(rows) * len(columns))

@@ -1,24 +1,25 @@
-"""Rebuilds a trained generator from its weights file, and upscales images."""
+"""Rebuilds a trained generator from its weights file, and upscales images with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
-from srgan_dist.imaging.read import list_images, read_image
-from srgan_dist.imaging.resize import upscale_bicubic
+from srgan_dist.imaging.alpha import fill_transparent
+from srgan_dist.imaging.picture import Picture, from_pillow, to_pillow
+from srgan_dist.imaging.pixels import rgb_to_grey
+from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.build import load_generator
-from srgan_dist.utils.files import whole_file
 
 DEFAULT_TILE = 256
+_ALPHA_TILE = 512  # LR pixels; any that takes little memory
 
 
 class NotFinite(UserError):
@@ -84,10 +85,71 @@ class SRGenerator(nn.Module):
         Raises:
             NotFinite: The network's output has infinite values or NaN.
         """
-        device = next(self.parameters()).device
-        image = lr.to(device, memory_format=torch.channels_last).float() / 255
+        return self._upscale_levels(lr.to(self._device), tile=tile, on_tile=on_tile)
+
+    def upscale(
+        self,
+        image: Image.Image,
+        *,
+        tile: int = DEFAULT_TILE,
+        on_tile: Callable[[int, int], None] | None = None,
+    ) -> Image.Image:
+        """Upscale an image, as the command does: upright, with its alpha, its depth, and its profile, dpi and EXIF.
+
+        Args:
+            image: A single frame of mode 1, L, LA, P, PA, RGB, RGBA, CMYK or I;16.
+            tile: Largest side of a tile, in LR pixels.
+            on_tile: Called with (number of finished tiles, number of tiles).
+
+        Returns:
+            The image, ``scale`` times as large, of mode L, LA, RGB, RGBA or I;16; its ``info`` has ``icc_profile``,
+            ``dpi`` and ``exif``, where there are any.
+
+        Raises:
+            UserError: The image is animated, of another mode, or has 16 bits a channel where Pillow would read 8.
+            NotFinite: The network's output has infinite values or NaN.
+        """
+        return to_pillow(self.upscale_picture(from_pillow(image), tile=tile, on_tile=on_tile))
+
+    def upscale_picture(
+        self, picture: Picture, *, tile: int = DEFAULT_TILE, on_tile: Callable[[int, int], None] | None = None
+    ) -> Picture:
+        """Upscale a picture with what belongs to it; alpha is enlarged bicubically, and what it hides does not bleed.
+
+        Args:
+            picture: Of 8 or 16 bits a channel.
+            tile: Largest side of a tile, in LR pixels.
+            on_tile: Called with (number of finished tiles, number of tiles).
+
+        Returns:
+            The picture, ``scale`` times as large.
+
+        Raises:
+            NotFinite: The network's output has infinite values or NaN.
+        """
+        pixels, alpha = picture.pixels, picture.alpha
+        if alpha is not None:
+            pixels = fill_transparent(pixels, alpha)
+            sr_alpha = upscale_tiled(
+                lambda lr: upscale_bicubic_tensor(lr, self.scale),
+                torch.from_numpy(alpha)[None, None],
+                scale=self.scale,
+                tile=_ALPHA_TILE,
+            )
+            alpha = sr_alpha[0, 0].numpy()
+        lr = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        sr = self._upscale_levels(lr, tile=tile, on_tile=on_tile)[0].permute(1, 2, 0).numpy()
+        return replace(picture, pixels=sr, alpha=alpha)
+
+    def _upscale_levels(self, lr: Tensor, *, tile: int, on_tile: Callable[[int, int], None] | None) -> Tensor:
+        """uint8 or uint16 [1, 1 or 3, h, w] to [1, 1 or 3, h * scale, w * scale], where it is."""
+
+        def upscale(tile: Tensor) -> Tensor:
+            sr = self._finite(tile.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
+            return sr if tile.shape[1] == 3 else rgb_to_grey(sr)
+
         with torch.inference_mode():
-            return to_uint8(upscale_tiled(self._finite, image, scale=self.scale, tile=tile, on_tile=on_tile))
+            return upscale_tiled(upscale, lr, scale=self.scale, tile=tile, device=self._device, on_tile=on_tile)
 
     def _finite(self, lr: Tensor) -> Tensor:
         sr: Tensor = self(lr)
@@ -98,86 +160,6 @@ class SRGenerator(nn.Module):
             )
         return sr
 
-    def upscale(
-        self,
-        image: Image.Image,
-        *,
-        tile: int = DEFAULT_TILE,
-        on_tile: Callable[[int, int], None] | None = None,
-    ) -> Image.Image:
-        """Upscale an image; grey images stay grey, and an alpha channel is enlarged bicubically.
-
-        Args:
-            image: 8 bits a channel.
-            tile: Largest side of a tile, in LR pixels.
-            on_tile: Called with (number of finished tiles, number of tiles).
-
-        Returns:
-            The image, ``scale`` times as large; modes L, RGB and RGBA.
-        """
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # converted to RGB at once, Pillow warns
-        lr = image_tensor(np.array(image.convert("RGB")))
-        sr = Image.fromarray(image_array(self.upscale_tensor(lr, tile=tile, on_tile=on_tile)))
-        if image.mode in ("1", "L"):
-            return sr.convert("L")
-        if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-            alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
-            sr.putalpha(Image.fromarray(upscale_bicubic(alpha, self.scale)[..., 0]))
-        return sr
-
-
-def upscale_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """List the images to upscale and their results, before any is upscaled.
-
-    Args:
-        source: An image, or a folder of them.
-        target: An image, or a folder for PNG files of the same relative names.
-
-    Returns:
-        (image, result) for each image.
-
-    Raises:
-        UserError: The source does not exist, or a target has an unknown format or would overwrite an image.
-    """
-    if source.is_dir():
-        images = list_images(source)
-        jobs = [(image, target / image.relative_to(source).with_suffix(".png")) for image in images]
-    elif source.is_file():
-        jobs = [(source, target)]
-    else:
-        raise UserError(f"{source}: there is no such image or folder")
-    claimed: dict[Path, Path] = {}
-    originals = {image.resolve() for image, _ in jobs}
-    for image, result in jobs:
-        if result.suffix.lower() not in Image.registered_extensions():
-            raise UserError(f"{result}: cannot be written as an image; end its name in .png, .jpg or .webp")
-        if result.resolve() in originals:
-            raise UserError(f"{result}: would overwrite an image that is to be upscaled; choose another output")
-        other = claimed.setdefault(result, image)
-        if other is not image:
-            raise UserError(f"{result}: would be the result of both {other} and {image}; rename one")
-    return jobs
-
-
-def upscale_file(
-    generator: SRGenerator, source: Path, target: Path, *, tile: int, on_tile: Callable[[int, int], None] | None = None
-) -> None:
-    """Upscale an image file; the target is written atomically.
-
-    Raises:
-        UserError: The source is unreadable or not 8-bit, the network's output is not finite, or the target cannot be
-            written.
-    """
-    try:
-        sr = generator.upscale(read_image(source), tile=tile, on_tile=on_tile)
-    except NotFinite as error:
-        raise NotFinite(f"{source}: {error}") from None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as temporary:
-            sr.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
-    except KeyError:
-        raise UserError(f"{target}: cannot be written (unknown file extension: {target.suffix})") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{target}: cannot be written ({error})") from None
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device

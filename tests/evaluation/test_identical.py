@@ -21,7 +21,8 @@ from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
 from srgan_dist.evaluation.metrics import psnr_ssim_y
 from srgan_dist.evaluation.test_sets import read_pairs
 from srgan_dist.evaluation.validator import Validator
-from srgan_dist.inference.generator import SRGenerator, upscale_file
+from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.inference.upscale_files import upscale_file
 from srgan_dist.models.build import build_generator
 from srgan_dist.tracking.console import result_table
 from srgan_dist.utils import strict_json

@@ -105,6 +105,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, make_image: Maker, orientat
     assert read_size(tmp_path / "turned.png") == upright.shape[:2]
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_the_size_is_that_of_the_turned_pixels_in_every_format(tmp_path: Path, make_image: Maker, suffix: str) -> None:
+    """Pillow gives a TIFF's size after the orientation, and every other format's before it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(make_image(20, 30)).save(path, exif=exif)
+    assert read_size(path) == read_rgb(path).shape[:2] == (30, 20)
+
+
 def test_a_phones_jpeg_with_preview_is_one_photograph(tmp_path: Path, make_image: Maker) -> None:
     image = Image.fromarray(make_image(32, 48))
     image.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[image.resize((24, 16))])

@@ -22,7 +22,6 @@ from srgan_dist import SRGenerator
 from srgan_dist.checkpointing.weights import initialise, save_weights
 from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import read_image
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import photo
 from tests.fuzz.harness import fuzz, report
@@ -172,5 +171,6 @@ def test_a_palette_of_transparent_colours_is_upscaled_without_a_warning(tmp_path
     config = SRResNetConfig(channels=8, blocks=1, norm="none")
     generator = SRGenerator(build_generator(config, scale=4), scale=4, metadata={}).eval()
     Image.fromarray(photo(20, 24)).quantize(16).save(tmp_path / "p.png", transparency=bytes(range(16)))
-    sr = generator.upscale(read_image(tmp_path / "p.png"))
+    with Image.open(tmp_path / "p.png") as image:
+        sr = generator.upscale(image)
     assert (sr.mode, sr.size) == ("RGBA", (96, 80))

@@ -1,0 +1,70 @@
+"""The commands on images, as `cli.py` has them: options, and the call of what does the work."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from srgan_dist.errors import UserError
+
+
+def add_upscale(upscale: argparse.ArgumentParser) -> None:
+    """The options of ``upscale``."""
+    upscale.epilog = (
+        "Images keep their mode (grey, alpha), depth (8 or 16 bits), colour profile, dpi and EXIF, and are turned "
+        "upright. Written are .png .jpg .jpeg .webp .tif .tiff .bmp. Exit code 1 means that some of a folder failed."
+    )
+    upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
+    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder")
+    upscale.add_argument(
+        "--weights", type=Path, required=True, help="weights/generator.safetensors of a run, or another trainer's"
+    )
+    upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
+    upscale.add_argument("--format", metavar="F", help="of files in a folder: png, jpg, webp, tif, bmp (default: png)")
+    upscale.add_argument("--quality", type=int, metavar="Q", help="of JPEG and WebP, from 1 to 100 (default: 95)")
+    upscale.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="skip",
+        help="what to do with images of a folder that cannot be upscaled (default: skip, and say so at the end)",
+    )
+
+
+def upscale(options: argparse.Namespace) -> None:
+    """``srgan-dist upscale``."""
+    from srgan_dist.imaging.write import FORMATS, check_quality
+    from srgan_dist.inference.generator import SRGenerator
+    from srgan_dist.inference.upscale_files import upscale_file, upscale_folder, upscale_jobs
+    from srgan_dist.tracking.console import console, progress_report, setup_logging
+
+    if options.tile < 48:
+        raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
+    into_folder = options.input.is_dir() or options.output.is_dir()
+    if options.format and not into_folder:
+        raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
+    suffix = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
+    if suffix not in FORMATS:
+        raise UserError(f"--format is {options.format}, allowed are {' '.join(name[1:] for name in FORMATS)}")
+    jobs = upscale_jobs(options.input, options.output, suffix=suffix)
+    check_quality(options.quality, jobs[0][1], name="--quality")
+    setup_logging(is_main=True)
+    generator = SRGenerator.from_pretrained(options.weights)
+    if options.input.is_dir():
+        num_images = upscale_folder(
+            generator,
+            jobs,
+            tile=options.tile,
+            quality=options.quality,
+            on_error=options.on_error,
+            progress=lambda label: progress_report(label, "tiles"),
+        )
+        console.print(
+            f"{options.output}: {num_images} of {len(jobs)} images upscaled",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+        return
+    source, target = jobs[0]
+    with progress_report(source.name, "tiles") as report:
+        upscale_file(generator, source, target, tile=options.tile, quality=options.quality, on_tile=report)
