@@ -64,6 +64,7 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
     """
     questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
     questions["devices"] = lambda: _devices(config, runtime)
+    questions["environment"] = lambda: (Answer("environment", "warn", line) for line in runtime.left_aside)
     if config:
         questions |= {
             "batch": lambda: _batch(config, runtime),

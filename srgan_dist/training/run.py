@@ -84,6 +84,8 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
+    for line in runtime.left_aside if runtime.is_main else ():
+        log.warning("%s", line)
     config = after_restart(config, runtime)
     with _held_folder(config, runtime) as set_aside:
         return _train_in_folder(config, runtime, signals, set_aside)
