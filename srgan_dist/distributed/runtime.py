@@ -107,7 +107,7 @@ class Runtime(Collectives):
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
-        if self.device.type == "cuda" and self.world_size > 1:
+        if self.batchnorm_ranks > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         wrapped, optimizer = self.accelerator.prepare(network, optimizer)
         if isinstance(wrapped, DistributedDataParallel):
@@ -116,6 +116,11 @@ class Runtime(Collectives):
             wrapped.broadcast_buffers = False
             self._distributed.append(wrapped)
         return wrapped, optimizer
+
+    @property
+    def batchnorm_ranks(self) -> int:
+        """Number of ranks whose patches BatchNorm normalises together."""
+        return self.world_size if self.device.type == "cuda" else 1
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""

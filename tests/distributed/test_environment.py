@@ -163,7 +163,12 @@ def test_everything_that_is_refused_is_accelerates() -> None:
 def test_a_run_with_r1_is_the_same_whatever_accelerate_is_asked_for(shards: Path, tmp_path: Path) -> None:
     def start(name: str, *asked: str) -> Finished:
         changes = {"run.dir": tmp_path / name, "data.train": shards, "loss.adversarial.r1_weight": 1}
-        launch = [Path(sys.executable).with_name("accelerate"), "launch", "--num_processes=1", "--num_machines=1"]
+        launch: list[str | Path] = [
+            Path(sys.executable).with_name("accelerate"),
+            "launch",
+            "--num_processes=1",
+            "--num_machines=1",
+        ]
         done = run(*launch, *asked, "train.py", *options(changes), PYTHONPATH=str(ROOT))
         assert done.code == 0, done.err
         return done
