@@ -17,7 +17,7 @@ from srgan_dist.training.computable import _Networks, check_computable, smallest
 from srgan_dist.training.memory_estimate import largest_micro_batch, predict_bytes
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.without_memory import without_memory
-from tests.conftest import call, options
+from tests.conftest import Train, call, options
 
 SMALL = {
     "generator.channels": 8,
@@ -182,3 +182,10 @@ def test_plan_and_doctor_pass_over_what_cannot_be_computed(shards: Path, tmp_pat
     assert call("doctor", "--json", str(tmp_path / "json"), *arguments).code == 0
     (memory,) = [answer for answer in json.loads((tmp_path / "json").read_text()) if answer["name"] == "memory"]
     assert "for 2 patches at a time" in memory["text"]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_batchnorm_on_the_smallest_patches(train: Train, tmp_path: Path) -> None:
+    """DDP's buckets are built before the first batch, by an example that has to be computable as well."""
+    done = train(tmp_path / "run", ranks=2, changes={"data.patch_size": 16, "discriminator.norm": "batch"})
+    assert done.code == 0, done.err
