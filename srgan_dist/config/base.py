@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,7 +29,14 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Without empty ones."""
+    if not all(one.strip() for one in value):  # as a path, it would be the folder that the command was started in
+        raise ValueError("one of the names is empty: leave it out")
+    return value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_not_empty)]
 
 
 def as_number(value: object) -> object:

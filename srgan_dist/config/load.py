@@ -8,27 +8,32 @@ import re
 import reprlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from srgan_dist.config.fields import choosers, is_list, known_keys, parts
-from srgan_dist.config.help import full_help, short_help
+from srgan_dist.config.fields import Key, choosers, is_list, known_keys, parts
+from srgan_dist.config.help import full_help, in_words, kind, short_help
+from srgan_dist.config.lists import split_list
 from srgan_dist.config.root import Config
+from srgan_dist.config.suggest import meant_key, suggestion
 from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
 from srgan_dist.utils.secrets import shown_in, shown_tree
 
+_NOTHING = ("", "None", "null", "Null", "NULL", "~")  # None on the command line, as in YAML
 
-def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog: str = "train.py") -> Config:
+
+def load_config(
+    file: str | Path | Sequence[str | Path] | None, overrides: Sequence[str] = (), *, prog: str = "train.py"
+) -> Config:
     """Read a configuration from YAML and the command line.
 
     Args:
-        file: YAML file, or None for the defaults alone.
-        overrides: Arguments such as ``--train.steps=100``; they win over the file.
+        file: YAML file, or None for the defaults alone; of several, each wins over those before it.
+        overrides: Arguments such as ``--train.steps=100``; they win over the files.
         prog: Name of the program in the help.
 
     Returns:
@@ -38,23 +43,34 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = (), *, prog:
         UserError: A missing or malformed file, an unknown name, a value outside its limits; the message names
             the key, the value, what is allowed, and the nearest known name.
     """
-    content, lines = read_yaml(Path(file)) if file else ({}, {})
+    files = [file] if isinstance(file, (str, Path)) else file or []
+    content: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for name in files:
+        part, lines = read_yaml(Path(name))
+        content = _merged(content, part)
+        places |= {key: f"{name}:{line}: " for key, line in lines.items()}
     given = _read_overrides(overrides, prog=prog)
     for key, value in given.items():
         _set(content, key, value)
+    for key in _list_keys():
+        if isinstance(value := _get(content, key), str):
+            _set(content, key, split_list(value))
+    place = _Places(places, given, otherwise=f"{files[-1]}: " if files else "")
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(error, partial(_place, file, lines, given))) from None
+        raise UserError(_explain(error, place)) from None
     keys = known_keys()
     for name in config.run.allow_changes:
         if not any(key == name or key.startswith(f"{name}.") for key in keys):
-            raise UserError(f"run.allow_changes names an unknown key {_brief(name)}{_nearest(name)}")
+            at = place("run.allow_changes")
+            raise UserError(f"{at}run.allow_changes names an unknown key {_brief(name)}{suggestion(name)}")
     return config
 
 
 def config_from(arguments: Sequence[str], *, prog: str) -> Config:
-    """Read ``--config FILE`` and the overrides.
+    """Read ``--config FILE``, which may stand there several times, and the overrides.
 
     Args:
         arguments: Those of the command; ``--help`` among them prints the common keys, ``--help-all`` every one, and
@@ -65,12 +81,14 @@ def config_from(arguments: Sequence[str], *, prog: str) -> Config:
         UserError: As `load_config`.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--config")
+    finder.add_argument("--config", action="append", default=[])
     try:
         known, overrides = finder.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
         raise UserError(f"{shown_in(str(error))}; --help-all lists every option") from None
-    return load_config(Path(known.config) if known.config else None, overrides, prog=prog)
+    if "" in known.config:  # of a script's variable that is not set
+        raise UserError("--config is empty: give the name of a file, or leave it out")
+    return load_config(known.config, overrides, prog=prog)
 
 
 def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
@@ -78,36 +96,42 @@ def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
     parser = _Parser(prog=prog, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--help-all", action=_FullHelp, nargs=0)
-    lists = {key.name for part in parts() for key in part.keys if is_list(key.field)}
     for key in known_keys():
         parser.add_argument(f"--{key}", action="append", dest=key)
     given: dict[str, list[str]] = {key: texts for key, texts in vars(parser.parse_args(arguments)).items() if texts}
     given.pop("config", None)
+    lists = _list_keys()
     return {key: _value(texts, is_list=key in lists) for key, texts in given.items()}
 
 
 def _value(texts: list[str], *, is_list: bool) -> Any:
-    if texts[-1].strip() == "None":
+    if texts[-1].strip() in _NOTHING:
         return None
-    return [item for text in texts for item in _items(text)] if is_list else texts[-1]
+    return [item for text in texts for item in split_list(text)] if is_list else texts[-1]
 
 
-def _items(text: str) -> list[str]:
-    """The parts of ``a,b`` or ``[a,b]``; a comma within quotes or braces separates nothing."""
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1].strip()
-        if not text:
-            return []
-    items, quoted, depth = [""], False, 0
-    for character in text:
-        quoted ^= character == '"'
-        depth += 0 if quoted else {"{": 1, "}": -1}.get(character, 0)
-        if character == "," and not quoted and depth == 0:
-            items.append("")
+def _list_keys() -> set[str]:
+    return {key.name for part in parts() for key in part.keys if is_list(key.field)}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, ``above`` winning. Its sections are copied, since in a file those that an alias repeats are one object."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict):
+            old = merged.get(key)
+            merged[key] = _merged(old if isinstance(old, dict) else {}, value)
         else:
-            items[-1] += character
-    return [re.sub(r'^"(.*)"$', r"\1", item.strip()) for item in items]
+            merged[key] = None if value == "None" else value  # as Python and the help call it; YAML has null
+    return merged
+
+
+def _get(content: Mapping[str, Any], key: str) -> Any:
+    """The value of ``section.key``, or None."""
+    value: Any = content
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:
@@ -119,17 +143,47 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
         _set(inner, rest, value)
 
 
+class _Places:
+    """Where a key was given its value, as a message begins with it: a file and a line, or nothing.
+
+    Args:
+        lines: The file and the line of each key that a file has.
+        given: What the command line says.
+        otherwise: The place of what is in no line.
+    """
+
+    def __init__(self, lines: Mapping[str, str], given: Mapping[str, Any], *, otherwise: str) -> None:
+        self.lines, self.given, self.otherwise = lines, given, otherwise
+
+    def __call__(self, *keys: str) -> str:
+        """The place of the first of several keys that a message is about; of a part of one, that of the whole."""
+        around = [_and_around(key) for key in keys]
+        if any(name in self.given for names in around for name in names):
+            return ""  # the command line, which everybody sees
+        whole = [key for key in keys if key in self.lines] + [name for names in around for name in names]
+        return next((self.lines[name] for name in whole if name in self.lines), self.otherwise)
+
+
+def _and_around(key: str) -> list[str]:
+    """A key and the sections around it, the nearest first."""
+    return [key, *_and_around(key.rpartition(".")[0])] if key else []
+
+
 class _Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         return short_help(self.prog, width=shutil.get_terminal_size().columns)
 
     def error(self, message: str) -> NoReturn:
+        if assignment := re.search(r"unrecognized arguments: ([\w.-]*\w)=(\S*)", shown_in(message)):
+            key, value = assignment.groups()
+            if not key.startswith("-"):
+                raise UserError(f"{key}={value}: an option begins with two dashes: --{meant_key(key) or key}={value}")
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
         if unknown:
             inside = [key for key in known_keys() if key.startswith(f"{unknown[1]}.")]
             if inside:
                 raise UserError(f"--{unknown[1]} is a section: set its keys, such as --{inside[0]}")
-            raise UserError(f"unknown option --{unknown[1]}{_nearest(unknown[1])}")
+            raise UserError(f"unknown option --{unknown[1]}{suggestion(unknown[1])}")
         raise UserError(f"{shown_in(message)}; --help-all lists every option")
 
 
@@ -139,47 +193,61 @@ class _FullHelp(argparse.Action):
         parser.exit()
 
 
-def _nearest(key: str) -> str:
-    keys = known_keys()
-    if key in keys:
-        chooser = next(name for name in choosers() if key.startswith(f"{name.rpartition('.')[0]}."))
-        return f"; it belongs to another {chooser} than the one chosen"
-    sections = sorted({name.split(".")[0] for name in keys})
-    close = difflib.get_close_matches(key, keys if "." in key else sections + keys, n=1, cutoff=0.5)
-    if not close:  # the right key in the wrong section
-        last = key.rsplit(".", 1)[-1]
-        close = [name for name in keys if name.rsplit(".", 1)[-1] == last][:1]
-    return f"; did you mean {close[0]}?" if close else f"; the sections are {', '.join(sections)}"
-
-
-def _explain(error: ValidationError, place: Callable[[str], str]) -> str:
+def _explain(error: ValidationError, place: _Places) -> str:
     """One line for the first fault (and the number of the others), which begins with the place of its key."""
     faults = error.errors(include_url=False)
     fault = faults[0]
     key = _key_at(fault["loc"])
+    at = place(key)
     match fault["type"]:
+        case "extra_forbidden" if any("." in str(step) for step in fault["loc"]):
+            text = f"{key} is written with a dot; in a file keys stand in their section: {_nested(key, fault['input'])}"
         case "extra_forbidden":
-            text = f"unknown key {key}{_nearest(key)}"
+            text = f"unknown key {key}{suggestion(key)}"
         case "value_error":
             text = (f"{key}: " if key else "") + str(fault["ctx"]["error"])
+            at = place(*_named(text, section=key), key)
         case "unknown_choice":
-            text = _unknown_choice(key, fault["input"])
+            chooser, allowed = next((name, to) for name, to in choosers().items() if name.rpartition(".")[0] == key)
+            text = _unknown_choice(key, chooser.rpartition(".")[2], allowed, fault["input"])
+            at = place(chooser)
         case "model_type":
             inside = [name.removeprefix(f"{key}.") for name in known_keys() if name.startswith(f"{key}.")]
-            text = f"{key} is {_brief(fault['input'])}; expected keys, such as {inside[0]}"
+            text = f"{key} is {_brief(fault['input'])}; expected keys, such as {inside[0]}{_or_not(fault['input'])}"
+        case _ if fault["input"] is None and (known := _key(key)):
+            text = f"{key} is None; allowed: {kind(known.field)}{_or_not(None)}, {in_words(known.default)}"
+        case "tuple_type":
+            text = f"{key} is {_brief(fault['input'])}; expected a list, such as [a, b]"
+        case "string_type" if isinstance(fault["input"], (int, float)):
+            text = f"{key} is {_brief(fault['input'])}; expected a text: put it in quotes"
         case _:
             text = f"{key} is {_brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{place(key)}{text}{more}"
+    return f"{at}{text}{more}"
 
 
-def _place(file: str | Path | None, lines: Mapping[str, int], given: Mapping[str, Any], key: str) -> str:
-    """The file and the line of a key, or of the section around it; nothing where the command line has it."""
-    if not file or key in given:
-        return ""
-    while key and key not in lines:
-        key = key.rpartition(".")[0]
-    return f"{file}:{lines[key]}: " if key else f"{file}: "
+def _or_not(value: Any) -> str:
+    return "; leave it out for the default" if value is None else ""
+
+
+def _key(name: str) -> Key | None:
+    return next((key for part in parts() for key in part.keys if key.name == name), None)
+
+
+def _nested(key: str, value: Any) -> str:
+    """How a file has a key that is written with dots, such as ``data: {batch_size: 4}``."""
+    *around, last = (meant_key(key) or key).split(".")
+    text = f"{last}: {value if isinstance(value, (int, float)) else _brief(value)}"
+    for section in reversed(around):
+        text = f"{section}: {{{text}}}"
+    return text
+
+
+def _named(text: str, *, section: str) -> list[str]:
+    """The keys that a message is about, in its order; within a section, also those that it names without it."""
+    keys = set(known_keys())
+    words = [word.rstrip(".") for word in re.findall(r"[\w.]+", text)]
+    return [name for word in words for name in (word, f"{section}.{word}") if name in keys]
 
 
 def _brief(value: Any) -> str:
@@ -199,9 +267,9 @@ def _key_at(location: tuple[int | str, ...]) -> str:
     return key
 
 
-def _unknown_choice(section: str, value: Any) -> str:
-    chooser, allowed = next((key, values) for key, values in choosers().items() if key.rpartition(".")[0] == section)
-    name = chooser.rpartition(".")[2]
+def _unknown_choice(section: str, name: str, allowed: Sequence[str], value: Any) -> str:
     if not isinstance(value, Mapping):
-        return f"{section} is {_brief(value)}; expected keys, such as {name}: {allowed[0]}"
-    return f"{section}: {name} is {_brief(value.get(name))}; allowed: {', '.join(allowed)}"
+        return f"{section} is {_brief(value)}; expected keys, such as {name}: {allowed[0]}{_or_not(value)}"
+    close = difflib.get_close_matches(str(value.get(name)), allowed, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{section}: {name} is {_brief(value.get(name))}; allowed: {', '.join(allowed)}{meant}"

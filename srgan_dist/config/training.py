@@ -78,7 +78,7 @@ class TrainConfig(Section):
     clip_grad_norm: PositiveFloat | None = None
     """Largest global L2 norm of each network's gradient."""
     threads: PositiveInt | None = None
-    """CPU threads per rank. None: cores / ranks of the node."""
+    """CPU threads per rank. None: OMP_NUM_THREADS where a person set it, else cores / ranks of the node."""
 
     @property
     def planned_g_per_d(self) -> int:

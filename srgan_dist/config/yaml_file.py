@@ -130,16 +130,19 @@ class _Walk:
             return [(item, "") for item in node.value]
         if not isinstance(node, yaml.MappingNode):
             return []
-        names: set[str] = set()
+        names: dict[str, int] = {}
         children = []
         for name, value in node.value:
             if name.tag not in (f"{_TAG}str", f"{_TAG}merge") or not _is_name(name.value):
                 raise _fault(name, "what stands here as a key is no name")
+            line = name.start_mark.line + 1
             if name.value in names:
-                raise _fault(name, f"the key {name.value} stands twice here")
-            names.add(name.value)
+                raise _fault(
+                    name, f"the key {name.value} stands here and on line {names[name.value]}: keep one of them"
+                )
+            names[name.value] = line
             full = f"{key}.{name.value}" if key else name.value
-            self.lines.setdefault(full, name.start_mark.line + 1)
+            self.lines.setdefault(full, line)
             children.append((value, full))
         return children
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+_LAUNCH_SCRIPTS = ("accelerate-launch", "accelerate.commands.launch", "accelerate/commands/launch.py")
 _PARENT = os.getppid()  # of a program, as it begins: its launcher may die while torch is loaded
 
 
@@ -115,13 +116,40 @@ def ranks_asked_for() -> int | None:
     Returns:
         The number of processes asked for, or None.
     """
-    words = _launch_words()
-    for word, following in pairwise([*words, ""]):
-        name, _, value = word.partition("=")
-        if name in ("--num_processes", "--num-processes"):
-            value = value or following
-            return int(value) if value.isdigit() else None
+    value = launch_option("num_processes") or ""
+    return int(value) if value.isdigit() else None
+
+
+def launch_option(name: str) -> str | None:
+    """The value of an option of ``accelerate launch``, if that is what started this process.
+
+    Args:
+        name: Such as ``num_processes``; with hyphens it is the same option.
+
+    Returns:
+        Its value; None where it was not given.
+    """
+    for word, following in pairwise([*_launch_words(), ""]):
+        option, _, value = word.partition("=")
+        if option.startswith("--") and option[2:].replace("-", "_") == name:
+            return value or following
     return None
+
+
+def launcher_environment() -> dict[str, str] | None:
+    """The environment that torchrun or ``accelerate launch`` was started in; None where neither started this process.
+
+    It lacks what they add for the ranks. Where it may not be read, it is taken to be empty.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ and not _launch_words():
+        return None
+    import psutil  # here, since a command's first line must not wait for it
+
+    try:
+        parent = psutil.Process().parent()
+        return parent.environ() if parent else {}
+    except (psutil.Error, OSError):  # not ours to look at
+        return {}
 
 
 def _launch_words() -> list[str]:
@@ -133,4 +161,5 @@ def _launch_words() -> list[str]:
         words = parent.cmdline() if parent else []
     except psutil.Error:  # not ours to look at
         return []
-    return words if "launch" in words and any(word.endswith("accelerate") for word in words) else []
+    is_command = "launch" in words and any(word.endswith("accelerate") for word in words)
+    return words if is_command or any(word.endswith(_LAUNCH_SCRIPTS) for word in words) else []

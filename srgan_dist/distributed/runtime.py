@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from srgan_dist.distributed.collectives import Collectives
+from srgan_dist.distributed.environment import configuration_alone, cpu_threads, left_aside
 from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import UserError
@@ -35,16 +36,22 @@ class Runtime(Collectives):
         precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast with fp32 weights.
         channels_last: Keep activations and weights of convolutions in NHWC order.
         compile: Compile networks, each at its first call.
-        threads: CPU threads of this rank; None: the cores it may use, divided by the ranks of its node.
+        threads: CPU threads of this rank; None: as ``OMP_NUM_THREADS`` says, else the cores it may use, divided by the
+            ranks of its node.
         tracker: ``wandb``, ``tensorboard`` or None.
         folder: The run's folder, for trackers that write files.
         shares_memory_errors: Ranks report to each other when one runs out of memory, at the price of a vote an update.
         num_ranks: Ranks that there must be, or None.
         timeout: Seconds after which a collective that not all ranks have come to is an error.
 
+    Attributes:
+        left_aside: What the environment asks otherwise than these arguments, a line each.
+        threads: CPU threads of this rank, and what decided on them.
+
     Raises:
-        UserError: Not as many ranks as there must be, started as several processes that do not know of each other, fp16
-            without a GPU, bf16 on a GPU that lacks it, or ``compile`` without a compiler.
+        UserError: Not as many ranks as there must be, started as several processes that do not know of each other, or
+            for another way of training; fp16 without a GPU, bf16 on a GPU that lacks it, ``compile`` without a
+            compiler, or an ``OMP_NUM_THREADS`` that is no number.
     """
 
     def __init__(
@@ -60,23 +67,23 @@ class Runtime(Collectives):
         num_ranks: int | None = None,
         timeout: float = 1800.0,
     ) -> None:
-        if precision == "fp16" and not torch.cuda.is_available():
-            raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
         # Its search for the fastest convolution tries ones that want gigabytes of workspace, several times what the
         # networks take; read when cuDNN is loaded. MiB.
         os.environ.setdefault("CUDNN_CONV_WSCAP_DBG", "256")
         # Accelerate keeps one precision for the whole process; the next run of a notebook may have another.
         AcceleratorState._reset_state()
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="no" if precision == "fp32" else precision,
-            log_with=tracker,
-            project_dir=folder,
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
-            ],
-        )
+        with configuration_alone():
+            accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                mixed_precision="no" if precision == "fp32" else precision,
+                log_with=tracker,
+                project_dir=folder,
+                kwargs_handlers=[
+                    DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                    InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
+                ],
+            )
+        self.left_aside = left_aside(precision=precision, compile=compile)
         # One scaler would serve both networks, and an overflow of one would hold the other back: see LossScale.
         accelerator.scaler = None
         super().__init__(accelerator, timeout=timeout, shares_memory_errors=shares_memory_errors)
@@ -86,20 +93,21 @@ class Runtime(Collectives):
         self.dtype = _DTYPES[self.accelerator.mixed_precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         on_gpu = self.device.type == "cuda"
+        if precision == "fp16" and not on_gpu:
+            raise UserError("train.precision is fp16, which needs a GPU; use bf16 or fp32")
         if on_gpu and precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise UserError("train.precision is bf16, which this GPU lacks; use fp32")
         self.compiles = compile
         if compile:
             _prepare_compiler(on_gpu=on_gpu)
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        # Two ranks that each use every core are ten times slower than one.
-        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
-        torch.set_num_threads(self.threads)
+        self.threads = cpu_threads(threads, local_ranks=self.local_world_size)
+        torch.set_num_threads(self.threads.number)
         torch.backends.cudnn.benchmark = on_gpu  # patches have one size
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""
-        if self.device.type == "cuda" and self.world_size > 1:
+        if self.batchnorm_ranks > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         wrapped, optimizer = self.accelerator.prepare(network, optimizer)
         if isinstance(wrapped, DistributedDataParallel):
@@ -108,6 +116,11 @@ class Runtime(Collectives):
             wrapped.broadcast_buffers = False
             self._distributed.append(wrapped)
         return wrapped, optimizer
+
+    @property
+    def batchnorm_ranks(self) -> int:
+        """Number of ranks whose patches BatchNorm normalises together."""
+        return self.world_size if self.device.type == "cuda" else 1
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""
@@ -190,11 +203,11 @@ class Runtime(Collectives):
         return available_ram() // self.local_world_size
 
     def describe(self) -> str:
-        """One line: device, ranks, threads, precision."""
+        """One line: device, ranks, threads and what decided on them, precision."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
-        return f"{name}, {ranks}, {self.threads} threads each, {precision}"
+        return f"{name}, {ranks}, {self.threads.number} threads each ({self.threads.source}), {precision}"
 
     def close(self) -> None:
         """End the trackers and leave the process groups."""

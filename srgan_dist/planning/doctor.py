@@ -24,6 +24,8 @@ from srgan_dist.errors import Failure, UserError
 from srgan_dist.models.build import build_discriminator, build_features, build_generator
 from srgan_dist.models.pretrained import vgg19_file
 from srgan_dist.tracking.wandb_run import wandb_mode
+from srgan_dist.training.build import check_networks
+from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import Device, predict_bytes
 from srgan_dist.utils.files import why_unwritable
 
@@ -64,6 +66,7 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
     """
     questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
     questions["devices"] = lambda: _devices(config, runtime)
+    questions["environment"] = lambda: (Answer("environment", "warn", line) for line in runtime.left_aside)
     if config:
         questions |= {
             "batch": lambda: _batch(config, runtime),
@@ -79,7 +82,8 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
         try:
             answers += question()
         except (UserError, Failure) as error:
-            answers.append(Answer(name, "fail", str(error)))
+            if all(str(error) != answer.text for answer in answers):  # one reason may fail several checks
+                answers.append(Answer(name, "fail", str(error)))
     first, *others = runtime.all_gather_object(answers)
     return first + [
         answer._replace(name=f"{answer.name} (rank {rank})")
@@ -129,6 +133,7 @@ def _devices(config: Config | None, runtime: Runtime) -> Iterator[Answer]:
 
 
 def _batch(config: Config, runtime: Runtime) -> Iterator[Answer]:
+    check_networks(config, runtime)
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
     per_rank = f"{size} x {per_rank_batch // size} micro-batches"
@@ -137,10 +142,12 @@ def _batch(config: Config, runtime: Runtime) -> Iterator[Answer]:
 
 
 def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
-    # auto may go down to one.
-    size = 1 if config.data.micro_batch == "auto" else micro_batch_size(config.data, world_size=runtime.world_size)
-    device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
+    size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
+    # auto may go down to it, and the prediction knows one rank alone, as does BatchNorm in it.
+    smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
+    size = smallest if config.data.micro_batch == "auto" else max(size, smallest)
+    device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
     need = predict_bytes(
         config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=config.train.recompute, device=device
     )

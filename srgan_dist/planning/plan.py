@@ -10,6 +10,7 @@ from rich.table import Table
 from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import per_rank_batch_size
 from srgan_dist.errors import Failure
+from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import (
     RECOMPUTE,
     Device,
@@ -26,9 +27,9 @@ class Choice:
 
     Attributes:
         recompute: The value of ``train.recompute``.
-        micro_batch: Patches in one forward pass on one rank; 0 if not even one fits.
+        micro_batch: Patches in one forward pass on one rank; 0 if not even the fewest fit.
         num_micro_batches: Number of micro-batches that are accumulated for one update.
-        bytes: Peak memory of a rank; if none fits, that of one patch at a time.
+        bytes: Peak memory of a rank; if none fits, that of the fewest patches at a time.
         cost: Arithmetic of an update, relative to that without recomputation.
     """
 
@@ -47,11 +48,13 @@ class MemoryPlan:
         choices: One for each setting of ``train.recompute``, the cheapest first.
         unconstrained: Bytes of a rank that processes all its patches at once without recomputation.
         per_rank_batch: Patches of a rank in a global batch.
+        smallest: Fewest patches that the networks can compute at a time.
     """
 
     choices: list[Choice]
     unconstrained: int
     per_rank_batch: int
+    smallest: int
 
     @property
     def best(self) -> Choice | None:
@@ -72,16 +75,23 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
         The plan. Making it allocates no memory of the predicted size.
 
     Raises:
-        UserError: The global batch cannot be divided among the ranks.
+        UserError: The global batch cannot be divided among the ranks, or the networks cannot compute such patches.
     """
     import srgan_dist.training.run  # noqa: F401 - the predicted memory includes these modules
 
     per_rank_batch = per_rank_batch_size(batch_size=config.data.batch_size, world_size=ranks)
+    # The prediction knows one rank alone, and so does BatchNorm in it.
+    smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
     arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
 
     def choose(recompute: Recompute) -> Choice:
         size, need = largest_micro_batch(
-            config, per_rank_batch=per_rank_batch, recompute=recompute, memory=memory, device=device
+            config,
+            per_rank_batch=per_rank_batch,
+            recompute=recompute,
+            memory=memory,
+            device=device,
+            smallest=smallest,
         )
         return Choice(recompute, size, per_rank_batch // max(size, 1), need, arithmetic[recompute] / arithmetic["none"])
 
@@ -89,7 +99,7 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
     whole = predict_bytes(
         config, micro_batch=per_rank_batch, per_rank_batch=per_rank_batch, recompute="none", device=device
     )
-    return MemoryPlan(choices, whole, per_rank_batch)
+    return MemoryPlan(choices, whole, per_rank_batch, smallest)
 
 
 def to_table(plan: MemoryPlan, *, memory: int) -> Group:
@@ -112,8 +122,9 @@ def to_table(plan: MemoryPlan, *, memory: int) -> Group:
     best = plan.best
     if best is None:
         least = min(choice.bytes for choice in plan.choices)
+        fewest = "one patch at a time fits" if plan.smallest == 1 else f"{plan.smallest} patches at a time fit"
         raise Failure(
-            f"not even one patch at a time fits into {_gib(memory)}: {_gib(least)} are needed; lower data.patch_size "
+            f"not even {fewest} into {_gib(memory)}: {_gib(least)} are needed; lower data.patch_size "
             "or the networks' channels"
         )
     return Group(

@@ -174,21 +174,49 @@ def _training_data(config: Config, runtime: Runtime, position: dict[str, Any] | 
     )
 
 
+def check_networks(config: Config, runtime: Runtime) -> None:
+    """Refuse patches or micro-batches that the networks cannot compute, before anything is read, built or written.
+
+    Raises:
+        UserError: Says which network, and what would do.
+    """
+    from srgan_dist.training.computable import check_computable  # here, as importing it takes half a second
+
+    check_computable(
+        config,
+        micro_batch=micro_batch_size(config.data, world_size=runtime.world_size),
+        per_rank_batch=config.data.batch_size // runtime.world_size,
+        batchnorm_ranks=runtime.batchnorm_ranks,
+    )
+
+
 def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
+    if config.data.micro_batch != "auto":
+        return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime)
+    from srgan_dist.training.computable import smallest_micro_batch  # here, as importing it takes half a second
+
+    smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=runtime.batchnorm_ranks)
     # A full GPU raises an error, and the micro-batch is halved; on a CPU the kernel kills the process, so predict.
-    if config.data.micro_batch == "auto" and runtime.device.type == "cpu":
-        from srgan_dist.training.memory_estimate import largest_micro_batch  # here, as importing it takes half a second
+    if runtime.device.type == "cpu":
+        from srgan_dist.training.memory_estimate import largest_micro_batch
 
         memory = int(_USABLE_FRACTION * runtime.free_memory()) + used_ram()
         found = largest_micro_batch(
-            config, per_rank_batch=per_rank_batch, recompute=config.train.recompute, memory=memory, device="cpu"
+            config,
+            per_rank_batch=per_rank_batch,
+            recompute=config.train.recompute,
+            memory=memory,
+            device="cpu",
+            smallest=smallest,
         )
-        size = min(runtime.all_gather_object(max(found.micro_batch, 1)))
+        size = min(runtime.all_gather_object(max(found.micro_batch, smallest)))
         if not found.micro_batch:
-            log.warning("memory may not suffice for one patch at a time: srgan-dist plan prints what is needed")
-    return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime)
+            log.warning(
+                "memory may not suffice for %d patches at a time: srgan-dist plan prints what is needed", smallest
+            )
+    return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime, smallest=smallest)
 
 
 def _intervals(config: Config) -> Intervals:

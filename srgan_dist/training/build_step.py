@@ -56,7 +56,7 @@ def build_step(
             clip=config.train.clip_grad_norm,
             loss_scale=LossScale(runtime.device) if runtime.needs_loss_scale else None,
         )
-        example = torch.zeros(1, 3, side, side, device=runtime.device)
+        example = torch.zeros(2, 3, side, side, device=runtime.device)  # one may be too few for BatchNorm
         trainable.build_ddp_buckets(example.contiguous(memory_format=runtime.memory_format))
         runtime.compile(trainable.network)
         return trainable

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,10 +19,10 @@ from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.models.features import FeatureNetwork
 from srgan_dist.training.build_step import build_perceptual_network, build_schedule, build_step, in_autocast
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.schedules import Rates
+from srgan_dist.training.without_memory import without_memory
 
 Recompute = Literal["none", "perceptual", "generator", "both"]
 Device = Literal["cpu", "cuda"]
@@ -96,7 +94,7 @@ def peak_bytes(action: Callable[[], object]) -> int:
         The largest number of bytes of tensors that it would have used at a time.
     """
     live = LiveBytes()
-    with _without_memory(), live:
+    with without_memory(), live:
         action()
     return live.peak
 
@@ -116,7 +114,7 @@ def estimate_step_memory(
         What one rank needs. Computing it takes a few seconds.
     """
     live = LiveBytes()
-    with _without_memory(), live:
+    with without_memory(), live:
         # The second micro-batch runs while the first one's gradients exist; further ones only add their images.
         present = min(num_micro_batches, 2)
         rehearsal = _Rehearsal(config, recompute, micro_batch=micro_batch, num_micro_batches=present)
@@ -155,8 +153,8 @@ class Fit(NamedTuple):
     """The largest micro-batch that fits.
 
     Attributes:
-        micro_batch: Patches in one forward pass; 0 if not even one fits.
-        bytes: Memory that it needs; if none fits, memory that one patch needs.
+        micro_batch: Patches in one forward pass; 0 if not even the fewest fit.
+        bytes: Memory that it needs; if none fits, memory that the fewest need.
     """
 
     micro_batch: int
@@ -164,7 +162,7 @@ class Fit(NamedTuple):
 
 
 def largest_micro_batch(
-    config: Config, *, per_rank_batch: int, recompute: Recompute, memory: int, device: Device
+    config: Config, *, per_rank_batch: int, recompute: Recompute, memory: int, device: Device, smallest: int = 1
 ) -> Fit:
     """Find the largest micro-batch that fits according to `predict_bytes`.
 
@@ -174,9 +172,10 @@ def largest_micro_batch(
         recompute: The value of ``train.recompute``.
         memory: Bytes available to a rank.
         device: The kind of device that holds the networks.
+        smallest: Fewest patches that the networks can compute at a time.
     """
     need = 0
-    for size in range(per_rank_batch, 0, -1):
+    for size in range(per_rank_batch, smallest - 1, -1):
         if per_rank_batch % size == 0:
             need = predict_bytes(
                 config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=recompute, device=device
@@ -196,8 +195,9 @@ def operations(config: Config, *, recompute: Recompute) -> int:
     Returns:
         The operations of ``g_per_d`` updates of the generator and one of the discriminator.
     """
-    with _without_memory():
-        rehearsal = _Rehearsal(config, recompute, micro_batch=1, num_micro_batches=1)
+    num_patches = 2  # one may be too few for BatchNorm
+    with without_memory():
+        rehearsal = _Rehearsal(config, recompute, micro_batch=num_patches, num_micro_batches=1)
         gan = rehearsal.step.gan
         with FlopCounterMode(display=False) as of_generator:
             if gan:
@@ -207,20 +207,8 @@ def operations(config: Config, *, recompute: Recompute) -> int:
         with FlopCounterMode(display=False) as of_discriminator:
             if gan:
                 gan.update_discriminator(objective, rates=_RATES)
-    return int(config.train.planned_g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops())
-
-
-@contextmanager
-def _without_memory() -> Iterator[None]:
-    """All tensors that are created within have a shape but no data."""
-    log = logging.getLogger(FeatureNetwork.__module__)
-    level = log.level
-    log.setLevel(logging.ERROR)  # hides the warning about untrained weights, which have no values here
-    try:
-        with FakeTensorMode():
-            yield
-    finally:
-        log.setLevel(level)
+    total = config.train.planned_g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops()
+    return int(total) // num_patches
 
 
 class _InAutocast(nn.Module):

@@ -22,14 +22,15 @@ class MicroBatch:
         size: Patches in one forward pass.
         per_rank_batch: Patches of this rank in a global batch, a multiple of ``size``.
         runtime: The ranks; if it shares memory errors, running out of memory halves the size instead of ending the run.
+        smallest: Fewest patches that the networks can compute at a time, a divisor of ``size``.
 
     Attributes:
         size: Patches in one forward pass.
         per_rank_batch: Patches of this rank in a global batch.
     """
 
-    def __init__(self, size: int, *, per_rank_batch: int, runtime: Runtime) -> None:
-        self.size, self.per_rank_batch, self.runtime = size, per_rank_batch, runtime
+    def __init__(self, size: int, *, per_rank_batch: int, runtime: Runtime, smallest: int = 1) -> None:
+        self.size, self.per_rank_batch, self.runtime, self.smallest = size, per_rank_batch, runtime, smallest
 
     def __str__(self) -> str:
         """The composition of a global batch, for the log."""
@@ -44,7 +45,7 @@ class MicroBatch:
             data: The argument of ``update``.
 
         Raises:
-            Failure: Not even one patch fits, or the configuration fixes the size.
+            Failure: Not even the fewest patches fit, or the configuration fixes the size.
         """
         while True:
             try:
@@ -65,7 +66,13 @@ class MicroBatch:
                 f"out of memory with {self.size} patches at a time: set data.micro_batch below {self.size}, "
                 f"or to auto ({problem})"
             )
+        sizes = [size for size in range(self.smallest, self.size // 2 + 1) if self.size % size == 0]
+        if not sizes:
+            raise Failure(
+                f"out of memory with {self.size} patches at a time, and BatchNorm would have a single value for fewer: "
+                f"choose another norm (discriminator.norm=spectral), or lower the size of the networks ({problem})"
+            )
         # A divisor, so that a broken-off update's micro-batches split into equal ones, which have equal weights.
-        self.size = max(size for size in range(1, self.size // 2 + 1) if self.size % size == 0)
+        self.size = max(sizes)
         self.runtime.recover()
         log.warning("out of memory (%s): continues with a %s", problem, self)

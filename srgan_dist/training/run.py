@@ -21,7 +21,7 @@ from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
-from srgan_dist.training.build import build_trainer
+from srgan_dist.training.build import build_trainer, check_networks
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainer import Trainer, load_state
 from srgan_dist.utils import strict_json
@@ -85,6 +85,9 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
+    for line in runtime.left_aside if runtime.is_main else ():
+        log.warning("%s", line)
+    check_networks(config, runtime)
     config = after_restart(config, runtime)
     with _held_folder(config, runtime) as set_aside:
         return _train_in_folder(config, runtime, signals, set_aside)

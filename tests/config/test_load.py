@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from srgan_dist.config.fields import parts
-from srgan_dist.config.load import load_config
+from srgan_dist.config.load import config_from, load_config
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
@@ -83,6 +83,72 @@ def test_none_takes_a_limit_away() -> None:
     assert (config.stability.grad_ratio, config.stability.max_psnr_drop, config.data.micro_batch) == (None, None, None)
 
 
+@pytest.mark.parametrize("nothing", ["None", "null", "Null", "NULL", "~", ""])
+def test_nothing_is_the_same_on_the_command_line_and_in_a_file(tmp_path: Path, nothing: str) -> None:
+    in_file = load(text=f"stability: {{grad_ratio: {nothing}}}\nrun: {{init_from: {nothing}}}", folder=tmp_path)
+    on_line = load(f"--stability.grad_ratio={nothing}", f"--run.init_from={nothing}")
+    assert in_file == on_line
+    assert (in_file.stability.grad_ratio, in_file.run.init_from) == (None, None)
+    for key in ("train.steps", "run.dir", "data.train", "tracker.name"):
+        section, name = key.split(".")
+        messages = []
+        for overrides, text in ([f"--{key}={nothing}"], ""), ([], f"{section}: {{{name}: {nothing}}}"):
+            with pytest.raises(UserError, match=f"{key} is None; allowed: .*leave it out for the default") as caught:
+                load(*overrides, text=text, folder=tmp_path)
+            messages.append(str(caught.value))
+        assert messages[1] == f"{tmp_path}/config.yaml:1: {messages[0]}"
+
+
+def test_of_several_files_the_later_wins_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("train: {steps: 500, g_per_d: 2}\ngenerator: {name: rrdb, blocks: 3}")
+    (tmp_path / "b.yaml").write_text("train:\n  g_per_d: 3\ngenerator: {blocks: 4}")
+    files = ["--config", f"{tmp_path}/a.yaml", f"--config={tmp_path}/b.yaml"]
+    config = config_from([*files, "--generator.growth=8"], prog="train.py")
+    assert (config.train.steps, config.train.g_per_d) == (500, 3)
+    assert (config.generator.name, config.generator.blocks) == ("rrdb", 4)
+    (tmp_path / "b.yaml").write_text("train:\n  g_per_d: -3")
+    with pytest.raises(UserError, match=r"^\S+/b\.yaml:2: train\.g_per_d: allowed are"):
+        config_from(files, prog="train.py")
+    (tmp_path / "a.yaml").write_text("\ntrain: {steps: 0}")
+    (tmp_path / "b.yaml").write_text("run: {seed: 1}")
+    with pytest.raises(UserError, match=r"^\S+/a\.yaml:2: train\.steps is 0"):
+        config_from(files, prog="train.py")
+
+
+def test_a_configuration_file_without_a_name_is_refused() -> None:
+    with pytest.raises(UserError, match="--config is empty"):
+        config_from(["--config="], prog="train.py")
+
+
+def test_an_override_leaves_what_shares_an_alias_alone(tmp_path: Path) -> None:
+    text = "optimizer: {pretrain: &rate {learning_rate: 0.001}, generator: *rate}"
+    optimizer = load("--optimizer.pretrain.learning_rate=1", text=text, folder=tmp_path).optimizer
+    assert (optimizer.pretrain.learning_rate, optimizer.generator.learning_rate) == (1, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("override", "text", "place"),
+    [
+        ("--generator.name=rrbd", "generator: {blocks: 3}", ""),
+        ("--generator.blocks=3", "run: {seed: 1}\ngenerator: {name: rrbd}", "FILE:2: "),
+        ("--data.patch_size=97", "data: {scale: 4}", ""),
+        ("--run.seed=1", "data:\n  scale: 4\n  patch_size: 97", "FILE:3: "),
+        ("--optimizer.generator.milestones=5,3", "optimizer: {generator: {gamma: 1}}", ""),
+        ("--run.seed=1", "optimizer:\n  generator:\n    gamma: 1\n    milestones: [5, 3]", "FILE:4: "),
+        ("--optimizer.betas=0.5,7", "optimizer: {weight_decay: 0}", ""),
+        ("--run.seed=1", "train:\n  steps: 5\n  pretrain_steps: 6", "FILE:3: "),
+        ("--run.allow_changes=data.x", "run: {seed: 1}", ""),
+        ("--run.seed=1", "run:\n  allow_changes: data.x", "FILE:2: "),
+    ],
+)
+def test_a_mistake_is_told_where_it_was_made(tmp_path: Path, override: str, text: str, place: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(override, text=text, folder=tmp_path)
+    told = str(caught.value).replace(str(tmp_path / "config.yaml"), "FILE")
+    assert told.startswith(place)
+    assert place or "FILE" not in told
+
+
 def test_the_last_of_several_values_wins() -> None:
     assert load("--train.steps=5", "--train.steps=-1", "--train.steps", "7").train.steps == 7
 
@@ -129,7 +195,13 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
         (["--optimizer.generator.learning_rate=nan"], "input should be a finite number"),
         (["--generator.name=swin"], "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet"),
         (["--generator=rrdb"], "--generator is a section: set its keys, such as --generator.name"),
-        (["--train.steps=None"], "train.steps is None: input should be a valid integer"),
+        (
+            ["--train.steps=None"],
+            "train.steps is None; allowed: whole number from 1; leave it out for the default, 100000",
+        ),
+        (["--optimizer.lr=1"], "unknown option --optimizer.lr; did you mean optimizer.generator.learning_rate?"),
+        (["--generator.name=rrbd"], "allowed: srresnet, rrdb, msrresnet; did you mean rrdb?"),
+        (["train.steps=5"], "train.steps=5: an option begins with two dashes: --train.steps=5"),
         (["--optimizer.betas=0.5"], "optimizer.betas.1"),
         (["--generator.name=rrdb", "--generator.norm=batch"], "it belongs to another generator.name"),
         (
@@ -153,7 +225,7 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
             ["--loss.pixel.weight=0", "--loss.perceptual.weight=0", "--loss.adversarial.weight=0"],
             "are all 0: nothing is learnt",
         ),
-        (["steps=5"], "steps=5"),
+        (["steps=5"], "steps=5: an option begins with two dashes: --train.steps=5"),
         (["--train.steps"], "train.steps"),
         (
             ["--train.compile=true", "--loss.adversarial.r1_weight=1"],
@@ -182,6 +254,13 @@ def test_a_mistake_is_told_in_one_line(overrides: list[str], message: str) -> No
         ("generator: {name: [a]}", "generator: name is ['a']"),
         ("generator: rrdb", "generator is 'rrdb'; expected keys, such as name: srresnet"),
         ("loss: {perceptual: {weigth: 1}}", "unknown key loss.perceptual.weigth; did you mean loss.perceptual.weight?"),
+        ("data.batch_size: 4", "is written with a dot; in a file keys stand in their section: data: {batch_size: 4}"),
+        ("data.batchsize: 4", "in a file keys stand in their section: data: {batch_size: 4}"),
+        ("optimizer: {generator.learning_rate: 0.1}", "section: optimizer: {generator: {learning_rate: 0.1}}"),
+        ("generator.name: rrdb", "section: generator: {name: 'rrdb'}"),
+        ("optimizer: {lr: 1}", "unknown key optimizer.lr; did you mean optimizer.generator.learning_rate?"),
+        ("data: {train: 2026}", "data.train is 2026; expected a list, such as [a, b]"),
+        ("data: {train: [2026]}", "data.train.0 is 2026; expected a text: put it in quotes"),
         ("data: {degradation: {kind: realesrgan, first: {blur_sigma: [3, 1]}}}", "data.degradation.first.blur_sigma: "),
     ],
 )
