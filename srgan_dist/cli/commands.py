@@ -120,7 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
     evaluate.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run")
     evaluate.add_argument(
-        "folders", type=Path, metavar="DIR", nargs="+", help="test set: HR images, or HR/ beside LRx<scale>/"
+        "folders",
+        type=Path,
+        metavar="DIR",
+        nargs="+",
+        help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
@@ -165,8 +169,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from srgan_dist.bench.common.measure import refuse_unwritable
     from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.console import progress_report
+    from srgan_dist.tracking.console import progress_report, setup_logging
 
+    setup_logging(is_main=True)
     if options.json:
         refuse_unwritable(options.json)
     generator = SRGenerator.from_pretrained(options.weights)
@@ -187,8 +192,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _upscale(options: argparse.Namespace) -> None:
     from srgan_dist.inference.generator import SRGenerator, upscale_file, upscale_jobs
-    from srgan_dist.tracking.console import progress_report
+    from srgan_dist.tracking.console import progress_report, setup_logging
 
+    setup_logging(is_main=True)
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
     jobs = upscale_jobs(options.input, options.output)

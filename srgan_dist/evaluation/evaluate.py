@@ -29,7 +29,7 @@ def evaluate(
 
     Args:
         generator: The network, or its weights file.
-        folders: Test sets, or one of them: folders of HR images, or with HR/ and LRx<scale>/.
+        folders: Test sets, or one of them: folders of HR images, or of HR and LR images; see `read_pairs`.
         on_image: Called with the name of each image after it was measured.
 
     Returns:

@@ -16,12 +16,14 @@ from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes, with
 from srgan_dist.checkpointing.weights import load_into, load_weights, read_claims
 from srgan_dist.config.models import GeneratorConfig
 from srgan_dist.errors import UserError
+from srgan_dist.imaging.listing import list_images
 from srgan_dist.imaging.pixels import image_array, image_tensor, to_uint8
-from srgan_dist.imaging.read import list_images, read_image
+from srgan_dist.imaging.read import read_image
 from srgan_dist.imaging.resize import upscale_bicubic
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.models.build import build_generator, generator_outline
 from srgan_dist.utils.files import whole_file
+from srgan_dist.utils.names import expand_home
 
 DEFAULT_TILE = 256
 
@@ -57,7 +59,7 @@ class SRGenerator(nn.Module):
         Raises:
             UserError: The file is missing, is not safetensors, or does not say which network it belongs to.
         """
-        path = Path(path)
+        path = expand_home(path)
         shapes, metadata = read_claims(path)
         config, scale = _claimed_network(path, metadata)
         try:
