@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -48,6 +50,15 @@ class RunConfig(Section):
     """Seconds between a scheduler's signal and its kill; a warning when a step and a save have taken longer."""
     init_from: Path | None = None
     """Weights that the generator begins with: a run's generator.safetensors, or a .pth of BasicSR's."""
+
+    @field_validator("dir")
+    @classmethod
+    def _dir_has_a_name(cls, value: Path) -> Path:
+        # The run is called by it, and an older run is set aside beside it.
+        named = value if value.name not in ("", "..") else Path(os.path.abspath(value))  # noqa: PTH100
+        if not named.name:
+            raise ValueError(f"is {value}, which is no folder for a run: name one in it")
+        return named
 
 
 class TrainConfig(Section):

@@ -17,6 +17,7 @@ from srgan_dist.evaluation.validator import TILE, check_sizes, quality
 from srgan_dist.imaging.pixels import to_uint8
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.utils.names import expand_home, printable
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
     if not isinstance(generator, SRGenerator):
         generator = SRGenerator.from_pretrained(generator)
     results = []
-    for folder in map(Path, [folders] if isinstance(folders, (str, Path)) else folders):
+    for folder in map(expand_home, [folders] if isinstance(folders, (str, Path)) else folders):
         rows: list[dict[str, Any]] = []
         for image in read_pairs(folder, scale=generator.scale):
             problem = check_sizes([image], scale=generator.scale)
@@ -65,7 +66,7 @@ def evaluate(
             method: {key: fmean(row[method][key] for row in rows) for key in ("psnr_y", "ssim_y")}
             for method in ("bicubic", "model")
         }
-        results.append({"name": folder.name, "images": rows, **means})
+        results.append({"name": folder.name or folder.resolve().name, "images": rows, **means})
     return results
 
 
@@ -77,12 +78,12 @@ def _quality(sr: torch.Tensor, hr: torch.Tensor, scale: int) -> dict[str, float]
 def to_table(result: dict[str, Any]) -> Table:
     """Render the result of one test set as a table."""
     count = len(result["images"])
-    table = Table(title=f"{result['name']} ({count} image{'s' if count > 1 else ''}), Y channel")
+    table = Table(title=f"{printable(result['name'])} ({count} image{'s' if count > 1 else ''}), Y channel")
     table.add_column("image")
     for column in ("bicubic PSNR", "SSIM", "model PSNR", "SSIM", "gain"):
         table.add_column(column, justify="right")
     for row in result["images"]:
-        table.add_row(row["name"], *_cells(row))
+        table.add_row(printable(row["name"]), *_cells(row))
     table.add_section()
     table.add_row("mean", *_cells(result), style="bold")
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from srgan_dist.errors import UserError
-from srgan_dist.utils.names import expand_home
+from srgan_dist.utils.names import expand_home, printable
 
 log = logging.getLogger("srgan_dist")
 
@@ -152,4 +152,4 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _counted(folder: Path, reason: str, paths: list[Path]) -> str:
     names = [path.relative_to(folder).as_posix() for path in paths[:_MAX_NAMED]]
     more = ", ..." if len(paths) > _MAX_NAMED else ""
-    return f"{reason}: {len(paths)} ({', '.join(names)}{more})"
+    return f"{reason}: {len(paths)} ({printable(', '.join(names))}{more})"

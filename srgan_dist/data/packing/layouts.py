@@ -124,13 +124,13 @@ def find_images(
         return images._replace(description=f"{described}; {left}" if left else described)
     # An archive is often unpacked into a folder of its own; there the layout begins where folders branch.
     base = Path(os.path.commonpath([path.parent for path in paths]))
-    layout, images = _by_layout(base, paths, scale=scale, training=training)
-    if not images:
+    layout, found = _by_layout(base, paths, scale=scale, training=training)
+    if not found:
         is_held_out = (folder.absolute().parent / PLAN_NAME).is_file()  # by `pack`, from subfolders that it accepted
         _refuse_mixed(folder, base, paths, scale=scale, may_branch=training or is_held_out)
-        images = _pairs(folder, paths, scale=scale) or ImageFolders(folder, paths, None, [])
-    described = _described(folder, paths, layout, images)
-    return images._replace(description=f"{described}; left out: {left_out}" if left_out else described)
+        found = _pairs(folder, paths, scale=scale) or ImageFolders(folder, paths, None, [])
+    described = _described(folder, paths, layout, found)
+    return found._replace(description=f"{described}; left out: {left_out}" if left_out else described)
 
 
 def _by_layout(
