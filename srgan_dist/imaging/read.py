@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from srgan_dist.errors import UserError
+from srgan_dist.imaging.depth import loses_depth
 from srgan_dist.imaging.listing import SUFFIXES
 
 # Pillow detects some fifty formats by their first bytes, whatever the name, and starts Ghostscript for one of them.
@@ -49,7 +50,8 @@ def open_picture(file: IO[bytes], *, formats: tuple[str, ...]) -> Image.Image:
     Raises:
         UserError: SRGAN_DIST_MAX_PIXELS is not a whole number.
         TooManyPixels: The image is larger than the limit.
-        Exception: It is damaged or of another format; Pillow's decoders raise many types.
+        Exception: It is damaged, of another format, or of more bits a channel than Pillow reads; Pillow's decoders
+            raise many types.
     """
     limit = _max_pixels()
     try:
@@ -63,6 +65,9 @@ def open_picture(file: IO[bytes], *, formats: tuple[str, ...]) -> Image.Image:
     if limit is not None and (pixels := image.width * image.height) > limit:
         image.close()
         raise TooManyPixels(_too_many(pixels, limit))
+    if loses_depth(file, image):
+        image.close()
+        raise ValueError(f"it has more than 8 bits a channel, allowed in {image.format} are 8")
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Callable
@@ -140,3 +141,26 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
     assert list_images("~/set") == [tmp_path / "home" / "set" / "a.png"]
     monkeypatch.chdir(made(tmp_path / "here", "~nobody-has-this-name/a.png"))
     assert list_images("~nobody-has-this-name") == [Path("~nobody-has-this-name/a.png")]
+
+
+def deeper(kind: str, picture: Image.Image) -> bytes:
+    """A file whose header says that it has more than 8 bits a channel."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind)
+    data = bytearray(buffer.getvalue())
+    match kind:
+        case "JPEG2000":
+            start = data.index(b"\xff\x4f\xff\x51") + 42
+            data[start : start + 9 : 3] = bytes([15] * 3)
+        case _:
+            data = bytearray(b"P6 %d %d 65535\n" % picture.size + bytes(6 * picture.width * picture.height))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "JPEG2000"])
+def test_bits_that_would_be_lost_unsaid_are_refused(tmp_path: Path, make_image: Maker, kind: str) -> None:
+    path = tmp_path / f"a{SUFFIXES[kind][0]}"
+    path.write_bytes(deeper(kind, Image.fromarray(make_image(24, 32))))
+    for read in (read_size, read_rgb):
+        with pytest.raises(UserError, match=f"it has more than 8 bits a channel, allowed in {kind} are 8"):
+            read(path)
