@@ -22,6 +22,7 @@ from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.inference.upscale_files import upscale_file
 from srgan_dist.tracking.console import console, result_table, setup_logging
 from srgan_dist.training.run import train
+from srgan_dist.utils.names import expand_home
 
 log = logging.getLogger("srgan_dist")
 
@@ -61,8 +62,8 @@ def demo(config_file: Path, overrides: list[str]) -> None:
         overrides: Arguments such as ``--train.steps=100``.
     """
     config = load_config(config_file, overrides, prog="demo")
-    run, shards = config.run.dir, Path(config.data.train[0])
-    held_out = Path(config.data.validation[0])
+    run, shards = config.run.dir, expand_home(config.data.train[0])
+    held_out = expand_home(config.data.validation[0])
     copy_photos(TRAINING, held_out.parent / "training")
     copy_photos(HELD_OUT, held_out)
     if not (shards / "manifest.json").exists():
@@ -84,7 +85,7 @@ def demo(config_file: Path, overrides: list[str]) -> None:
         Image.fromarray(downscale(modcrop(read_rgb(held_out / name), config.data.scale), config.data.scale)).save(small)
         upscale_file(generator, small, large, tile=256)
     console.print(result_table(result))
-    console.print(f"look at {run / 'samples' / 'final.png'} and {run / 'upscaled'}", markup=False)
+    console.print(f"look at {run / 'samples' / 'final.png'} and {run / 'upscaled'}")
 
 
 def copy_photos(names: dict[str, str], folder: Path) -> None:

@@ -139,16 +139,14 @@ def _report(
     to_table: Callable[[Any], Any],
     to_json: Callable[[Any], dict[str, Any]],
 ) -> None:
-    from rich.console import Console
-
     from srgan_dist.bench.common.measure import refuse_unwritable, write_json
-    from srgan_dist.tracking.console import console
+    from srgan_dist.tracking.console import console, output
 
     if options.json:
         refuse_unwritable(options.json)
     with console.status("bench") as status:
         report = measure(status.update)
-    Console().print(to_table(report))
+    output.print(to_table(report))
     if options.json:
         write_json(options.json, to_json(report))
 

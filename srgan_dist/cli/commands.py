@@ -18,6 +18,7 @@ from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.utils import strict_json
+from srgan_dist.utils.names import expand_home, printable
 from srgan_dist.utils.secrets import shown_in
 from srgan_dist.utils.system_errors import explain
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if overrides and not options.takes_config:
         _parser().error(f"unrecognized arguments: {' '.join(map(shown_in, overrides))}")
     options.overrides = overrides
+    for name, value in vars(options).items():  # a shell expands no ~ behind a =
+        setattr(options, name, _at_home(value))
     command: Callable[[argparse.Namespace], None] = options.command
     return run_command(lambda: command(options))
 
@@ -72,6 +75,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
 def run_command(action: Callable[[], None]) -> int:
     """Run a command; report a user's mistake or an expected failure in one line. Returns the exit code."""
     try:
+        _refuse_vanished_folder()
         action()
         sys.stdout.flush()
     except UserError as error:
@@ -85,14 +89,30 @@ def run_command(action: Callable[[], None]) -> int:
     except (OSError, RuntimeError) as error:
         if (lack := explain(error)) is None:
             raise
-        return _report(f"{lack} and start again", FAILED, on_every_rank=False)
+        code = USAGE if isinstance(error, PermissionError) else FAILED
+        return _report(f"{lack} and start again", code, on_every_rank=False)
     return OK
+
+
+def _refuse_vanished_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:  # torch could not be loaded here, and says nothing that helps
+        raise UserError(
+            f"the folder that this was started in is gone ({error.strerror}): start it in another"
+        ) from None
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return expand_home(value) if isinstance(value, Path) else value
 
 
 def _report(message: str, code: int, *, on_every_rank: bool) -> int:
     rank = process_rank()
     if rank == 0 or not on_every_rank:
-        sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{message}\n")
+        sys.stderr.write(f"srgan-dist: {f'rank {rank}: ' if rank else ''}{printable(message)}\n")
     return code
 
 
@@ -125,7 +145,11 @@ def _parser() -> argparse.ArgumentParser:
         "weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run, or another trainer's"
     )
     evaluate.add_argument(
-        "folders", type=Path, metavar="DIR", nargs="+", help="test set: HR images, or HR/ beside LRx<scale>/"
+        "folders",
+        type=Path,
+        metavar="DIR",
+        nargs="+",
+        help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
@@ -161,14 +185,12 @@ class _Version(argparse.Action):
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from srgan_dist.bench.common.measure import refuse_unwritable
     from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
     from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.console import progress_report, setup_logging
+    from srgan_dist.tracking.console import output, progress_report, setup_logging
 
-    setup_logging(is_main=True)  # which of several weights are used is said there
+    setup_logging(is_main=True)
     if options.json:
         refuse_unwritable(options.json)
     generator = SRGenerator.from_pretrained(options.weights)
@@ -182,7 +204,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
         results = evaluate(generator, options.folders, on_image=on_image)
     for result in results:
-        Console().print(to_table(result))
+        output.print(to_table(result))
     if options.json:
         write_json(options.json, options.weights, results)
 
@@ -198,10 +220,9 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     import torch
-    from rich.console import Console
 
     from srgan_dist.planning.plan import make_plan, to_table
-    from srgan_dist.tracking.console import console
+    from srgan_dist.tracking.console import console, output
     from srgan_dist.training.memory_estimate import Device
     from srgan_dist.utils.units import parse_bytes
 
@@ -214,15 +235,14 @@ def _plan(options: argparse.Namespace) -> None:
     device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("plan"):
         plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
-    Console().print(to_table(plan, memory=memory))
+    output.print(to_table(plan, memory=memory))
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from srgan_dist.bench.common.measure import refuse_unwritable
     from srgan_dist.distributed.runtime import Runtime
     from srgan_dist.planning.doctor import examine, to_json, to_table
+    from srgan_dist.tracking.console import output
 
     if options.json:
         refuse_unwritable(options.json)
@@ -232,7 +252,7 @@ def _doctor(options: argparse.Namespace) -> None:
     runtime.close()
     if not runtime.is_main:
         return
-    Console().print(to_table(answers))
+    output.print(to_table(answers))
     if options.json:
         options.json.write_text(strict_json.dumps(to_json(answers), indent=2) + "\n", encoding="utf-8")
     failed = [answer.name for answer in answers if answer.verdict == "fail"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from srgan_dist.errors import Failure
+from srgan_dist.utils.names import printable
 
 
 def add_pack(pack: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def pack(options: argparse.Namespace) -> None:
             workers=num_cores() if options.workers is None else options.workers,
             on_progress=report,
         )
-    console.print(f"{options.out}: {summary(manifest)}", soft_wrap=True)
+    console.print(f"{printable(str(options.out))}: {summary(manifest)}", soft_wrap=True)
 
 
 def add_check(check: argparse.ArgumentParser) -> None:
@@ -95,16 +96,14 @@ def check(options: argparse.Namespace) -> None:
     """``srgan-dist check``."""
     from importlib import metadata
 
-    from rich.console import Console
-
     from srgan_dist.data.checking.check import check_shards
-    from srgan_dist.tracking.console import console, progress_report
+    from srgan_dist.tracking.console import console, output, progress_report
 
     # Lines go to stdout; on a terminal by way of the progress bar's console, which keeps the bar below them.
-    out = console if console.is_terminal and sys.stdout.isatty() else Console()
+    out = console if console.is_terminal and sys.stdout.isatty() else output
 
     def report_line(line: object) -> None:
-        out.print(str(line), markup=False, highlight=False, soft_wrap=True)
+        out.print(printable(str(line)), highlight=False, soft_wrap=True)
 
     with progress_report("check", "MiB") as report:
         summary = check_shards(

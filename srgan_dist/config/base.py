@@ -15,10 +15,14 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import Self  # pydantic depends on it; typing has it only from Python 3.11
+
+from srgan_dist.utils.names import expand_home
 
 _MAX_NUMBER = 2**63
 _UNPAIRED = re.compile("[\ud800-\udbff]")  # beyond these halves stand bytes of file names that are no UTF-8
@@ -61,6 +65,13 @@ class Section(BaseModel):
 
     common: ClassVar[tuple[str, ...]] = ()
     """Keys of this section that ``--help`` shows; ``--help-all`` shows all."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _at_home(cls, value: Any, info: ValidationInfo) -> Any:
+        # A default stays as it is written, so that config.yaml serves another user, too.
+        is_default = info.field_name is not None and value == cls.model_fields[info.field_name].default
+        return expand_home(value) if isinstance(value, Path) and not is_default else value
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:

@@ -24,7 +24,7 @@ class DataConfig(Section):
     cache_size: ByteSize = ByteSize(64 << 30)
     """Most that they may take, such as 64GiB; those used longest ago make room."""
     validation: Paths = ()
-    """Folders of images, or of HR/ and LRx<scale>/ pairs, never trained on."""
+    """Folders of HR images, or of sets as others publish them, such as HR/ with LRx<scale>/; never trained on."""
     scale: Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(as_number)] = 4
     """Factor between LR and HR; that of the shards, unless data.degradation makes the LR images. 1 is for denoisers."""
     degradation: DegradationConfig = StoredConfig()

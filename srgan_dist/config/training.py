@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -50,6 +52,15 @@ class RunConfig(Section):
     """Weights that the generator begins with, ours or another trainer's: whatever fits is loaded."""
     init_discriminator_from: Path | None = None
     """Weights that the discriminator begins with; as init_from."""
+
+    @field_validator("dir")
+    @classmethod
+    def _dir_has_a_name(cls, value: Path) -> Path:
+        # The run is called by it, and an older run is set aside beside it.
+        named = value if value.name not in ("", "..") else Path(os.path.abspath(value))  # noqa: PTH100
+        if not named.name:
+            raise ValueError(f"is {value}, which is no folder for a run: name one in it")
+        return named
 
 
 class TrainConfig(Section):

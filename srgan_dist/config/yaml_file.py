@@ -12,6 +12,7 @@ from yaml.reader import ReaderError
 
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import read_file
+from srgan_dist.utils.names import expand_home
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20  # of lists and mappings in each other; a configuration needs 4
@@ -53,7 +54,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Read a configuration file.
 
     Args:
-        path: The file.
+        path: The file; `~` is the home folder.
 
     Returns:
         Its content, unchecked, and the number of the line on which each key such as ``train.steps`` stands; keys that
@@ -62,6 +63,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     Raises:
         UserError: It is not a file, not UTF-8, not YAML, or nothing that a configuration can be; the line is named.
     """
+    path = expand_home(path)
     try:
         data = read_file(path, max_bytes=_MAX_BYTES, may_be_pipe=bool(_OWN_PIPES.fullmatch(str(path))))
     except OSError as error:

@@ -18,6 +18,7 @@ from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.generator import NotFinite, SRGenerator
 from srgan_dist.utils import strict_json
+from srgan_dist.utils.names import expand_home, printable
 
 
 def evaluate(
@@ -30,7 +31,7 @@ def evaluate(
 
     Args:
         generator: The network, or its weights file.
-        folders: Test sets, or one of them: folders of HR images, or with HR/ and LRx<scale>/.
+        folders: Test sets, or one of them: folders of HR images, or of HR and LR images; see `read_pairs`.
         on_image: Called with the name of each image after it was measured.
 
     Returns:
@@ -46,7 +47,7 @@ def evaluate(
     if not isinstance(generator, SRGenerator):
         generator = SRGenerator.from_pretrained(generator)
     results = []
-    for folder in map(Path, [folders] if isinstance(folders, (str, Path)) else folders):
+    for folder in map(expand_home, [folders] if isinstance(folders, (str, Path)) else folders):
         rows: list[dict[str, Any]] = []
         for image in read_pairs(folder, scale=generator.scale):
             problem = check_sizes([image], scale=generator.scale)
@@ -69,7 +70,7 @@ def evaluate(
             )
             if on_image:
                 on_image(image.name)
-        results.append({"name": folder.name, "images": rows, **_means(rows)})
+        results.append({"name": folder.name or folder.resolve().name, "images": rows, **_means(rows)})
     return results
 
 
@@ -96,13 +97,13 @@ def to_table(result: dict[str, Any]) -> Table:
     """Render the result of one test set as a table."""
     count, identical = len(result["images"]), result["identical"]
     left_out = f"{identical} image{'s' if identical > 1 else ''} identical, left out of the mean PSNR"
-    title = f"{result['name']} ({count} image{'s' if count > 1 else ''}), Y channel"
+    title = f"{printable(result['name'])} ({count} image{'s' if count > 1 else ''}), Y channel"
     table = Table(title=title, caption=left_out if identical else None)
     table.add_column("image")
     for column in ("bicubic PSNR", "SSIM", "model PSNR", "SSIM", "gain"):
         table.add_column(column, justify="right")
     for row in result["images"]:
-        table.add_row(row["name"], *_cells(row))
+        table.add_row(printable(row["name"]), *_cells(row))
     table.add_section()
     table.add_row("mean", *_cells(result), style="bold")
     return table

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from srgan_dist.data.packing.pairing import find_sources
+from srgan_dist.data.packing.layouts import find_images
+from srgan_dist.data.packing.pairing import find_sources, read_lr
 from srgan_dist.imaging.pixels import image_tensor
 from srgan_dist.imaging.read import read_rgb
 from srgan_dist.imaging.resize import downscale, modcrop
+
+log = logging.getLogger("srgan_dist")
 
 
 class ImagePair(NamedTuple):
@@ -29,25 +33,25 @@ class ImagePair(NamedTuple):
 
 
 def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
-    """Read the test images of a folder, one at a time, in the order of their names.
+    """Read the test images of a folder, one at a time, in the order of their names; log at the end which they were.
 
     Args:
-        folder: Folder of HR images, or with HR/ and LRx<scale>/, in which case the LR images are read instead of being
-            made by MATLAB-like bicubic downscaling.
+        folder: Folder of HR images, or laid out as published sets are (`srgan_dist.data.packing.layouts.LAYOUTS`), such
+            as HR/ beside LRx<scale>/: then LR images of this scale are read instead of being made by MATLAB-like
+            bicubic downscaling.
         scale: Factor between LR and HR.
 
     Yields:
         The pairs, HR cropped to a multiple of the scale.
 
     Raises:
-        UserError: The folder has no images, one is unreadable, or HR and LR do not match; all mismatches are reported
-            before the first pair.
+        UserError: The folder has no images, or several subfolders of them that fit no layout, one is unreadable, or HR
+            and LR do not match; all mismatches are reported before the first pair.
     """
-    folder = Path(folder)
-    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
-    lr_folder = folder / f"LRx{scale}"
-    sources = find_sources(hr_folder, lr_folder if lr_folder.is_dir() else None, scale=scale)
-    for source in sources:
-        hr = modcrop(read_rgb(source.hr), scale)
-        lr = read_rgb(source.lr) if source.lr else downscale(hr, scale)
+    images = find_images(folder, scale=scale)
+    for source in find_sources(images, scale=scale):
+        whole = read_rgb(source.hr)
+        hr = modcrop(whole, scale)
+        lr = read_lr(source.lr, whole, scale=scale) if source.lr else downscale(hr, scale)
         yield ImagePair(source.hr.stem, image_tensor(lr), image_tensor(hr))
+    log.info("%s", images.description)

@@ -1,4 +1,4 @@
-"""Finds image files and reads them as 8-bit RGB, or refuses them by name."""
+"""Reads image files as 8-bit RGB, or refuses them by name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from srgan_dist.errors import UserError
+from srgan_dist.imaging.listing import SUFFIXES
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow detects some fifty formats by their first bytes, whatever the name, and starts Ghostscript for one of them.
-FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FILE_FORMATS = tuple(SUFFIXES)
 MEMBER_FORMATS = ("PNG", "JPEG", "WEBP")  # of members of shards
 MAX_PIXELS = "SRGAN_DIST_MAX_PIXELS"  # in the environment, so that it serves every command and its processes alike
 _BAND = 512  # rows that are copied at a time
@@ -77,34 +77,6 @@ def _max_pixels() -> int | None:
 
 def _too_many(pixels: int | str, limit: int | None) -> str:
     return f"has {pixels} pixels, allowed are {limit}: if you trust it and have the memory, set {MAX_PIXELS}={pixels}"
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, in the order of their relative POSIX paths.
-
-    Hidden files are ignored (macOS creates `._NAME.jpg` files); linked folders are not followed.
-
-    Args:
-        folder: Folder to search, including its subfolders.
-
-    Returns:
-        At least one path; all begin with `folder`.
-
-    Raises:
-        UserError: The folder is missing, is not a folder, or contains no image.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder}: {problem}, expected a folder of images")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
-    if not found:
-        raise UserError(f"{folder}: holds no images, expected files named {' '.join('*' + s for s in SUFFIXES)}")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from srgan_dist.imaging.pixels import rgb_to_grey
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.build import load_generator
+from srgan_dist.utils.names import expand_home
 
 DEFAULT_TILE = 256
 _ALPHA_TILE = 512  # LR pixels; any that takes little memory
@@ -59,7 +60,7 @@ class SRGenerator(nn.Module):
             UserError: The file is missing, is not one of weights, or does not say which network it belongs to; or a
                 weight is not finite.
         """
-        network, scale, metadata = load_generator(Path(path))
+        network, scale, metadata = load_generator(expand_home(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         network = network.to(memory_format=torch.channels_last)
         return cls(network, scale=scale, metadata=metadata).to(device).eval()

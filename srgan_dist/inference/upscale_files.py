@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.imaging.listing import list_images
 from srgan_dist.imaging.picture import Picture, read_picture, read_shape
-from srgan_dist.imaging.read import list_images
 from srgan_dist.imaging.write import check_fits, check_holds, check_quality, format_of, write_picture
 from srgan_dist.inference.generator import NotFinite, SRGenerator
 from srgan_dist.utils.files import why_unwritable

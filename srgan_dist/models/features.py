@@ -20,6 +20,7 @@ from srgan_dist.models.pretrained import (
     read_state_dict,
 )
 from srgan_dist.models.recompute import in_turn
+from srgan_dist.utils.names import expand_home
 
 Layer = Literal["conv5_4", "conv2_2"]
 Activation = Literal["before", "after"]
@@ -119,7 +120,7 @@ class VGG19Features(FeatureNetwork):
         if weights == "random":
             _warn_random("vgg19")
         else:
-            path = download_vgg19() if weights == "auto" else Path(weights)
+            path = download_vgg19() if weights == "auto" else expand_home(weights)
             state = {key.removeprefix("features."): value for key, value in read_state_dict(path).items()}
             load_parameters(self.features, state, path=path, prefix="features.")
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
@@ -174,7 +175,7 @@ class EfficientNetLite0Features(FeatureNetwork):
         if weights == "random":
             _warn_random("efficientnet_lite0")
         else:
-            path = lite0_package_file() if weights == "auto" else Path(weights)
+            path = lite0_package_file() if weights == "auto" else expand_home(weights)
             load_parameters(whole, _rename_lite0(read_state_dict(path), whole), path=path)
         self.stem = nn.Sequential(cast(nn.Module, whole.conv_stem), cast(nn.Module, whole.bn1))
         self.stages = nn.ModuleList(list(cast(nn.Sequential, whole.blocks))[: self.num_stages])

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from packaging.requirements import Requirement
 from rich.table import Table
+from rich.text import Text
 
 from srgan_dist.config.root import Config
 from srgan_dist.data.build import build_shards, micro_batch_size
@@ -288,7 +289,7 @@ def to_table(answers: list[Answer]) -> Table:
     table.add_column(overflow="fold")
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for name, verdict, text in answers:
-        table.add_row(name, f"[{colours[verdict]}]{verdict}[/]", text)
+        table.add_row(name, Text(verdict, style=colours[verdict]), text)
     return table
 
 

@@ -21,7 +21,9 @@ from rich.progress import (
 from rich.table import Table
 
 log = logging.getLogger("srgan_dist")
-console = Console(stderr=True)
+# Names of files are shown as they are: [b] and :smile: mean nothing in them.
+console = Console(stderr=True, markup=False, emoji=False)
+output = Console(markup=False, emoji=False)  # stdout: what was asked for
 
 
 def setup_logging(*, is_main: bool) -> None:
@@ -71,10 +73,10 @@ def training_progress(*, visible: bool) -> Progress:
         visible: Whether this rank shows it.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=console,
@@ -86,10 +88,10 @@ def training_progress(*, visible: bool) -> Progress:
 def simple_progress(console: Console, *, unit: str) -> Progress:
     """A progress bar for the tools; invisible without a terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -27,6 +27,7 @@ from srgan_dist.training.trainer import Trainer, load_state
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
+from srgan_dist.utils.names import beside, expand_home
 from srgan_dist.utils.system_errors import explain
 
 log = logging.getLogger("srgan_dist")
@@ -131,7 +132,8 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
     except (OSError, RuntimeError) as error:
         if (lack := explain(error, config.run.dir)) is None:
             raise
-        raise Failure(f"{lack} and start again: the run resumes") from None
+        kind = UserError if isinstance(error, PermissionError) else Failure
+        raise kind(f"{lack} and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
         run_logger.close(failed=failed)
@@ -149,7 +151,7 @@ def _start(
 ) -> Trainer:
     """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
-    source = checkpoints.newest() if config.run.resume in ("auto", "never") else Path(config.run.resume)
+    source = checkpoints.newest() if config.run.resume in ("auto", "never") else expand_home(config.run.resume)
     state = load_state(checkpoints, source) if source else None
     trainer = build_trainer(
         config,
@@ -220,7 +222,7 @@ def _taken(lock: FolderLock) -> str | None:
 
 
 def _free_name(folder: Path) -> Path:
-    candidates = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    candidates = (beside(folder, after=f".{number}") for number in itertools.count(1))
     return next(name for name in candidates if not name.exists())
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from srgan_dist.utils.names import beside
+
 # Of `whole_file`, and the random ones of safetensors, by which srgan-dist 0.1 wrote weights.
 _LEFTOVER = re.compile(r"\..+\.tmp|\.tmp\w{6}")
 
@@ -27,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Yields:
         Where to write it meanwhile: a name beside it. It is gone after an exception.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path, before=".", after=".tmp")
     try:
         yield temporary
         sync_file(temporary)

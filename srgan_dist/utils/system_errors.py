@@ -13,6 +13,8 @@ _REMEDIES = {
     errno.EDQUOT: "free some of the quota",
     errno.EMFILE: "allow more open files (ulimit -n), or lower data.workers,",
     errno.ENFILE: "close other programs: the whole machine has too many open files,",
+    errno.EACCES: "change its permissions, or choose another,",
+    errno.EPERM: "change its permissions, or choose another,",
     errno.EROFS: "choose a folder that can be written",
     errno.EIO: "have the disk checked, or use another one,",
     errno.ESTALE: "wait until the network disk is back",
@@ -30,11 +32,14 @@ def explain(error: BaseException, place: str | Path = "") -> str | None:
 
     Args:
         error: An OSError, or the RuntimeError in which torch reports one of its shared memory.
-        place: What was being read or written, where the error does not say.
+        place: The file or folder that was being read or written, where the error does not say; that something in
+            this folder is gone is explained as well.
 
     Returns:
         ``PLACE: WHAT; REMEDY``, to which " and start again" can be added; None where the error is of another kind.
     """
+    if isinstance(error, FileNotFoundError) and place and Path(place) in Path(str(error.filename)).parents:
+        return f"{error.filename}: is gone, or the folder around it; see to it that nothing removes them,"
     if isinstance(error, OSError):
         remedy = _REMEDIES.get(error.errno or 0)
         where = error.filename or ("" if error.errno in _EVERYWHERE else place)

@@ -16,6 +16,7 @@ from srgan_dist.data.packing.pack import pack
 from srgan_dist.data.shard_format.encodings import ENCODINGS
 from srgan_dist.errors import UserError
 from srgan_dist.evaluation.test_sets import read_pairs
+from srgan_dist.imaging.listing import SUFFIXES
 from srgan_dist.imaging.read import FILE_FORMATS
 from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.inference.upscale_files import upscale_file
@@ -26,9 +27,9 @@ _MODES = {
     "PNG": ("RGB", "L", "P", "RGBA", "1"),
     "TIFF": ("RGB", "L", "P", "RGBA", "1", "CMYK"),
     "BMP": ("RGB", "L", "P"),
+    "QOI": ("RGB", "RGBA"),
 }
 _TIFF_COMPRESSIONS = (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "group4", "jpeg")
-_SUFFIXES = {"JPEG": "jpg", "TIFF": "tif"}
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def damaged_image(rng: random.Random, folder: Path) -> Path:
         options |= {"progressive": rng.random() < 0.5} if kind == "JPEG" else {"lossless": rng.random() < 0.5}
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
-    path = folder / f"damaged.{_SUFFIXES.get(kind, kind.lower())}"
+    path = folder / f"damaged{SUFFIXES[kind][0]}"
     path.write_bytes(mutate(buffer.getvalue(), rng))
     return path
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from srgan_dist.data.shard_format.encodings import decode
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import MAX_PIXELS, list_images, read_rgb, read_size
+from srgan_dist.imaging.read import MAX_PIXELS, read_rgb, read_size
 
 Maker = Callable[..., NDArray[np.uint8]]
 
@@ -28,35 +28,6 @@ def png_16_bit_rgb(height: int, width: int, pixels: bytes | None = None) -> byte
     if pixels is None:
         pixels = b"".join(b"\0" + b"\x12\x34" * 3 * width for _ in range(height))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-
-
-def test_list_images_is_sorted_recursive_and_knows_its_suffixes(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    for name in [
-        "z.png",
-        "b/y.JPG",
-        "b/a.TIFF",
-        "a.webp",
-        "c.jpeg",
-        "d.bmp",
-        "e.tif",
-        "notes.txt",
-        "._z.png",
-    ]:
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert names == ["a.webp", "b/a.TIFF", "b/y.JPG", "c.jpeg", "d.bmp", "e.tif", "z.png"]
-
-
-def test_list_images_refuses_anything_but_a_folder_of_images(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        list_images(tmp_path / "absent")
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="is not a folder"):
-        list_images(tmp_path / "file")
-    with pytest.raises(UserError, match="holds no images"):
-        list_images(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
@@ -215,12 +186,14 @@ def test_a_file_of_another_format_is_refused_whatever_its_name_and_starts_no_pro
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
     path = tmp_path / "a.png"
     path.write_bytes(EPS)
-    with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(it is no PNG, JPEG, WEBP, BMP or TIFF"):
+    with pytest.raises(
+        UserError, match=r"a.png: cannot be read as an image \(it is no PNG, JPEG, WEBP, .* or QOI file"
+    ):
         read_rgb(path)
     with pytest.raises(ValueError, match="it is no PNG, JPEG or WEBP file"):
         decode(EPS)
     with io.BytesIO() as buffer:
-        Image.new("RGB", (9, 9)).save(buffer, format="GIF")
+        Image.new("RGB", (9, 9)).save(buffer, format="TGA")
         path.write_bytes(buffer.getvalue())
     with pytest.raises(UserError, match="it is no PNG"):
         read_size(path)

@@ -19,6 +19,8 @@ from srgan_dist.utils.system_errors import explain
             "x: Too many open files; allow more open files (ulimit -n)",
         ),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; allow more open files (ulimit -n)"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; change its permissions"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "PLACE/x"), "PLACE/x: is gone, or the folder"),
         (OSError(errno.EIO, "Input/output error", "x"), "x: Input/output error; have the disk checked"),
         (
             RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"),

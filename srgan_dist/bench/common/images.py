@@ -12,7 +12,8 @@ import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from srgan_dist.imaging.read import list_images, read_size
+from srgan_dist.imaging.listing import list_images
+from srgan_dist.imaging.read import read_size
 
 TILE = 480
 _MADE, _MADE_HEIGHT, _MADE_WIDTH = 8, 960, 1440  # 48 tiles of 480x480, 33 MB: more than a CPU's cache holds

@@ -17,7 +17,7 @@ from srgan_dist.data.packing.partial import PLAN_NAME, Plan, read_plan
 from srgan_dist.data.packing.tiles import TileOptions, stored_tiles
 from srgan_dist.data.shard_format.manifest import Manifest
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import list_images
+from srgan_dist.imaging.listing import list_images
 
 
 class HeldOutImage(NamedTuple):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from srgan_dist.data.shard_format.manifest import MANIFEST_NAME, Manifest, read_manifest
 from srgan_dist.errors import UserError
+from srgan_dist.utils.names import expand_home
 from srgan_dist.utils.secrets import shown
 
 _EXPECTED = f"expected packed folders (with {MANIFEST_NAME}), folders of .tar files, .tar files, or globs of them"
@@ -55,11 +56,11 @@ def find_shards(paths: Sequence[str | Path]) -> list[ShardFolder]:
 
 
 def _expand(given: str | Path) -> list[Path]:
-    if Path(given).exists():
-        return [Path(given)]
+    if (local := expand_home(given)).exists():
+        return [local]
     if "://" in str(given) or str(given).startswith("pipe:"):
         raise UserError(f"{shown(str(given))}: is not on this machine, {_EXPECTED}: fetch it first")
-    found = sorted(glob.glob(str(given)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    found = sorted(glob.glob(str(local)))  # noqa: PTH207 - Path.glob takes no absolute pattern
     if not found:
         problem = "matches nothing" if glob.has_magic(str(given)) else "does not exist"
         raise UserError(f"{given}: {problem}, {_EXPECTED}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from srgan_dist.data.packing.held_out import VALIDATION_NAME, copy_held_out, is_held_out
+from srgan_dist.data.packing.layouts import find_images
 from srgan_dist.data.packing.options import make_tile_options
 from srgan_dist.data.packing.pairing import (
     Fault,
@@ -26,6 +27,7 @@ from srgan_dist.data.packing.workers import Workers, start_workers
 from srgan_dist.data.shard_format.manifest import Manifest, read_manifest
 from srgan_dist.errors import UserError
 from srgan_dist.utils.files import write_whole
+from srgan_dist.utils.names import beside, expand_home, printable
 
 log = logging.getLogger("srgan_dist")
 
@@ -59,9 +61,10 @@ def pack(
     `OUT.partial` when it is repeated; repeating a finished call changes nothing.
 
     Args:
-        hr_dir: Folder of HR images; see `list_images`.
+        hr_dir: Folder of HR images; see `list_images`. One that is laid out as published sets are (HR/ beside LRx4/,
+            DIV2K_train_HR/ beside DIV2K_train_LR_bicubic/X4/, ...) has LR images, too.
         out: Folder to create; may exist only if it is empty or the result of the same call.
-        lr_dir: Folder of the LR images, matched by name; None makes them with `downscale`.
+        lr_dir: Folder of the LR images, matched by name; None makes them with `downscale`, unless `hr_dir` has some.
         scale: HR pixels per LR pixel, 1 to 8.
         encoding: "raw", "png", "webp" or "jpeg"; see shards/README.md.
         tile: Maximum side of a tile in HR pixels, a multiple of `scale`; None takes 480, or whole images for jpeg,
@@ -86,18 +89,21 @@ def pack(
     """
     tile_options = make_tile_options(scale=scale, encoding=encoding, tile=tile, stride=stride, min_detail=min_detail)
     _refuse_bad_values(shard_bytes, workers, validation_fraction, on_error)
+    out, images = expand_home(out), find_images(hr_dir, lr_dir, scale=scale, training=True)
     options = asdict(tile_options) | {
         "min_side": min_side,
         "validation_fraction": validation_fraction,
         "shard_bytes": shard_bytes,
-        "lr": "given" if lr_dir else "made",
+        "lr": "given" if images.lr_dir else "made",
     }
-    _refuse_taken(Path(out), options)
-    sources, faults = match_sources(hr_dir, lr_dir, scale=scale)
+    _refuse_taken(out, options)
+    sources, faults = match_sources(images, scale=scale)
     with start_workers(min(workers, len(sources) // _IMAGES_PER_WORKER)) as pool:
-        work = _Work(Path(hr_dir), Path(lr_dir) if lr_dir else None, tile_options, pool, on_error, on_progress)
+        work = _Work(images.hr_dir, images.lr_dir, tile_options, pool, on_error, on_progress)
         chosen = _select(work, sources, faults, min_side=min_side, validation_fraction=validation_fraction)
-        return _make(Path(out), work, chosen, options, shard_bytes=shard_bytes)
+        manifest = _make(out, work, chosen, options, shard_bytes=shard_bytes)
+    log.info("%s", images.description)
+    return manifest
 
 
 def summary(manifest: Manifest) -> str:
@@ -178,7 +184,7 @@ def _select(
 
 
 def _identity(source: Source, header: SourceHeader) -> str:
-    return f"{source.key} {source.hr.name} {header.stamp}"
+    return f"{source.key} {printable(source.hr.name)} {header.stamp}"
 
 
 def _many(what: str, faults: Sequence[Fault]) -> str:
@@ -192,7 +198,7 @@ def _make(out: Path, work: _Work, chosen: _Selection, options: PackOptions, *, s
         return _packed_before(final, plan)
     try:
         # A sibling of the final folder, so that the rename is atomic.
-        with PartialPack(final.with_name(f"{final.name}.partial"), plan) as partial:
+        with PartialPack(beside(final, after=".partial"), plan) as partial:
             if read_plan(final):  # another process was quicker
                 return _packed_before(final, plan)
             manifest = _fill(partial, work, chosen, shard_bytes=shard_bytes)
@@ -233,7 +239,10 @@ def _fill(partial: PartialPack, work: _Work, chosen: _Selection, *, shard_bytes:
     work.stop_at(unread)
     skipped = [*chosen.faults, *late, *unread]
     if skipped:
-        write_whole(partial.folder / SKIPPED_NAME, "".join(f"{path}\t{reason}\n" for path, reason in skipped))
+        write_whole(
+            partial.folder / SKIPPED_NAME,
+            "".join(f"{printable(str(path))}\t{printable(reason)}\n" for path, reason in skipped),
+        )
         log.warning("left out, as %s lists: %s", SKIPPED_NAME, summarize_faults(work.hr_dir, work.lr_dir, skipped))
     return describe(
         partial,

@@ -1,4 +1,4 @@
-"""Lists the images to pack and their keys, and matches LR images with HR images by name."""
+"""Gives images their keys, and matches LR images with HR images by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from srgan_dist.data.packing.layouts import ImageFolders
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import list_images, read_size
+from srgan_dist.imaging.read import read_rgb, read_size
+from srgan_dist.utils.names import printable
 
 _MAX_NAMED = 3  # faults that one message describes
 _MAX_KEY_BYTES = 72  # a plain tar name has 100 bytes, some of which tile and suffix need
@@ -56,53 +61,48 @@ class SourceHeader(NamedTuple):
     stamp: str
 
 
-def find_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> list[Source]:
-    """List the images of a folder, or the pairs of two folders, after checking every header.
-
-    Pairs are matched by relative path without suffix; names may end in x4, _x4, LRx4, _LR, _HR and the like.
+def find_sources(images: ImageFolders, *, scale: int) -> list[Source]:
+    """List the images of a set, or its pairs, after checking every header.
 
     Args:
-        hr_dir: Folder of HR images.
-        lr_dir: Folder of LR images, or None.
+        images: The images; see `match_sources`.
         scale: HR pixels per LR pixel.
 
     Returns:
         The sources in the order of the HR paths, at least one.
 
     Raises:
-        UserError: A folder is unusable, an image is unreadable or too small, an image has no partner or the key of
-            another one, or the sizes of a pair do not agree; all faults are counted, the first three described.
+        UserError: An image is unreadable or too small, an image has no partner or the key of another one, or the sizes
+            of a pair do not agree; all faults are counted, the first three described.
     """
-    sources, faults = match_sources(hr_dir, lr_dir, scale=scale)
+    sources, faults = match_sources(images, scale=scale)
     headers = (read_source_header(source, scale=scale) for source in sources)
     faults += [header for header in headers if isinstance(header, Fault)]
     if faults:
-        raise UserError(summarize_faults(hr_dir, lr_dir, faults))
+        raise UserError(summarize_faults(images.hr_dir, images.lr_dir, faults))
     return sources
 
 
-def match_sources(hr_dir: str | Path, lr_dir: str | Path | None, *, scale: int) -> tuple[list[Source], list[Fault]]:
-    """List the images of a folder, or the pairs of two folders, from their names alone.
+def match_sources(images: ImageFolders, *, scale: int) -> tuple[list[Source], list[Fault]]:
+    """Match LR images with HR images from their names alone.
+
+    Pairs have the same relative path without suffix, or one without marks at its ends such as x4, _x4, x4m, _LR4,
+    _bicLRx4, _SRF_4_HR, or LR_ and HR_ before the file's name.
 
     Args:
-        hr_dir: Folder of HR images.
-        lr_dir: Folder of LR images, or None.
+        images: The images, with or without LR images.
         scale: HR pixels per LR pixel.
 
     Returns:
         The sources in the order of the HR paths, and the files without a partner or with the key of another one.
-
-    Raises:
-        UserError: A folder is missing or contains no image.
     """
-    hr_dir = Path(hr_dir)
-    keys = {path: make_key(path.relative_to(hr_dir)) for path in list_images(hr_dir)}
+    keys = {path: make_key(path.relative_to(images.hr_dir)) for path in images.hr}
     faults = _repeated_keys(keys)
     partners: dict[Path, Path] = {}
-    if lr_dir is not None:
+    if images.lr_dir is not None:
         repeated = {fault.path for fault in faults}
         hr_paths = [path for path in keys if path not in repeated]
-        partners, unmatched = _match(hr_dir, hr_paths, Path(lr_dir), list_images(lr_dir), scale=scale)
+        partners, unmatched = _match(images._replace(hr=hr_paths), images.lr_dir, scale=scale)
         faults += unmatched
     unusable = {fault.path for fault in faults}
     return [Source(key, path, partners.get(path)) for path, key in keys.items() if path not in unusable], faults
@@ -123,13 +123,41 @@ def read_source_header(source: Source, *, scale: int) -> SourceHeader | Fault:
         if height < scale or width < scale:
             reason = f"{source.hr} is {height}x{width}, smaller than one LR pixel at scale {scale}"
             return Fault(source.hr, reason)
-        if source.lr is not None and (found := read_size(source.lr)) != (height // scale, width // scale):
-            expected = f"{height // scale}x{width // scale} (hr {height}x{width} / scale {scale})"
-            return Fault(source.hr, f"{source.lr} is {found[0]}x{found[1]}, expected {expected}")
+        if source.lr is not None and (problem := _other_size(read_size(source.lr), (height, width), scale=scale)):
+            return Fault(source.hr, f"{source.lr} {problem}")
         states = [path.stat() for path in (source.hr, source.lr) if path is not None]
     except (UserError, OSError) as error:
         return Fault(source.hr, str(error))
     return SourceHeader(height, width, " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states))
+
+
+def read_lr(lr: Path, hr: NDArray[np.uint8], *, scale: int) -> NDArray[np.uint8]:
+    """Read the LR image of a pair, as much of it as the HR image covers.
+
+    Args:
+        lr: File of the LR image; its sides may be rounded down or up.
+        hr: uint8 [H, W, 3].
+        scale: HR pixels per LR pixel.
+
+    Returns:
+        uint8 [H // scale, W // scale, 3].
+
+    Raises:
+        UserError: The image is unreadable, unsuitable, or of another size.
+    """
+    pixels = read_rgb(lr)
+    height, width = hr.shape[:2]
+    if problem := _other_size(pixels.shape[:2], (height, width), scale=scale):
+        raise UserError(f"{lr}: {problem}")
+    return pixels[: height // scale, : width // scale]
+
+
+def _other_size(lr: tuple[int, ...], hr: tuple[int, int], *, scale: int) -> str | None:
+    down, up = [side // scale for side in hr], [-(-side // scale) for side in hr]
+    if all(side in allowed for side, *allowed in zip(lr, down, up, strict=True)):
+        return None
+    rounded = f" or, rounded up, {up[0]}x{up[1]}" if up != down else ""
+    return f"is {lr[0]}x{lr[1]}, expected {down[0]}x{down[1]}{rounded} (hr {hr[0]}x{hr[1]} / scale {scale})"
 
 
 def summarize_faults(hr_dir: str | Path, lr_dir: str | Path | None, faults: Sequence[Fault]) -> str:
@@ -158,11 +186,13 @@ def make_key(path: Path) -> str:
         path: Relative path with suffix.
 
     Returns:
-        Letters, digits, '-' and '_'; at most 72 bytes of UTF-8, long names ending in a hash.
+        Letters, digits, '-' and '_'; at most 72 bytes of UTF-8. Long names, and those that hold control characters or
+        bytes that are no text, end in a hash.
     """
     stem = path.with_suffix("").as_posix()
     key = re.sub(r"[^\w-]", "_", stem)
-    if len(key.encode()) <= _MAX_KEY_BYTES:
+    # What nobody can see in a name may be all in which two differ.
+    if len(key.encode()) <= _MAX_KEY_BYTES and printable(stem) == stem:
         return key
     tail = hashlib.sha256(stem.encode(errors="surrogateescape")).hexdigest()[:12]
     return key.encode()[: _MAX_KEY_BYTES - 13].decode(errors="ignore") + "-" + tail
@@ -179,23 +209,21 @@ def _repeated_keys(keys: dict[Path, str]) -> list[Fault]:
     ]
 
 
-def _match(
-    hr_dir: Path, hr_paths: Sequence[Path], lr_dir: Path, lr_paths: Sequence[Path], *, scale: int
-) -> tuple[dict[Path, Path], list[Fault]]:
-    names = {path: _names(path.relative_to(hr_dir), scale) for path in hr_paths}
+def _match(images: ImageFolders, lr_dir: Path, *, scale: int) -> tuple[dict[Path, Path], list[Fault]]:
+    names = {path: _names(path.relative_to(images.hr_dir), scale) for path in images.hr}
     hr_by_name = {chain[0]: path for path, chain in names.items()}
     for path, chain in names.items():  # whole names win over shortened ones
         for name in chain[1:]:
             hr_by_name.setdefault(name, path)
     claims: defaultdict[Path, list[Path]] = defaultdict(list)
     faults = []
-    for lr in lr_paths:
+    for lr in images.lr:
         hr = next((hr_by_name[name] for name in _names(lr.relative_to(lr_dir), scale) if name in hr_by_name), None)
         if hr is None:
             faults.append(Fault(lr, f"{lr} has no HR image"))
         else:
             claims[hr].append(lr)
-    faults += [Fault(hr, f"{hr} has no LR image") for hr in hr_paths if hr not in claims]
+    faults += [Fault(hr, f"{hr} has no LR image") for hr in images.hr if hr not in claims]
     faults += [
         Fault(hr, f"{hr} has {len(found)} LR images ({found[0].name}, {found[1].name})")
         for hr, found in claims.items()
@@ -205,9 +233,14 @@ def _match(
 
 
 def _names(path: Path, scale: int) -> list[str]:
-    marks = r"lr|hr|lq|gt|bicubic"
-    mark = re.compile(rf"(?<=[^/])(?:[_-]?(?:{marks})?[_-]?x{scale}|[_-](?:{marks}))$", re.IGNORECASE)
+    """The names by which an image may be matched: its own, and shorter ones, without marks."""
+    kinds = r"(?:bic)?lr(?:bic?)?|hr|lq|gt|bicubic"
+    factor = rf"x{scale}(?:[md]|w\d)?"  # DIV2K's mild, difficult and wild
+    end = re.compile(
+        rf"(?<=[^/])(?:[_-]?(?:{kinds})?[_-]?{factor}|[_-](?:{kinds}){scale}?|_SRF_{scale})$", re.IGNORECASE
+    )
+    begin = re.compile(r"(^|/)(?:lr|hr|lq|gt)[_-](?=[^/]+$)", re.IGNORECASE)
     names = [path.with_suffix("").as_posix()]
-    while (shorter := mark.sub("", names[-1])) != names[-1]:
+    while (shorter := begin.sub(r"\1", end.sub("", names[-1]))) != names[-1]:
         names.append(shorter)
     return names

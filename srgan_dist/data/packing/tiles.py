@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srgan_dist.data.packing.pairing import Source
+from srgan_dist.data.packing.pairing import Source, read_lr
 from srgan_dist.data.shard_format.encodings import Encoding, decode, encode, suffixes
 from srgan_dist.errors import UserError
 from srgan_dist.imaging.read import open_image, orientation, read_rgb
@@ -84,9 +84,7 @@ def cut_image(source: Source, tile_options: TileOptions) -> CutImage:
     scale = tile_options.scale
     hr = modcrop(pixels, scale)
     # The LR image is made from the whole image: made tile by tile, its borders would be wrong.
-    lr = downscale(hr, scale) if source.lr is None else read_rgb(source.lr)
-    if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
-        raise UserError(f"{source.lr}: is {lr.shape[0]}x{lr.shape[1]} now, and was another size before: pack again")
+    lr = downscale(hr, scale) if source.lr is None else read_lr(source.lr, pixels, scale=scale)
     samples, num_flat = [], 0
     for place in _places(hr, tile_options):
         top, bottom, left, right = place.box

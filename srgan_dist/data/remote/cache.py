@@ -23,6 +23,7 @@ from srgan_dist.data.remote.streams import TransferError, read_pieces
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.files import file_sha256, sync_folder
 from srgan_dist.utils.locks import locked
+from srgan_dist.utils.names import beside
 from srgan_dist.utils.secrets import shown
 
 log = logging.getLogger("srgan_dist")
@@ -225,7 +226,7 @@ class Cache:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + PART)
+    return beside(path, after=PART)
 
 
 def _remove(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -20,9 +21,9 @@ SCHEMES = ("https", "http", "s3", "gs", "file")
 def expand_sources(entries: Sequence[str | Path]) -> list[str]:
     """Expand globs and brace patterns, and refuse entries that cannot name packed data.
 
-    A path that exists is taken literally, whatever characters it contains. Brace patterns (`shards/{a,b}`,
-    `shard-{0..3}`) work in paths and URLs, globs (`shards/div2k-*`) in paths only, and leave out folders that
-    are not packed. Commands (`pipe:COMMAND`) are not expanded.
+    A path that exists is taken literally, whatever characters it contains; `~` is the home folder. Brace patterns
+    (`shards/{a,b}`, `shard-{0..3}`) work in paths and URLs, globs (`shards/div2k-*`) in paths only, and leave out
+    folders that are not packed. Commands (`pipe:COMMAND`) are not expanded.
 
     Args:
         entries: The entries of `data.train`.
@@ -60,8 +61,8 @@ def _expand(entry: str) -> Iterator[str]:
             raise UserError("'pipe:' names no command, expected pipe:COMMAND that writes a tar to its standard output")
         yield entry
         return
-    if not is_remote(entry) and Path(entry).exists():
-        yield entry
+    if not is_remote(entry) and os.path.exists(local := os.path.expanduser(entry)):  # noqa: PTH110, PTH111
+        yield local
         return
     try:
         patterns = list(braceexpand(entry))
@@ -70,10 +71,12 @@ def _expand(entry: str) -> Iterator[str]:
     for pattern in patterns:
         if is_remote(pattern):
             yield _checked_url(pattern)
-        elif glob.has_magic(pattern) and not Path(pattern).exists():
-            yield from _matches(pattern)
         else:
-            yield pattern
+            yield from _local(os.path.expanduser(pattern))  # noqa: PTH111
+
+
+def _local(pattern: str) -> list[str]:
+    return _matches(pattern) if glob.has_magic(pattern) and not os.path.exists(pattern) else [pattern]  # noqa: PTH110
 
 
 def _matches(pattern: str) -> list[str]:

@@ -18,7 +18,8 @@ from srgan_dist.data.packing.pack import pack
 from srgan_dist.data.packing.pairing import make_key
 from srgan_dist.data.shard_format.manifest import read_manifest
 from srgan_dist.errors import UserError
-from srgan_dist.imaging.read import list_images, read_rgb
+from srgan_dist.imaging.listing import list_images
+from srgan_dist.imaging.read import read_rgb
 from srgan_dist.imaging.resize import downscale, modcrop
 
 Pixels = NDArray[np.uint8]
@@ -156,9 +157,13 @@ def test_every_pairing_fault_is_named(tmp_path: Path, make_image: Maker) -> None
 
 def test_wrong_ratio_is_named(tmp_path: Path, make_image: Maker) -> None:
     save(tmp_path / "hr" / "a.png", make_image(41, 48))
-    save(tmp_path / "lr" / "a.png", make_image(11, 12))
+    save(tmp_path / "lr" / "a.png", make_image(12, 12))
     message = refused(tmp_path, lr_dir=tmp_path / "lr")
-    assert f"1 fault: {tmp_path / 'lr' / 'a.png'} is 11x12, expected 10x12 (hr 41x48 / scale 4)" in message
+    lr = tmp_path / "lr" / "a.png"
+    assert f"1 fault: {lr} is 12x12, expected 10x12 or, rounded up, 11x12 (hr 41x48 / scale 4)" in message
+    save(tmp_path / "hr" / "a.png", make_image(40, 48))
+    save(tmp_path / "lr" / "a.png", make_image(11, 12))
+    assert f"{lr} is 11x12, expected 10x12 (hr 40x48 / scale 4)" in refused(tmp_path, lr_dir=tmp_path / "lr")
 
 
 def test_bad_images_are_named(tmp_path: Path, make_image: Maker) -> None:

@@ -80,3 +80,14 @@ def test_urls_of_files_keep_the_query() -> None:
 
 def test_urls_and_commands_are_remote_and_paths_are_not() -> None:
     assert [is_remote(s) for s in ("s3://b", "pipe:ls", "a/b", "/c:d")] == [True, True, False, False]
+
+
+def test_the_home_folder_is_understood_in_paths_and_patterns_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    assert expand_sources(["~/flickr"]) == [f"{place}/flickr"]
+    assert expand_sources(["~/flick?"]) == [f"{place}/flickr"]
+    assert expand_sources(["{~/flickr,~/absent}"]) == [f"{place}/flickr", f"{place}/absent"]
+    others = ["https://host/~/set", "pipe:cat ~/set.tar", "s3://bucket/~me/set", "~nobody-has-this-name/set"]
+    assert expand_sources(others) == others
