@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_made_is_refused_by_every_command(
     image = next(images.iterdir())
     refused(call("pack", images, place), place, "cannot be written")
     refused(call("pack", place, "out"), place, "does not exist")
-    refused(call("upscale", image, f"{place}.png", "--weights", weights), place, "cannot be written")
+    refused(call("upscale", image, f"{place}.png", "--weights", weights), "/proc", "cannot be written")
     refused(call("evaluate", weights, images, f"--json={place}"), place, "cannot be written")
     refused(call("check", shards, f"--contact-sheet={place}.png"), place, "cannot be written")
 
