@@ -51,6 +51,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         config = config_from(arguments, prog=prog)
         from srgan_dist.distributed.signals import ignore_stop_signals
         from srgan_dist.tracking.console import console, result_table, setup_logging
+        from srgan_dist.tracking.wandb_run import trial_folder
         from srgan_dist.training.run import train as train_run
 
         setup_logging(is_main=process_rank() == 0)
@@ -61,7 +62,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         if process_rank() == 0:
             if "final" in result:
                 console.print(result_table(result))
-            console.print(f"{config.run.dir}/: result.json, weights/generator.safetensors, samples/")
+            console.print(f"{trial_folder(config.run.dir)}/: result.json, weights/generator.safetensors, samples/")
 
     return run_command(run)
 
