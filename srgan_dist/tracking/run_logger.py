@@ -59,9 +59,7 @@ class RunLogger:
         self.is_main = accelerator.is_main_process
         self.wandb: WandbRun | None = None
         if tracker == "wandb" and self.is_main:
-            self.wandb = WandbRun(
-                accelerator, folder=folder, project=project, group=group, tags=tags, config=config
-            )
+            self.wandb = WandbRun(accelerator, folder=folder, project=project, group=group, tags=tags, config=config)
         self.progress = training_progress(visible=self.is_main)
         self.started = time.monotonic()
         self.first_step = 0
@@ -101,7 +99,7 @@ class RunLogger:
         self.progress.start()
 
     def _drop_after(self, step: int) -> bool:
-        """Drop the records of later steps; whatever else stands there stays as it is. Returns whether there were any."""
+        """Drop the records of later steps, if any, and return whether; whatever else stands there stays as it is."""
         try:
             check_is_file(self.path)
             content = self.path.read_bytes()

@@ -127,7 +127,10 @@ class WandbRun:
             log.warning("W&B: %s: training goes on without it; metrics.jsonl has everything", why)
             return
         settings = wandb.setup().settings
-        recorded = read_address(self.folder) or (WandbAddress(old_id) if old_id else None)
+        recorded = read_address(self.folder)
+        of_earlier_version = recorded is None and old_id is not None
+        if recorded is None and old_id is not None:
+            recorded = WandbAddress(old_id)
         if redone and recorded and recorded.configuration not in (None, configuration):
             log.info("W&B: steps are taken again that come out differently now: they begin another W&B run")
             recorded = None
@@ -155,12 +158,12 @@ class WandbRun:
             self.last_step = run.starting_step - 1 if run.resumed else 0
             for part in others:  # what the server lacks of them it gets now
                 part.mark_uploaded()
-            if self.address.project:  # what the server made of it: a resumed run must not depend on the environment
-                self.address = replace(self.address, project=run.project, entity=run.entity)
-                write_address(self.folder, self.address)
+            # What the server made of it: a run that resumes must not depend on the environment.
+            self.address = replace(self.address, project=run.project, entity=run.entity)
+            write_address(self.folder, self.address)
             log.info("W&B: %s", run.url)
-        if recorded and recorded.id == old_id and recorded.project is None:
-            self.last_step = max(self.last_step, step)  # earlier versions counted W&B's own steps otherwise
+        if of_earlier_version:  # which counted W&B's own steps otherwise
+            self.last_step = max(self.last_step, step)
 
     def _address(self, settings: Any, recorded: WandbAddress | None) -> tuple[WandbAddress, bool]:
         """Which W&B run it will be, and whether that has begun before. W&B's variables count, or are said not to."""

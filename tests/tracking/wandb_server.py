@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_PUT = _answer  # noqa: N815 - the base class's names
+    do_GET = do_POST = do_PUT = _answer
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -151,13 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     # The operations of GraphQL that the SDK sends.
 
-    def _graphql_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _graphql_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
-    def _graphql_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _graphql_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"viewer": {"id": "U", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
 
-    def _graphql_RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _graphql_RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:
         run, bucket = self.wandb.runs.get(asked["name"]), None
         if run:
             bucket = {
@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
         return {"model": {**_project(asked.get("project")), "bucket": bucket}}
 
-    def _graphql_UpsertBucket(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _graphql_UpsertBucket(self, asked: dict[str, Any]) -> dict[str, Any]:
         run_id = asked.get("name") or asked["id"]
         is_new, run = run_id not in self.wandb.runs, self._run(run_id)
         run.facts |= {key: value for key, value in asked.items() if value is not None}
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return {"upsertBucket": {"inserted": is_new, "bucket": bucket}}
 
-    def _graphql_CreateRunFiles(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def _graphql_CreateRunFiles(self, asked: dict[str, Any]) -> dict[str, Any]:
         base = f"http://{self.headers['Host']}/upload/{asked['run']}"
         files = [{"name": name, "uploadUrl": f"{base}/{name}"} for name in asked["files"]]
         return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
