@@ -14,6 +14,7 @@ from types import NoneType
 
 from srgan_dist.utils.files import read_file, write_whole
 
+_HEADER_BYTES = 7  # of a log; W&B writes the rest some seconds later
 WANDB_RUN = "wandb.json"  # in the run's folder: which W&B run is its own, from before the first step
 
 
@@ -66,8 +67,12 @@ class LocalLog:
 
     @property
     def is_uploaded(self) -> bool:
-        """Whether the server has all of it, by the mark that ``wandb sync`` sets and skips."""
-        return self._mark.exists()
+        """Whether the server has all of it, by the mark that ``wandb sync`` sets and skips.
+
+        A log without content counts as well: after a kill in the first seconds. ``wandb sync`` fails at it, and with it
+        at the others.
+        """
+        return self._mark.exists() or self.path.stat().st_size <= _HEADER_BYTES
 
     def mark_uploaded(self) -> None:
         """Let ``wandb sync`` skip it."""
@@ -78,7 +83,7 @@ class LocalLog:
         return self.path.with_name(self.path.name + ".synced")
 
     def last_step(self) -> int:
-        """The last step in it; 0 where there is none, as in what a kill left of the first seconds."""
+        """The last step in it; 0 where there is none."""
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(self.path)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         try:

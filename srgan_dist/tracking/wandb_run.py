@@ -127,10 +127,9 @@ class WandbRun:
             log.warning("W&B: %s: training goes on without it; metrics.jsonl has everything", why)
             return
         settings = wandb.setup().settings
-        recorded = read_address(self.folder)
-        of_earlier_version = recorded is None and old_id is not None
-        if recorded is None and old_id is not None:
-            recorded = WandbAddress(old_id)
+        recorded, of_earlier_version = read_address(self.folder), False
+        if recorded is None and old_id:
+            recorded, of_earlier_version = WandbAddress(old_id), True
         if redone and recorded and recorded.configuration not in (None, configuration):
             log.info("W&B: steps are taken again that come out differently now: they begin another W&B run")
             recorded = None

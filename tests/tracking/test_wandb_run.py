@@ -179,11 +179,14 @@ def test_offline_starts_hold_each_step_once(train: Train, start: Start, tmp_path
     trainer = start(folder, LONG, **offline)
     wait_for_steps(trainer, folder, 5)
     kill(trainer)
-    assert train(folder, changes=LONG | {"train.steps": 60}, **offline).code == 0
-    done = train(folder, changes=LONG | {"train.steps": 62}, **offline)
+    (log,) = folder.glob("wandb/*/run-*.wandb")
+    steps = metrics(folder)[-1]["step"]
+    assert train(folder, changes=LONG | {"train.steps": steps}, **offline).code == 0
+    done = train(folder, changes=LONG | {"train.steps": steps + 2}, **offline)
     assert done.code == 0, done.err
     upload(done.err, **server.environment)
-    assert server.only_run.steps() == list(range(1, 63))
+    assert server.only_run.steps() == list(range(1, steps + 3))
+    assert log.stat().st_size < 1000  # the fault was there: W&B had not written what it was given
 
 
 @pytest.mark.slow
