@@ -111,4 +111,4 @@ def how_to_upload(logs: Sequence[LocalLog]) -> str:
     if any(log.is_online for log in logs):
         # 'wandb sync' would send again what the server has of them; a start asks the server what it lacks.
         return "once W&B answers, the same command sends what W&B lacks, also of a run that is done"
-    return "upload later with: " + shlex.join(["wandb", "sync", *(str(log.path.parent) for log in logs)])
+    return "upload later with: " + shlex.join(["wandb", "sync", *(str(log.path.parent.absolute()) for log in logs)])

@@ -127,6 +127,7 @@ def test_tensorboard_gets_scalars_and_pictures(train: Train, tmp_path: Path) -> 
     assert "samples" in " ".join(events.Tags()["images"])
 
 
+@pytest.mark.slow
 def test_in_tensorboard_no_step_is_there_twice(train: Train, tmp_path: Path) -> None:
     """Resumed at an earlier checkpoint, the run takes the later steps again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
