@@ -15,7 +15,7 @@ from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
-from srgan_dist.distributed.launch import process_rank
+from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.utils.secrets import shown_in
 from srgan_dist.utils.system_errors import explain
@@ -51,7 +51,6 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         config = config_from(arguments, prog=prog)
         from srgan_dist.distributed.signals import ignore_stop_signals
         from srgan_dist.tracking.console import console, result_table, setup_logging
-        from srgan_dist.tracking.wandb_run import trial_folder
         from srgan_dist.training.run import train as train_run
 
         setup_logging(is_main=process_rank() == 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import socket
 import string
@@ -38,26 +37,13 @@ _PROJECT = "srgan-dist"
 _FAILED, _PREEMPTED = 1, 75  # exit codes, as the commands return them
 
 
-def trial_folder(folder: Path) -> Path:
-    """The folder of a run that an agent of W&B started as a trial of a sweep: all of them have the same run.dir.
-
-    Args:
-        folder: run.dir.
-
-    Returns:
-        A folder below it named after the trial's W&B run; ``folder`` itself outside of a sweep, or where it is named
-        after the trial already.
-    """
-    sweep, trial = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
-    return folder / trial if sweep and trial and trial not in folder.parts else folder
-
-
 def wandb_mode() -> tuple[str, str]:
     """Decide before `wandb.init`, which would prompt, or wait for minutes. Returns the mode and why not online."""
     import wandb
 
     try:
-        settings = wandb.setup().settings
+        # Silent also where it would advise 'wandb sync' for what was online, which sends again what the server has.
+        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
     except Exception as error:  # noqa: BLE001 - pydantic's and W&B's own: a WANDB_ variable, or a settings file
         return "disabled", _reason(error)
     mode = {"dryrun": "offline", "run": "online"}.get(settings.mode, settings.mode)
@@ -172,12 +158,12 @@ class WandbRun:
             begun = recorded is not None and recorded.id == settings.run_id
             return WandbAddress(settings.run_id or _new_id()), begun
         project, entity = self.project or settings.project, settings.entity
-        for key, ours, name in (
-            ("project", self.project, "WANDB_PROJECT"),
-            ("group", self.group, "WANDB_RUN_GROUP"),
+        for key, ours, theirs in (
+            ("project", self.project, settings.project),
+            ("group", self.group, settings.run_group),
         ):
-            if ours and os.environ.get(name) not in (None, "", ours):
-                log.info("W&B: tracker.%s=%s is used, not %s=%s", key, ours, name, os.environ[name])
+            if ours and theirs not in (None, "", ours):
+                log.info("W&B: tracker.%s=%s is used, not W&B's setting %s", key, ours, theirs)
         if recorded is None or settings.run_id not in (None, recorded.id):
             return WandbAddress(settings.run_id or _new_id(), project or _PROJECT, entity), False
         if recorded.project is None:  # in a checkpoint of an earlier version
@@ -196,11 +182,11 @@ class WandbRun:
 
         assert self.address
         more: dict[str, Any] = {}
-        if "WANDB_CONSOLE" not in os.environ:
+        if settings.console == wandb.Settings().console:
             # The terminal's lines would arrive as errors, since they are on stderr, and with every redrawn bar.
             more = {"console": "off", "capture_loggers": {"srgan_dist": "INFO"}}
         options: dict[str, Any] = {
-            "dir": settings.root_dir if "WANDB_DIR" in os.environ else str(self.folder),
+            "dir": str(self.folder) if Path(settings.root_dir) == Path.cwd() else settings.root_dir,
             "group": self.group,
             "tags": [*dict.fromkeys((*self.tags, *(settings.run_tags or ())))] or None,
             "settings": wandb.Settings(

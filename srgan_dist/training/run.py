@@ -14,7 +14,7 @@ from typing import Any
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.compatibility import learning_digest
 from srgan_dist.config.root import Config
-from srgan_dist.distributed.launch import process_rank
+from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopGracePeriod, StopSignals, stop_signals
 from srgan_dist.distributed.watchdog import watchdog
@@ -22,7 +22,6 @@ from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
-from srgan_dist.tracking.wandb_run import trial_folder
 from srgan_dist.training.build import build_trainer
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainable_network import NonFiniteLoss

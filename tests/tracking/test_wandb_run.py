@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from srgan_dist.tracking.wandb_files import WANDB_RUN, how_to_upload, local_logs, read_address
-from srgan_dist.tracking.wandb_run import trial_folder
 from tests.conftest import ROOT, Train, environment, metrics, options, run
 from tests.tracking.wandb_server import WandbServer
 
@@ -284,7 +283,7 @@ def test_the_variables_of_wandb_are_honoured(train: Train, tmp_path: Path, serve
     others = {"WANDB_PROJECT": "other", "WANDB_RUN_GROUP": "other", "WANDB_RESUME": "never"}
     changes = ONLINE | {"tracker.group": "ours", "train.steps": 5}
     done = train(tmp_path / "run", changes=changes, **server.environment, **others)
-    assert "W&B: tracker.group=ours is used, not WANDB_RUN_GROUP=other" in done.err
+    assert "W&B: tracker.group=ours is used, not W&B's setting other" in done.err
     assert "W&B: the run began in team/theirs and stays there; other is for new runs" in done.err
     assert "W&B: WANDB_RESUME=never is for new runs; this one resumes its own" in done.err
     assert server.only_run.steps() == [1, 2, 3, 4, 5]
@@ -314,15 +313,6 @@ def test_each_trial_of_a_sweep_has_its_folder(train: Train, tmp_path: Path, serv
         assert len(metrics(tmp_path / "runs" / trial)) == 4
     assert {key: run.facts["sweep"] for key, run in server.runs.items()} == {"t1": "s1", "t2": "s1"}
     assert not (tmp_path / "runs/checkpoints").exists()
-
-
-def test_a_trial_whose_folder_bears_its_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
-    monkeypatch.setenv("WANDB_RUN_ID", "t1")
-    assert trial_folder(Path("runs/x")) == Path("runs/x")
-    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
-    assert trial_folder(Path("runs/x")) == Path("runs/x/t1")
-    assert trial_folder(Path("runs/x/t1")) == Path("runs/x/t1")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"id": 3}', '{"id": ""}', '{"id": "a", "more": 1}', "9" * 20_000])
