@@ -15,7 +15,7 @@ from srgan_dist.cli import images as cli_images
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
-from srgan_dist.distributed.launch import process_rank
+from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.names import expand_home, printable
@@ -66,8 +66,8 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
             if "final" in result:
                 console.print(result_table(result))
             names = ("result.json", "weights/generator.safetensors", "samples/")
-            made = ", ".join(name for name in names if (config.run.dir / name).exists())
-            console.print(f"{config.run.dir}/: {made}")
+            folder = trial_folder(config.run.dir)
+            console.print(f"{folder}/: {', '.join(name for name in names if (folder / name).exists())}")
 
     return run_command(run)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,6 +48,12 @@ def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
         shards: Digest of the training shards: the same ones in another place are no change.
     """
     return {"configuration": config.shown(), "shards": shards}
+
+
+def learning_digest(config: Config) -> str:
+    """A hash of what decides how a step comes out: of all keys but the `HARMLESS` ones."""
+    values = {key: value for key, value in _flat(config.shown()) if not _is_in(key, HARMLESS)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step: int) -> None:

@@ -189,9 +189,9 @@ class TrackerConfig(Section):
 
     name: Literal["wandb", "tensorboard", "none"] = "wandb"
     """wandb is online where there is a key and the server answers, offline otherwise."""
-    project: str = "srgan-dist"
-    """Project of the tracker."""
+    project: str | None = None
+    """Project in W&B; None: what WANDB_PROJECT says, or srgan-dist. A run that resumes stays in its own."""
     group: str | None = None
-    """Group of runs."""
+    """Group of runs in W&B; None: what WANDB_RUN_GROUP says, or none."""
     tags: Paths = ()
-    """Labels of the run."""
+    """Labels of the run in W&B, beside those of WANDB_TAGS."""

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import socket
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from srgan_dist.errors import UserError
@@ -21,6 +22,20 @@ _PARENT = os.getppid()  # of a program, as it begins: its launcher may die while
 def process_rank() -> int:
     """The rank of this process, also before torch is loaded."""
     return int(os.environ.get("RANK", "0"))
+
+
+def trial_folder(folder: Path) -> Path:
+    """The folder of a run that an agent of W&B's started as a trial of a sweep: all of them have the same run.dir.
+
+    Args:
+        folder: run.dir.
+
+    Returns:
+        A folder below it named after the trial's W&B run; ``folder`` itself outside of a sweep, or where it is named
+        after the trial already.
+    """
+    sweep, trial = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    return folder / trial if sweep and trial and trial not in folder.parts else folder
 
 
 class JobStart(NamedTuple):

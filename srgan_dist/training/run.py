@@ -7,13 +7,14 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.config.compatibility import learning_digest
 from srgan_dist.config.root import Config
-from srgan_dist.distributed.launch import process_rank
+from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopGracePeriod, StopSignals, stop_signals
 from srgan_dist.distributed.watchdog import watchdog
@@ -23,6 +24,7 @@ from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build import build_trainer, check_networks
 from srgan_dist.training.restart import after_restart, record_start
+from srgan_dist.training.trainable_network import NonFiniteLoss
 from srgan_dist.training.trainer import Trainer, load_state
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
@@ -35,6 +37,7 @@ log = logging.getLogger("srgan_dist")
 
 _PATIENCE = 10.0  # seconds for another run in this folder to end
 STOPPED = "stopped.json"  # in the run's folder: the run was stopped by a signal, and resumes when it is started again
+FAILED = "failed.json"  # in the run's folder: after which step the run failed, and why
 
 
 def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, Any]:
@@ -73,6 +76,7 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
 
 
 def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
+    config = config.model_copy(update={"run": config.run.model_copy(update={"dir": trial_folder(config.run.dir)})})
     runtime = Runtime(
         precision=config.train.precision,
         channels_last=config.train.channels_last,
@@ -112,33 +116,48 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
         runtime=runtime,
         stop_grace=StopGracePeriod(config.run.stop_lead) if runtime.is_main else None,
     )
-    failed = True
+    ended_by: BaseException | None = None
     try:
         trainer = _start(config, runtime, run_logger, checkpoints, set_aside, signals)
-        with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
-            trainer.run()
-        result = _finish(config, trainer, runtime)
+        with _end_recorded(config.run.dir, trainer, runtime, signals):
+            with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
+                trainer.run()
+            result = _finish(config, trainer, runtime)
         trainer.data.stream.close()
-        failed = False
-    except Stopped:
-        if runtime.is_main:
-            marker = {"signal": signals.received or "on another rank", "step": trainer.step}
-            write_whole(config.run.dir / STOPPED, json.dumps(marker))
-        raise
-    except Failure as error:
-        if error.on_every_rank:
+    except BaseException as error:
+        ended_by = error
+        if isinstance(error, Failure) and error.on_every_rank:
             checkpoints.wait()  # checkpoints from before the failure are valid
-        raise
-    except (OSError, RuntimeError) as error:
-        if (lack := explain(error, config.run.dir)) is None:
+        if not isinstance(error, (OSError, RuntimeError)) or (lack := explain(error, config.run.dir)) is None:
             raise
         kind = UserError if isinstance(error, PermissionError) else Failure
         raise kind(f"{lack} and start again: the run resumes") from None
     finally:
         checkpoints.give_up()
-        run_logger.close(failed=failed)
+        run_logger.close(ended_by)
         runtime.close()
     return result
+
+
+@contextmanager
+def _end_recorded(folder: Path, trainer: Trainer, runtime: Runtime, signals: StopSignals) -> Iterator[None]:
+    """Around the training: leave in the run's folder why it ended early."""
+    try:
+        yield
+    except Stopped:
+        if runtime.is_main:
+            marker = {"signal": signals.received or "on another rank", "step": trainer.step}
+            write_whole(folder / STOPPED, json.dumps(marker))
+        raise
+    except Exception as error:
+        if runtime.is_main:
+            lack = explain(error, folder) if isinstance(error, (OSError, RuntimeError)) else None
+            reason = lack or " ".join(str(error).split()) or type(error).__name__
+            with suppress(OSError):  # a full disk, maybe; the error itself is reported all the same
+                if isinstance(error, NonFiniteLoss):  # its step was never logged
+                    trainer.run_logger.metrics(trainer.step, {"alert": reason})
+                write_whole(folder / FAILED, json.dumps({"step": trainer.step, "reason": reason}, indent=2) + "\n")
+        raise
 
 
 def _start(
@@ -173,7 +192,8 @@ def _start(
         old = f"; the previous run was moved to {set_aside}" if set_aside else ""
         log.info("%s: starts from scratch%s", folder, old)
     if runtime.is_main:
-        (folder / STOPPED).unlink(missing_ok=True)
+        for record in (STOPPED, FAILED):
+            (folder / record).unlink(missing_ok=True)
         for place in (folder, folder / "weights", folder / "samples"):
             clear_leftovers(place)
         checkpoints.clear_leftovers()
@@ -181,7 +201,7 @@ def _start(
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
-    run_logger.start(step=trainer.step, tracker_id=tracker_id)
+    run_logger.start(step=trainer.step, tracker_id=tracker_id, configuration=learning_digest(config))
     log.info("%s", trainer.describe())
     return trainer
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from srgan_dist.distributed.launch import trial_folder
 from tests.conftest import ROOT, Train, environment, metrics, options, run
 
 PIXELS: dict[str, Any] = {"train.steps": 3, "train.pretrain_steps": 3}
@@ -90,3 +91,12 @@ def test_torchrun_and_the_pods_of_the_kubernetes_job(arguments: list[str], train
     assert [line["data/digest"] for line in metrics(tmp_path / "run")] == [
         line["data/digest"] for line in metrics(tmp_path / "whole")
     ]
+
+
+def test_a_trial_whose_folder_bears_its_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "t1")
+    assert trial_folder(Path("runs/x")) == Path("runs/x")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    assert trial_folder(Path("runs/x")) == Path("runs/x/t1")
+    assert trial_folder(Path("runs/x/t1")) == Path("runs/x/t1")

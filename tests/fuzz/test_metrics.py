@@ -25,7 +25,7 @@ def damaged_lines(rng: random.Random, folder: Path) -> None:
     logger = RunLogger(folder=folder, accelerator=cast("Any", alone), num_steps=8)
     logger.start(step=5, tracker_id=None)
     logger.metrics(6, {"g/total": 0.25})
-    logger.close(failed=False)
+    logger.close()
     lines = path.read_bytes().split(b"\n")
     assert lines.pop() == b""
     assert json.loads(lines.pop()) == {"step": 6, "g/total": 0.25}

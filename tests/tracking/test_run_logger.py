@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +18,9 @@ import pytest
 
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.run_logger import RunLogger
-from tests.conftest import ROOT, SHARED, Train, environment, metrics, options
+from tests.conftest import ROOT, Train, environment, metrics, options
+from tests.tracking.wandb_server import KEY
 
-KEY = "0123456789abcdef0123456789abcdef01234567"
 WANDB: dict[str, Any] = {
     "tracker.name": "wandb",
     "tracker.project": "sr",
@@ -41,7 +40,7 @@ def resume_lines(folder: Path, content: bytes, *, step: int) -> bytes:
     logger = RunLogger(folder=folder, accelerator=alone, num_steps=9)
     logger.start(step=step, tracker_id=None)
     logger.metrics(step + 1, {"g/total": 0.5})
-    logger.close(failed=False)
+    logger.close()
     return (folder / "metrics.jsonl").read_bytes()
 
 
@@ -114,43 +113,6 @@ def test_with_a_server_that_does_not_answer_the_run_is_logged_offline(train: Tra
     assert list((tmp_path / "run").glob("wandb/offline-run-*"))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A local server that a real online run works against."""
-    tool = SHARED / "tools/wandb_standin.py"
-    if not tool.is_file():
-        pytest.skip("needs the W&B stand-in in ../shared")
-    out = tmp_path / "server"
-    process = subprocess.Popen(
-        [sys.executable, tool, "--port", "0", "--dir", out], stdout=subprocess.PIPE, text=True, env=environment()
-    )
-    assert process.stdout
-    port = int(process.stdout.readline().split()[-1])
-    yield f"http://127.0.0.1:{port}", out
-    process.terminate()
-    process.wait()
-    process.stdout.close()
-
-
-@pytest.mark.slow
-def test_online_a_resumed_run_is_one_run(train: Train, tmp_path: Path, server: tuple[str, Path]) -> None:
-    url, out = server
-    online = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}
-    done = train(tmp_path / "run", changes=WANDB | {"train.steps": 2}, **online)
-    assert done.code == 0, done.err
-    assert "does not answer" not in done.err
-    done = train(tmp_path / "run", changes=WANDB, **online)
-    assert done.code == 0, done.err
-    (folder,) = (out / "runs").iterdir()
-    state = json.loads((folder / "run.json").read_text())
-    assert state["project"] == "sr"
-    assert "one" in json.dumps(state)
-    assert "pretrain_steps" in json.dumps(state["config"])
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in history if "g/total" in line]
-    assert steps == [1, 2, 3]
-
-
 def test_tensorboard_gets_scalars_and_pictures(train: Train, tmp_path: Path) -> None:
     done = train(tmp_path / "run", changes=WANDB | {"tracker.name": "tensorboard"})
     assert done.code == 0, done.err
@@ -163,6 +125,20 @@ def test_tensorboard_gets_scalars_and_pictures(train: Train, tmp_path: Path) -> 
     assert {"g/total", "val/psnr_y"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("g/total")] == [1, 2, 3]
     assert "samples" in " ".join(events.Tags()["images"])
+
+
+@pytest.mark.slow
+def test_in_tensorboard_no_step_is_there_twice(train: Train, tmp_path: Path) -> None:
+    """Resumed at an earlier checkpoint, the run takes the later steps again."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, changes = tmp_path / "run", WANDB | {"tracker.name": "tensorboard", "train.steps": 4}
+    assert train(folder, changes=changes).code == 0
+    done = train(folder, changes=changes | {"run.resume": folder / "checkpoints/step-000002"})
+    assert done.code == 0, done.err
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("g/total")] == [1, 2, 3, 4]
 
 
 def test_on_a_terminal_there_is_a_bar(shards: Path, validation: Path, tmp_path: Path) -> None:

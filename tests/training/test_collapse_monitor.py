@@ -343,6 +343,9 @@ def test_a_collapse_stops_the_run(train: Train, tmp_path: Path, response: str, s
     assert "Traceback" not in done.err
     assert "alert" in metrics(run)[-1]
     assert metrics(run)[-1]["step"] == steps
+    failed = json.loads((run / "failed.json").read_text())
+    assert failed["step"] == steps
+    assert message in failed["reason"]
     newest = max(path.name for path in (run / "checkpoints").iterdir())
     assert newest == f"step-{steps - 1:06d}"
 

@@ -182,4 +182,4 @@ def serve_trainer(config: Config, runtime: Runtime, orders: Orders) -> None:
         trainer.run()
     finally:
         stream.close()
-        run_logger.close(failed=False)
+        run_logger.close()
