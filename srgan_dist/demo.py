@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,21 +48,21 @@ def main() -> int:
     """Run the demo. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="srgan_dist.demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
-    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), metavar="FILE")
+    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help="default: configs/demo.yaml")
     options, overrides = parser.parse_known_args()
     setup_logging(is_main=True)
     overrides += ["--run.resume=never"] if options.fresh else []
-    return run_command(lambda: demo(options.config, overrides))
+    return run_command(lambda: demo(options.config or [Path("configs/demo.yaml")], overrides))
 
 
-def demo(config_file: Path, overrides: list[str]) -> None:
+def demo(config_files: Sequence[Path], overrides: list[str]) -> None:
     """Copy the photographs, pack them, train, upscale the held-out ones, print the result.
 
     Args:
-        config_file: The configuration; its training shards are created if missing.
+        config_files: The configuration; its training shards are created if missing.
         overrides: Arguments such as ``--train.steps=100``.
     """
-    config = load_config(config_file, overrides, prog="demo")
+    config = load_config(config_files, overrides, prog="demo")
     run, shards = config.run.dir, expand_home(config.data.train[0])
     held_out = expand_home(config.data.validation[0])
     copy_photos(TRAINING, held_out.parent / "training")

@@ -121,7 +121,8 @@ def read_pickled(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 - a stream of pickle's opcodes can make it raise anything at all
         if asked := _REFUSED.search(str(error)):
             raise UnusableTensors(
-                f"holds {asked[1]:.100}, and loading it would run code, which is never done: save the state dict alone"
+                f"holds {asked[1]:.100}, no plain value; loading it could run code, which is never done: save the "
+                "state dict alone"
             ) from None
         raise UnusableTensors(_first_line(error)) from None
 

@@ -19,8 +19,8 @@ Role = Literal["generator", "discriminator"]
 _DEEPEST = 8  # dictionaries within dictionaries; a pickled one may hold itself
 _AVERAGED = ("params_ema", "generator_ema", "g_ema", "netG_ema", "model_ema", "ema_model", "ema_state_dict", "ema")
 _OWN: dict[Role, tuple[str, ...]] = {
-    "generator": (*_AVERAGED, "generator", "netG", "net_g", "G"),
-    "discriminator": ("discriminator", "netD", "net_d", "D"),
+    "generator": (*_AVERAGED, "generator", "generator_state_dict", "netG", "netG_state_dict", "net_g", "G"),
+    "discriminator": ("discriminator", "discriminator_state_dict", "netD", "netD_state_dict", "net_d", "D"),
 }
 _ANY = ("params", "model_state_dict", "state_dict", "model", "network", "net", "module")
 # Inside a name, where a layer was compiled, sharded or checkpointed by itself.
@@ -82,7 +82,8 @@ def find_state_dict(content: object, role: Role) -> Found:
             raise UnusableTensors("it is empty")
     except UnusableTensors as error:
         place = f" in {'.'.join(where)}" if where else ""
-        raise UnusableTensors(f"holds no state dict of tensors{place} ({error})") from None
+        known = f"; looked for in {', '.join(wanted)}" if isinstance(content, Mapping) and content else ""
+        raise UnusableTensors(f"holds no state dict of tensors{place} ({error}{known})") from None
     tensors, prefixes, beside = _without_prefixes(tensors, wanted)
     return Found(_our_names(tensors, role), ".".join(where + prefixes), tuple(others + beside))
 
@@ -105,6 +106,8 @@ def _without_prefixes(
         taken.append(first)
         beside += rest
         own = {name.removeprefix(f"{first}."): value for name, value in names.items() if name.startswith(f"{first}.")}
+        others = dict.fromkeys(name.partition(".")[0] for name in names if not name.startswith(f"{first}."))
+        beside += [name for name in others if name not in rest]
         names = {name: value for name, value in own.items() if name not in _COUNTERS}
     return names, taken, beside
 

@@ -67,7 +67,8 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
                 console.print(result_table(result))
             names = ("result.json", "weights/generator.safetensors", "samples/")
             folder = trial_folder(config.run.dir)
-            console.print(f"{folder}/: {', '.join(name for name in names if (folder / name).exists())}")
+            made = ", ".join(name for name in names if (folder / name).exists())
+            console.print(f"{folder}/: {made}", soft_wrap=True)
 
     return run_command(run)
 
@@ -156,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
-    fetch.add_argument("--config", type=Path, metavar="FILE", help="configuration that says which network")
+    fetch.add_argument(
+        "--config", type=Path, action="append", metavar="FILE", help="configuration that says which network"
+    )
 
     text = "Which micro-batch fits into some memory, and what it costs."
     plan = add("plan", _plan, text, takes_config=True)

@@ -25,7 +25,6 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
     upscale.add_argument(
         "--on-error",
         choices=("stop", "skip"),
-        default="skip",
         help="what to do with images of a folder that cannot be upscaled (default: skip, and say so at the end)",
     )
 
@@ -42,6 +41,8 @@ def upscale(options: argparse.Namespace) -> None:
     into_folder = options.input.is_dir() or options.output.is_dir()
     if options.format and not into_folder:
         raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
+    if options.on_error and not options.input.is_dir():
+        raise UserError(f"--on-error is for folders, and {options.input} is none")
     suffix = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
     if suffix not in FORMATS:
         raise UserError(f"--format is {options.format}, allowed are {' '.join(name[1:] for name in FORMATS)}")
@@ -55,7 +56,7 @@ def upscale(options: argparse.Namespace) -> None:
             jobs,
             tile=options.tile,
             quality=options.quality,
-            on_error=options.on_error,
+            on_error=options.on_error or "skip",
             progress=lambda label: progress_report(label, "tiles"),
         )
         console.print(

@@ -122,7 +122,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
             old = merged.get(key)
             merged[key] = _merged(old if isinstance(old, dict) else {}, value)
         else:
-            merged[key] = None if value == "None" else value  # as Python and the help call it; YAML has null
+            merged[key] = None if isinstance(value, str) and value.strip() in _NOTHING else value
     return merged
 
 

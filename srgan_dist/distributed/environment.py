@@ -134,4 +134,5 @@ def _omp_num_threads() -> str | None:
     asked = launcher_environment()
     if asked is None:
         return os.environ.get("OMP_NUM_THREADS")
-    return launch_option("num_cpu_threads_per_process") or asked.get("OMP_NUM_THREADS")
+    option = launch_option("num_cpu_threads_per_process")
+    return asked.get("OMP_NUM_THREADS") if option in (None, "0") else option  # 0 leaves it to accelerate

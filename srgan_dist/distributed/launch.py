@@ -161,8 +161,9 @@ def launcher_environment() -> dict[str, str] | None:
     import psutil  # here, since a command's first line must not wait for it
 
     try:
-        parent = psutil.Process().parent()
-        return parent.environ() if parent else {}
+        around = (process.environ() for process in psutil.Process().parents())
+        # Between it and this process there may be a shell that binds ranks to cores.
+        return next((variables for variables in around if "TORCHELASTIC_RUN_ID" not in variables), {})
     except (psutil.Error, OSError):  # not ours to look at
         return {}
 

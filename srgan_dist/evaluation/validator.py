@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.evaluation.metrics import psnr_ssim_y
+from srgan_dist.evaluation.metrics import luma, psnr_ssim_y
 from srgan_dist.evaluation.test_sets import ImagePair
 from srgan_dist.imaging.contact_sheet import busiest_crop, contact_sheet
 from srgan_dist.imaging.pixels import image_array
@@ -47,14 +48,15 @@ class Validator:
 
         Returns:
             ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a feature network).
-            The PSNR of identical images, such as blank pages, is infinite: they are not in its mean, which is None
-            where there are no others. ``identical`` counts them, if there are any.
+            The PSNR of identical images is infinite: they are not in its mean, which is None where there are no others,
+            nor are those that bicubic upscaling reproduces, such as blank pages, so that the means of all networks are
+            over the same images. ``identical`` counts both, if there are any.
         """
         total = torch.zeros(4, dtype=torch.float64)
-        for image in self.images[self.runtime.rank :: self.runtime.world_size]:
+        for image, is_blank in zip(self._own_images, self._are_blank, strict=True):
             sr = self.upscale(network, image)
             psnr, *others = quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features)
-            total += torch.tensor([0.0, *others, 1.0] if math.isinf(psnr) else [psnr, *others, 0.0])
+            total += torch.tensor([0.0, *others, 1.0] if is_blank or math.isinf(psnr) else [psnr, *others, 0.0])
         psnr, ssim, perceptual, identical = self.runtime.reduce_sum(total).tolist()
         count, differing = len(self.images), len(self.images) - identical
         return {
@@ -63,6 +65,16 @@ class Validator:
             "perceptual": perceptual / count if self.features else None,
             **({"identical": int(identical)} if identical else {}),
         }
+
+    @property
+    def _own_images(self) -> Sequence[ImagePair]:
+        return self.images[self.runtime.rank :: self.runtime.world_size]
+
+    @cached_property
+    def _are_blank(self) -> list[bool]:
+        pairs = ((luma(self.upscale(self.bicubic, image)).cpu(), luma(image.hr)) for image in self._own_images)
+        inside = slice(self.scale, -self.scale)
+        return [torch.equal(sr[..., inside, inside], hr[..., inside, inside]) for sr, hr in pairs]
 
     def upscale(self, network: nn.Module | Upscaler, image: ImagePair) -> Tensor:
         """Upscale one image. Returns uint8 on the device."""

@@ -185,7 +185,7 @@ def _depth_of_header(image: Image.Image) -> int:
     """Bits a channel of formats whose raw mode does not say it; 8 for the others, and after the pixels were read."""
     tiles: list[Any] = getattr(image, "tile", [])
     file: IO[bytes] | None = getattr(image, "fp", None)
-    if image.format == "PPM" and tiles and tiles[0][0] == "ppm":
+    if image.format == "PPM" and tiles and tiles[0][0] in ("ppm", "ppm_plain"):
         return int(tiles[0][3][1]).bit_length()  # the largest value
     if image.format == "JPEG2000" and tiles and file:
         position = file.tell()

@@ -19,6 +19,7 @@ from srgan_dist.data.build import build_shards, micro_batch_size
 from srgan_dist.data.checking.check import check_shards
 from srgan_dist.data.checking.report import Finding
 from srgan_dist.data.remote.sources import PIPE
+from srgan_dist.distributed.environment import left_aside
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
@@ -67,7 +68,9 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
     """
     questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
     questions["devices"] = lambda: _devices(config, runtime)
-    questions["environment"] = lambda: (Answer("environment", "warn", line) for line in runtime.left_aside)
+    # The runtime here is not that of the run, which has other settings.
+    asked = left_aside(precision=config.train.precision, compile=config.train.compile) if config else runtime.left_aside
+    questions["environment"] = lambda: (Answer("environment", "warn", line) for line in asked)
     if config:
         questions |= {
             "batch": lambda: _batch(config, runtime),
@@ -146,7 +149,13 @@ def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
     size = micro_batch_size(config.data, world_size=runtime.world_size)
     per_rank_batch = config.data.batch_size // runtime.world_size
     # auto may go down to it, and the prediction knows one rank alone, as does BatchNorm in it.
-    smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
+    try:
+        smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
+    except UserError as error:
+        if runtime.batchnorm_ranks > 1:  # together they can, or "batch" has failed
+            yield Answer("memory", "warn", f"unknown: a rank alone, which is what is predicted, cannot train ({error})")
+            return
+        raise
     size = smallest if config.data.micro_batch == "auto" else max(size, smallest)
     device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
     need = predict_bytes(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import per_rank_batch_size
-from srgan_dist.errors import Failure
+from srgan_dist.errors import Failure, UserError
 from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import (
     RECOMPUTE,
@@ -81,7 +81,13 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
 
     per_rank_batch = per_rank_batch_size(batch_size=config.data.batch_size, world_size=ranks)
     # The prediction knows one rank alone, and so does BatchNorm in it.
-    smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
+    try:
+        smallest = smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=1)
+    except UserError as error:
+        if ranks > 1 and device == "cuda":
+            smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=ranks)
+            raise UserError(f"{ranks} GPUs can train this, but what is predicted is one alone: {error}") from None
+        raise
     arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
 
     def choose(recompute: Recompute) -> Choice:

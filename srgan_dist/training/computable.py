@@ -160,6 +160,6 @@ def _other_norm(config: Config, section: str, *, num_patches: int) -> str | None
         if norm in get_args(field.annotation):
             other = config.model_copy(update={section: network.model_copy(update={"norm": norm})})
             fault = _Networks(other).fault(patch_size=config.data.patch_size, num_patches=num_patches)
-            if not fault or fault.section != section:
+            if not fault:
                 return norm
     return None

@@ -70,7 +70,7 @@ class MicroBatch:
         if not sizes:
             raise Failure(
                 f"out of memory with {self.size} patches at a time, and BatchNorm would have a single value for fewer: "
-                f"choose another norm (discriminator.norm=spectral), or lower the size of the networks ({problem})"
+                f"choose another norm for it, or lower the size of the networks ({problem})"
             )
         # A divisor, so that a broken-off update's micro-batches split into equal ones, which have equal weights.
         self.size = max(sizes)

@@ -81,6 +81,10 @@ FILES: dict[str, Callable[[Weights], Any]] = {
     "model": lambda weights: {"model": weights, "optimizer": {"state": {}}, "epoch": 7},
     "generator": lambda weights: {"generator": weights, "discriminator": zeros(weights)},
     "model_state_dict": lambda weights: {"model_state_dict": weights, "loss": 0.5},
+    "generator_state_dict": lambda weights: {
+        "generator_state_dict": weights,
+        "discriminator_state_dict": zeros(weights),
+    },
     "params": lambda weights: {"params": weights},
     "params_ema": lambda weights: {"params": zeros(weights), "params_ema": weights},
     "an empty average": lambda weights: {"ema": {}, "model": weights},
@@ -115,6 +119,9 @@ def test_which_of_several_weights_are_used_is_said(tmp_path: Path, caplog: pytes
     torch.save(FILES["params_ema"](rrdb().state_dict()), tmp_path / "weights.pth")
     SRGenerator.from_pretrained(tmp_path / "weights.pth", device="cpu")
     said = [record.getMessage() for record in caplog.records]
+    torch.save(FILES["Lightning"](rrdb().state_dict()), tmp_path / "other.pth")
+    SRGenerator.from_pretrained(tmp_path / "other.pth", device="cpu")
+    assert any("are used, not those of discriminator, vgg" in record.getMessage() for record in caplog.records)
     assert said == [
         f"{tmp_path}/weights.pth: the weights of params_ema are used, not those of params",
         f"{tmp_path}/weights.pth: no metadata; by its shapes rrdb x4: channels 8, blocks 2, growth 4",
@@ -350,9 +357,9 @@ NO_WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut_legacy.pth": (lambda path: cut(path, legacy=True), ""),
     "noise.pth": (content(b"\xff\xfe\x01\x02" * 99), "neither safetensors nor a file of torch.save"),
     "list.pth": (lambda path: torch.save([1, 2], path), "holds no state dict of tensors"),
-    "module.pth": (lambda path: torch.save(rrdb(), path), "holds srgan_dist.models.rrdb.RRDBNet, and loading it would"),
-    "bomb.pth": (bomb, "holds eval, and loading it would run code, which is never done"),
-    "bomb_legacy.pth": (lambda path: bomb(path, legacy=True), "holds eval, and loading it would run code"),
+    "module.pth": (lambda path: torch.save(rrdb(), path), "holds srgan_dist.models.rrdb.RRDBNet, no plain value"),
+    "bomb.pth": (bomb, "holds eval, no plain value; loading it could run code, which is never done"),
+    "bomb_legacy.pth": (lambda path: bomb(path, legacy=True), "holds eval, no plain value; loading it could run code"),
     "repeated.pth": (
         lambda path: torch.save({"a": torch.zeros(1).expand(2**40)}, path),
         "its tensors claim 4398046511104",

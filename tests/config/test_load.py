@@ -88,6 +88,8 @@ def test_nothing_is_the_same_on_the_command_line_and_in_a_file(tmp_path: Path, n
     in_file = load(text=f"stability: {{grad_ratio: {nothing}}}\nrun: {{init_from: {nothing}}}", folder=tmp_path)
     on_line = load(f"--stability.grad_ratio={nothing}", f"--run.init_from={nothing}")
     assert in_file == on_line
+    quoted = f"stability: {{grad_ratio: '{nothing}'}}\nrun: {{init_from: '{nothing}'}}"
+    assert load(text=quoted, folder=tmp_path) == on_line
     assert (in_file.stability.grad_ratio, in_file.run.init_from) == (None, None)
     for key in ("train.steps", "run.dir", "data.train", "tracker.name"):
         section, name = key.split(".")

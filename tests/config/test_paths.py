@@ -58,7 +58,7 @@ def test_a_default_serves_every_user() -> None:
 def test_the_folder_of_a_run_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here" / "inside").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    for given, meant in ((".", "here"), ("", "here"), ("..", ""), ("inside/..", "here"), ("./inside", "here/inside")):
+    for given, meant in ((".", "here"), ("..", ""), ("inside/..", "here"), ("./inside", "here/inside")):
         folder = load_config(None, [f"--run.dir={given}"]).run.dir
         assert folder.absolute() == tmp_path / meant
         assert folder.name not in ("", "..")

@@ -138,6 +138,14 @@ def test_what_a_launcher_sets_by_itself_is_not_what_a_person_set(launched: dict[
     assert cpu_threads(None, local_ranks=1) == Threads(5, "OMP_NUM_THREADS")
 
 
+def test_a_shell_between_a_launcher_and_its_rank_is_passed_over(
+    launched: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = iter([dict(os.environ), launched])
+    monkeypatch.setattr(psutil.Process, "environ", lambda _: next(outer))
+    assert cpu_threads(None, local_ranks=1).source == "cores / ranks of the node"
+
+
 def test_options_of_accelerate_are_read_in_both_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["python", "/bin/accelerate", "launch", "--num-cpu-threads-per-process=3"]
     words += ["--gradient_accumulation_steps", "4", "train.py"]

@@ -113,6 +113,16 @@ def test_validation_leaves_them_out_too(tmp_path: Path) -> None:
     both, photo_alone, blank_alone = measure(0, 1), measure(1), measure(0)
     assert both["psnr_y"] == photo_alone["psnr_y"]
     assert both["identical"] == 1
+    # A network that makes noise of the blank page is measured on the same images as bicubic upscaling.
+    validator = Validator(images, scale=4, runtime=alone, features=None)
+    noisy = validator.measure(lambda lr: validator.bicubic(lr) - 0.01)
+    assert noisy["identical"] == 1
+    assert (
+        noisy["psnr_y"]
+        == Validator(images[1:], scale=4, runtime=alone, features=None).measure(
+            lambda lr: validator.bicubic(lr) - 0.01
+        )["psnr_y"]
+    )
     assert "identical" not in photo_alone
     assert blank_alone["psnr_y"] is None
     shown = io.StringIO()

@@ -13,11 +13,12 @@ from srgan_dist.config.load import load_config
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.planning.plan import make_plan
 from srgan_dist.training.computable import _Networks, check_computable, smallest_micro_batch
 from srgan_dist.training.memory_estimate import largest_micro_batch, predict_bytes
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.without_memory import without_memory
-from tests.conftest import Train, call, options
+from tests.conftest import Train, call, cli, options
 
 SMALL = {
     "generator.channels": 8,
@@ -107,6 +108,17 @@ def test_a_single_patch_in_the_global_batch_needs_a_larger_one() -> None:
 
 def test_batchnorm_over_several_ranks_has_the_patches_of_all() -> None:
     check(made(**BATCHNORM), 1, ranks=2)
+    few = made(**BATCHNORM | {"data.batch_size": 2})
+    with pytest.raises(UserError, match=r"^2 GPUs can train this, but what is predicted is one alone: data"):
+        make_plan(few, memory=2**30, ranks=2, device="cuda")
+    with pytest.raises(UserError, match=r"^data\.patch_size is 16"):
+        make_plan(few, memory=2**30, ranks=2, device="cpu")
+
+
+def test_advice_of_another_norm_is_not_given_where_another_network_fails_as_well() -> None:
+    with pytest.raises(UserError) as caught:
+        check(made(**BATCHNORM | VGG19 | {"data.patch_size": 8}), 1)
+    assert "norm=" not in str(caught.value)
 
 
 def test_pretraining_alone_asks_nothing_of_the_other_networks() -> None:
@@ -159,7 +171,8 @@ def test_it_is_told_before_anything_is_written(command: str, shards: Path, tmp_p
     extra = {"plan": ["--memory=4GiB"], "doctor": ["--json", str(tmp_path / "json")]}.get(command, [])
     if command == "plan":  # which asks for every micro-batch; of one patch there is only one
         arguments += ["--data.batch_size=1"]
-    done = call(command, *extra, *arguments)
+    # `train` in a process of its own, since it ends with the stop signals ignored.
+    done = (cli if command == "train" else call)(command, *extra, *arguments)
     assert not (tmp_path / "run").exists()
     told = done.err
     if command == "doctor":

@@ -22,6 +22,7 @@ from srgan_dist.data.shard_format.index_rows import INDEX_NAME, MAX_BYTES, MAX_S
 from srgan_dist.data.shard_format.tar import read_at, walk_tar
 from srgan_dist.data.shards.folders import Folder, open_command, open_local, open_url, refuse_small_cache
 from srgan_dist.errors import UserError
+from srgan_dist.utils.names import expand_home
 from srgan_dist.utils.secrets import shown
 
 
@@ -181,7 +182,7 @@ def open_shards(
     names = expand_sources(sources)
     if not names:
         raise UserError("no packed folder given, expected at least one made by `srgan-dist pack`")
-    cache = Cache(Path(cache_dir).expanduser(), max_bytes=cache_bytes) if any(map(is_remote, names)) else None
+    cache = Cache(expand_home(cache_dir), max_bytes=cache_bytes) if any(map(is_remote, names)) else None
     folders = [_open_folder(name, cache, scale) for name in names]
     for folder in folders:
         if folder.manifest.scale != folders[0].manifest.scale:
