@@ -46,10 +46,12 @@ def evaluate(
     """
     if not isinstance(generator, SRGenerator):
         generator = SRGenerator.from_pretrained(generator)
+    places = [expand_home(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    found = [read_pairs(folder, scale=generator.scale) for folder in places]  # so that none is refused after hours
     results = []
-    for folder in map(expand_home, [folders] if isinstance(folders, (str, Path)) else folders):
+    for folder, images in zip(places, found, strict=True):
         rows: list[dict[str, Any]] = []
-        for image in read_pairs(folder, scale=generator.scale):
+        for image in images:
             problem = check_sizes([image], scale=generator.scale)
             if problem:
                 raise UserError(f"{folder}: {problem}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from srgan_dist.data.packing.layouts import find_images
-from srgan_dist.data.packing.pairing import find_sources, read_lr
+from srgan_dist.data.packing.layouts import ImageFolders, find_images
+from srgan_dist.data.packing.pairing import Source, find_sources, read_lr
 from srgan_dist.imaging.pixels import image_tensor
 from srgan_dist.imaging.read import read_rgb
 from srgan_dist.imaging.resize import downscale, modcrop
@@ -33,7 +33,7 @@ class ImagePair(NamedTuple):
 
 
 def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
-    """Read the test images of a folder, one at a time, in the order of their names; log at the end which they were.
+    """Find the test images of a folder, and read one at a time, in the order of their names; at the end log which.
 
     Args:
         folder: Folder of HR images, or laid out as published sets are (`srgan_dist.data.packing.layouts.LAYOUTS`), such
@@ -41,15 +41,19 @@ def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
             bicubic downscaling.
         scale: Factor between LR and HR.
 
-    Yields:
+    Returns:
         The pairs, HR cropped to a multiple of the scale.
 
     Raises:
         UserError: The folder has no images, or several subfolders of them that fit no layout, one is unreadable, or HR
-            and LR do not match; all mismatches are reported before the first pair.
+            and LR do not match; mismatches are reported here, before the first pair is read.
     """
     images = find_images(folder, scale=scale)
-    for source in find_sources(images, scale=scale):
+    return _read(images, find_sources(images, scale=scale), scale=scale)
+
+
+def _read(images: ImageFolders, sources: Sequence[Source], *, scale: int) -> Iterator[ImagePair]:
+    for source in sources:
         whole = read_rgb(source.hr)
         hr = modcrop(whole, scale)
         lr = read_lr(source.lr, whole, scale=scale) if source.lr else downscale(hr, scale)

@@ -74,6 +74,13 @@ def test_evaluate_leaves_a_blank_page_out_of_the_mean(tmp_path: Path) -> None:
     assert "1 image identical, left out of the mean PSNR" in " ".join(shown.getvalue().split())
 
 
+def test_a_folder_that_is_refused_is_refused_before_any_is_measured(tmp_path: Path) -> None:
+    measured: list[str] = []
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate(bicubic(), [write(tmp_path / "good", a=photo(48, 48)), tmp_path / "nowhere"], on_image=measured.append)
+    assert not measured
+
+
 def test_evaluate_of_blank_pages_alone_has_no_mean(tmp_path: Path) -> None:
     (result,) = evaluate(bicubic(), write(tmp_path / "pages", one=BLANK, two=BLANK))
     assert result["model"] == {"psnr_y": None, "ssim_y": pytest.approx(1)}

@@ -69,8 +69,10 @@ _LR_INSIDE = ("X{scale}", "LRx{scale}", "LRbicx{scale}", "X{scale}_sub")  # of a
 _KNOWN_LR = tuple(dict.fromkeys(name for layout in LAYOUTS for name in layout.lr))
 _KNOWN = tuple(layout.hr for layout in LAYOUTS if layout.hr != ".") + _KNOWN_LR
 _TRAINING, _TEST = ("train",), ("valid", "val", "test")  # what the name of a set may end with
-# Pairs in one folder: NAME_HR with NAME_LR, NAME_LR4 or NAME_LRx4, or HR_NAME with LR_NAME.
-_HR_NAME, _LR_NAME = r"hr[_-].+|.+[_-]hr", r"lr[_-].+|.+[_-]lr(?:_?x?{scale})?"
+# Pairs in one folder: NAME_HR, HR_NAME or NAME with NAME_LR, NAME_LR4, NAME_LRx4, LR_NAME, NAMEx4 or NAME_x4.
+_HR_NAME = re.compile(r"hr[_-](?P<begin>.+)|(?P<end>.+)[_-]hr", re.IGNORECASE)
+_LR_NAME = re.compile(r"lr[_-](?P<begin>.+)|(?P<end>.+)[_-]lr(?:_?x?(?P<scale>\d))?", re.IGNORECASE)
+_X_NAME = re.compile(r"(?P<begin>(?!))|(?P<end>.+?)[_-]?x(?P<scale>\d)", re.IGNORECASE)
 _MAX_NAMED = 6  # folders that one message names
 
 
@@ -123,10 +125,10 @@ def find_images(
         described = f"{folder}: {len(paths)} HR images, {len(images.lr)} LR images in {place}"
         return images._replace(description=f"{described}; {left}" if left else described)
     # An archive is often unpacked into a folder of its own; there the layout begins where folders branch.
-    base = Path(os.path.commonpath([path.parent for path in paths]))
+    base = folder / os.path.commonpath([path.parent.relative_to(folder) for path in paths])
     layout, found = _by_layout(base, paths, scale=scale, training=training)
     if not found:
-        is_held_out = (folder.absolute().parent / PLAN_NAME).is_file()  # by `pack`, from subfolders that it accepted
+        is_held_out = (folder.resolve().parent / PLAN_NAME).is_file()  # by `pack`, from subfolders that it accepted
         _refuse_mixed(folder, base, paths, scale=scale, may_branch=training or is_held_out)
         found = _pairs(folder, paths, scale=scale) or ImageFolders(folder, paths, None, [])
     described = _described(folder, paths, layout, found)
@@ -158,7 +160,11 @@ def _by_layout(
 
 def _one_set(base: Path, found: Sequence[re.Match[str]], *, training: bool) -> re.Match[str]:
     if len(found) > 1:
-        wanted = [match for match in found if match["set"].lower().endswith(_TRAINING if training else _TEST)]
+        wanted = [
+            match
+            for match in found
+            if match.groupdict().get("set", "").lower().endswith(_TRAINING if training else _TEST)
+        ]
         if len(wanted) != 1:
             sets = ", ".join(match[0] for match in found[:_MAX_NAMED])
             raise UserError(f"{base}: holds several sets ({sets}), expected one: name the folder of one of them")
@@ -167,11 +173,51 @@ def _one_set(base: Path, found: Sequence[re.Match[str]], *, training: bool) -> r
 
 
 def _pairs(folder: Path, paths: Sequence[Path], *, scale: int) -> ImageFolders | None:
-    """HR and LR images of one folder, told apart by their names; None where they are not marked."""
-    lr_name = _LR_NAME.format(scale=scale)
-    hr = [path for path in paths if re.fullmatch(_HR_NAME, path.stem, re.IGNORECASE)]
-    lr = [path for path in paths if re.fullmatch(lr_name, path.stem, re.IGNORECASE)]
-    return ImageFolders(folder, hr, folder, lr) if hr and lr else None
+    """HR and LR images of one folder, told apart by their names; None where no LR image stands beside an HR image.
+
+    Args:
+        folder: The folder.
+        paths: Its images.
+        scale: LR images of other scales are not used.
+
+    Raises:
+        UserError: There are images beside the pairs.
+    """
+    lr = {path: place for path in paths if (place := _place(path, _LR_NAME))}
+    hr = {_place(path, _HR_NAME) or _plain(path): path for path in paths if path not in lr}
+    # A name that ends in x4 is one of LR if the name without it is there.
+    lr |= {path: place for path in hr.values() if (place := _place(path, _X_NAME)) and place in hr}
+    paired = set(lr.values()) & hr.keys()
+    if not paired:
+        return None
+    used = [path for place, path in hr.items() if place in paired and path not in lr]
+    # Beside NAME_HR and NAME_LR, NAME_bicubic is what a method made of it.
+    results = {path for path in paths if (path.parent, path.stem.lower().rpartition("_")[0]) in paired}
+    strangers = [path.name for path in paths if path not in {*used, *lr, *results}]
+    if strangers:
+        names = ", ".join(strangers[:_MAX_NAMED]) + (", ..." if len(strangers) > _MAX_NAMED else "")
+        raise UserError(
+            f"{folder}: LR images stand beside HR images, such as {next(iter(lr)).name}, but not beside "
+            f"{len(strangers)} others ({names}): move the LR images into LRx{scale}/ and the HR images into HR/, or "
+            "the others elsewhere"
+        )
+    of_scale = [path for path in lr if _scale_in(path) in (None, scale)]
+    return ImageFolders(folder, used, folder if of_scale else None, of_scale)
+
+
+def _plain(path: Path) -> tuple[Path, str]:
+    return path.parent, path.stem.lower()
+
+
+def _place(path: Path, mark: re.Pattern[str]) -> tuple[Path, str] | None:
+    """The folder of an image and its name without a mark; None where it has none."""
+    match = mark.fullmatch(path.stem)
+    return (path.parent, next(filter(None, match.group("begin", "end"))).lower()) if match else None
+
+
+def _scale_in(path: Path) -> int | None:
+    match = _LR_NAME.fullmatch(path.stem) or _X_NAME.fullmatch(path.stem)
+    return int(match["scale"]) if match and match["scale"] else None
 
 
 def _refuse_mixed(folder: Path, base: Path, paths: Sequence[Path], *, scale: int, may_branch: bool) -> None:
@@ -225,9 +271,13 @@ def _below(folder: Path, paths: Iterable[Path]) -> list[Path]:
 def _first(
     templates: Sequence[str], base: Path, names: Sequence[str], *, scale: int, set_name: str | None = None
 ) -> Path | None:
-    fitting = (name for one in templates for name in names if _fits(one, name, scale=scale, set_name=set_name))
-    name = next(fitting, None)
-    return base / name if name else None
+    for template in templates:
+        fitting = [name for name in names if _fits(template, name, scale=scale, set_name=set_name)]
+        if len(fitting) > 1:  # where the file system tells LR from lr
+            raise UserError(f"{base}: {' and '.join(fitting)} both are folders of LR images: move one elsewhere")
+        if fitting:
+            return base / fitting[0]
+    return None
 
 
 def _fits(template: str, name: str, *, scale: int | None = None, set_name: str | None = None) -> re.Match[str] | None:

@@ -171,6 +171,37 @@ def test_lr_images_alone_and_two_sets_of_one_layout_are_refused(lay_out: Callabl
         find_images(lay_out("hr Set5_HR/1.png\nhr Set14_HR/1.png", "several"), scale=4)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("hr", ["a_HR", "a", "HR_a"])
+@pytest.mark.parametrize("lr", ["a_LRx2", "a_LR2", "ax2", "a_x2"])
+def test_lr_images_of_another_scale_in_the_same_folder_are_not_hr_images(
+    lay_out: Callable[[str], Path], hr: str, lr: str, scale: int
+) -> None:
+    images = find_images(lay_out(f"hr {hr}.png\n2 {lr}.png"), scale=scale)
+    assert [path.stem for path in images.hr] == [hr]
+    assert [path.stem for path in images.lr] == ([lr] if scale == 2 else [])
+    assert len(find_sources(images, scale=scale)) == 1
+
+
+def test_a_single_pair_does_not_hide_the_other_photographs(lay_out: Callable[..., Path]) -> None:
+    folder = lay_out("hr cat_hr.png\n4 cat_lr.png\nhr one.png\nhr two.png")
+    with pytest.raises(UserError, match=r"such as cat_lr\.png, but not beside 2 others \(one\.png, two\.png\): move"):
+        find_images(folder, scale=4)
+    assert len(find_images(lay_out("hr photo_x4.png\nhr x4.png\nhr my_lr.png", "own"), scale=4).hr) == 3
+
+
+def test_folders_whose_names_differ_in_case_are_several(lay_out: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"holds several sets \(HR, hr\)"):
+        find_images(lay_out("hr HR/a.png\nhr hr/a.png"), scale=4)
+    with pytest.raises(UserError, match="LR and lr both are folders of LR images: move one elsewhere"):
+        find_images(lay_out("hr HR/a.png\n4 LR/a.png\n4 lr/a.png", "lr"), scale=4)
+
+
+def test_a_path_that_begins_with_two_slashes(lay_out: Callable[[str], Path]) -> None:
+    images = find_images(f"/{lay_out(SETS['BasicSR'])}", scale=4)
+    assert (len(images.hr), len(images.lr)) == (2, 2)
+
+
 def test_photographs_sorted_into_folders_are_packed_and_their_validation_images_are_read(
     lay_out: Callable[[str], Path], tmp_path: Path
 ) -> None:
