@@ -184,12 +184,11 @@ def test_what_it_takes_to_open_a_million_samples_is_measured(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("abandoned_files")
+@pytest.mark.usefixtures("abandoned_files", "wide_output")
 @pytest.mark.filterwarnings("ignore:unclosed file .*shard-:ResourceWarning")
 def test_the_command_measures_everything_and_says_what_it_left_out(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")  # no name is broken into two lines
     monkeypatch.setattr("srgan_dist.bench.loader.loader.SIZES", (2500,))
     monkeypatch.setattr("srgan_dist.bench.loader.loader.data_wait", partial(data_wait, steps=20))
     file = tmp_path / "loader.json"

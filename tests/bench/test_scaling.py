@@ -171,8 +171,8 @@ def test_bandwidths_and_times_are_read_in_every_unit() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_measures_two_ranks_and_predicts_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+@pytest.mark.usefixtures("wide_output")
+def test_the_command_measures_two_ranks_and_predicts_more(tmp_path: Path) -> None:
     shape = ["--data.patch_size=32", "--data.batch_size=2", "--generator.channels=8", "--generator.blocks=1"]
     shape += ["--discriminator.channels=4", "--loss.perceptual.weight=0", "--loss.pixel.weight=1", "--train.g_per_d=2"]
     file = tmp_path / "scaling.json"

@@ -200,10 +200,10 @@ def test_targets_say_which_promises_were_kept() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wide_output")
 def test_the_command_measures_in_turns_and_says_what_it_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "220")
     chosen = [
         Variant("BasicSR's step", BASICSR),
         Variant("as configured", OURS),
