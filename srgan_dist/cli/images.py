@@ -59,12 +59,7 @@ def upscale(options: argparse.Namespace) -> None:
             on_error=options.on_error or "skip",
             progress=lambda label: progress_report(label, "tiles"),
         )
-        console.print(
-            f"{options.output}: {num_images} of {len(jobs)} images upscaled",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        console.print(f"{options.output}: {num_images} of {len(jobs)} images upscaled", soft_wrap=True)
         return
     source, target = jobs[0]
     with progress_report(source.name, "tiles") as report:

@@ -63,7 +63,7 @@ def configuration_alone() -> Iterator[None]:
         os.environ.update(taken)
 
 
-def left_aside(*, precision: str, compile: bool) -> list[str]:
+def ignored_settings(*, precision: str, compile: bool) -> list[str]:
     """What the environment asks otherwise than the configuration, a line each.
 
     Args:
@@ -71,7 +71,7 @@ def left_aside(*, precision: str, compile: bool) -> list[str]:
         compile: The value of ``train.compile``.
 
     Returns:
-        Lines that say what is left aside, or, of what cannot be, that it matters.
+        Lines that say what is ignored, or, of what cannot be, that it matters.
     """
     lines = []
     for name in sorted(filter(_is_accelerates, os.environ)):
@@ -79,10 +79,10 @@ def left_aside(*, precision: str, compile: bool) -> list[str]:
         is_ours = name == "ACCELERATE_MIXED_PRECISION" and value.lower() == precision
         if name.startswith("ACCELERATE_") and value.lower() not in _DEFAULTS and not is_ours:
             decides = next((text for begin, text in _DECIDES.items() if name.startswith(begin)), None)
-            lines.append(f"{name}={value} is left aside: {decides or 'the configuration decides'}")
+            lines.append(f"{name}={value} is ignored: {decides or 'the configuration decides'}")
     steps = launch_option("gradient_accumulation_steps")  # which accelerate hands on to DeepSpeed alone
     if steps not in (None, "1"):
-        lines.append(f"--gradient_accumulation_steps {steps} is left aside: data.micro_batch decides")
+        lines.append(f"--gradient_accumulation_steps {steps} is ignored: data.micro_batch decides")
     for name in _ROUNDING:
         if os.environ.get(name, "").upper() not in ("", "STRICT"):
             lines.append(f"{name}={os.environ[name]} changes how float32 is rounded, and with it the result")

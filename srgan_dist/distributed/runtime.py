@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from srgan_dist.distributed.collectives import Collectives
-from srgan_dist.distributed.environment import configuration_alone, cpu_threads, left_aside
+from srgan_dist.distributed.environment import configuration_alone, cpu_threads, ignored_settings
 from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import UserError
@@ -45,7 +45,7 @@ class Runtime(Collectives):
         timeout: Seconds after which a collective that not all ranks have come to is an error.
 
     Attributes:
-        left_aside: What the environment asks otherwise than these arguments, a line each.
+        ignored_settings: What the environment asks otherwise than these arguments, a line each.
         threads: CPU threads of this rank, and what decided on them.
 
     Raises:
@@ -83,7 +83,7 @@ class Runtime(Collectives):
                     InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
                 ],
             )
-        self.left_aside = left_aside(precision=precision, compile=compile)
+        self.ignored_settings = ignored_settings(precision=precision, compile=compile)
         # One scaler would serve both networks, and an overflow of one would hold the other back: see LossScale.
         accelerator.scaler = None
         super().__init__(accelerator, timeout=timeout, shares_memory_errors=shares_memory_errors)

@@ -19,7 +19,7 @@ from srgan_dist.data.build import build_shards, micro_batch_size
 from srgan_dist.data.checking.check import check_shards
 from srgan_dist.data.checking.report import Finding
 from srgan_dist.data.remote.sources import PIPE
-from srgan_dist.distributed.environment import left_aside
+from srgan_dist.distributed.environment import ignored_settings
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
@@ -69,7 +69,11 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
     questions: dict[str, Callable[[], Iterator[Answer]]] = {"versions": _versions}
     questions["devices"] = lambda: _devices(config, runtime)
     # The runtime here is not that of the run, which has other settings.
-    asked = left_aside(precision=config.train.precision, compile=config.train.compile) if config else runtime.left_aside
+    asked = (
+        ignored_settings(precision=config.train.precision, compile=config.train.compile)
+        if config
+        else runtime.ignored_settings
+    )
     questions["environment"] = lambda: (Answer("environment", "warn", line) for line in asked)
     if config:
         questions |= {

@@ -46,7 +46,7 @@ def read_address(folder: Path) -> WandbAddress | None:
 
 
 def write_address(folder: Path, address: WandbAddress) -> None:
-    """Write it down, so that the next start goes on with the same W&B run, however early this one is killed."""
+    """Write it down, so that the next start continues the same W&B run, however early this one is killed."""
     write_whole(folder / WANDB_RUN, json.dumps(asdict(address), indent=2) + "\n")
 
 

@@ -65,7 +65,7 @@ def wandb_mode() -> tuple[str, str]:
 
 
 class WandbRun:
-    """One W&B run, however often the training is started again; whatever fails here, the training goes on.
+    """One W&B run, however often the training is started again; whatever fails here, the training continues.
 
     Args:
         accelerator: Holds the tracker.
@@ -110,7 +110,7 @@ class WandbRun:
 
         mode, why = wandb_mode()
         if mode == "disabled":
-            log.warning("W&B: %s: training goes on without it; metrics.jsonl has everything", why)
+            log.warning("W&B: %s: training continues without it; metrics.jsonl has everything", why)
             return
         settings = wandb.setup().settings
         recorded, of_earlier_version = read_address(self.folder), False
@@ -132,7 +132,7 @@ class WandbRun:
                 why = _reason(error)
                 self._tear_down()
         if run is None:
-            log.warning("W&B: %s: training goes on without it; metrics.jsonl has everything", why)
+            log.warning("W&B: %s: training continues without it; metrics.jsonl has everything", why)
             return
         others = [part for part in local_logs(Path(run.settings.wandb_dir), run.id) if part.path != _log_of(run).path]
         if run.offline:
@@ -170,8 +170,8 @@ class WandbRun:
             return WandbAddress(recorded.id, project or _PROJECT, entity), True
         stays = f"{recorded.entity}/{recorded.project}" if recorded.entity else recorded.project
         if project not in (None, recorded.project) or entity not in (None, recorded.entity):
-            wish = f"{entity}/{project or recorded.project}" if entity else project
-            log.info("W&B: the run began in %s and stays there; %s is for new runs", stays, wish)
+            asked = f"{entity}/{project or recorded.project}" if entity else project
+            log.info("W&B: the run began in %s and stays there; %s is for new runs", stays, asked)
         if settings.resume in ("never", "auto"):
             log.info("W&B: WANDB_RESUME=%s is for new runs; this one resumes its own", settings.resume)
         return recorded, True

@@ -90,7 +90,7 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
         + 60.0,  # longer than the watchdog, whose report says more than a collective's timeout
     )
     log.info("%s", runtime.describe())
-    for line in runtime.left_aside if runtime.is_main else ():
+    for line in runtime.ignored_settings if runtime.is_main else ():
         log.warning("%s", line)
     check_networks(config, runtime)
     config = after_restart(config, runtime)

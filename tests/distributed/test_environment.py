@@ -1,4 +1,4 @@
-"""The environment changes nothing of what is computed: what it asks otherwise is left aside and said, or refused."""
+"""The environment changes nothing of what is computed: what it asks otherwise is ignored and said, or refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from accelerate.utils import DynamoBackend
 
 from srgan_dist.distributed import environment
-from srgan_dist.distributed.environment import Threads, configuration_alone, cpu_threads, left_aside
+from srgan_dist.distributed.environment import Threads, configuration_alone, cpu_threads, ignored_settings
 from srgan_dist.distributed.launch import launch_option, launcher_environment
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import UserError
@@ -63,16 +63,16 @@ def test_accelerate_is_built_from_the_configuration_alone(monkeypatch: pytest.Mo
     assert accelerator.gradient_accumulation_steps == 1
     assert runtime.device.type != "meta"
     assert {name: os.environ[name] for name in ASKS} == ASKS
-    assert len(runtime.left_aside) == len(ASKS)
-    assert "ACCELERATE_DYNAMO_BACKEND=INDUCTOR is left aside: train.compile decides" in runtime.left_aside
-    assert "ACCELERATE_MIXED_PRECISION=bf16 is left aside: train.precision decides" in runtime.left_aside
+    assert len(runtime.ignored_settings) == len(ASKS)
+    assert "ACCELERATE_DYNAMO_BACKEND=INDUCTOR is ignored: train.compile decides" in runtime.ignored_settings
+    assert "ACCELERATE_MIXED_PRECISION=bf16 is ignored: train.precision decides" in runtime.ignored_settings
 
 
 @pytest.mark.parametrize("asked", [{}, WHAT_ACCELERATE_ALWAYS_SETS, {"ACCELERATE_MIXED_PRECISION": "bf16"}])
 def test_nothing_is_said_of_what_agrees(monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]) -> None:
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
-    assert left_aside(precision="bf16", compile=False) == []
+    assert ignored_settings(precision="bf16", compile=False) == []
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_another_way_of_training_is_refused(monkeypatch: pytest.MonkeyPatch, nam
         ("TORCH_COMPILE_DISABLE", "0", True, None),
     ],
 )
-def test_what_cannot_be_left_aside_is_said(
+def test_what_cannot_be_ignored_is_said(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, compile: bool, said: str | None
 ) -> None:
     monkeypatch.setenv(name, value)
-    lines = left_aside(precision="fp32", compile=compile)
+    lines = ignored_settings(precision="fp32", compile=compile)
     assert len(lines) == bool(said)
     assert all(line.startswith(f"{name}={value} {said}") for line in lines)
 
@@ -154,8 +154,8 @@ def test_options_of_accelerate_are_read_in_both_spellings(monkeypatch: pytest.Mo
     assert launch_option("num_cpu_threads_per_process") == "3"
     assert launch_option("num_processes") is None
     assert cpu_threads(None, local_ranks=1).number == 3
-    assert left_aside(precision="fp32", compile=False) == [
-        "--gradient_accumulation_steps 4 is left aside: data.micro_batch decides"
+    assert ignored_settings(precision="fp32", compile=False) == [
+        "--gradient_accumulation_steps 4 is ignored: data.micro_batch decides"
     ]
     monkeypatch.setattr(psutil.Process, "cmdline", lambda _: ["python", "-m", "accelerate.commands.launch"])
     assert launcher_environment() == {}
@@ -183,7 +183,7 @@ def test_a_run_with_r1_is_the_same_whatever_accelerate_is_asked_for(shards: Path
 
     start("plain", "--mixed_precision=no", "--dynamo_backend=no")
     asked = start("asked", "--mixed_precision=bf16", "--dynamo_backend=inductor", "--gradient_accumulation_steps=4")
-    assert asked.err.count("is left aside") == 3
+    assert asked.err.count("is ignored") == 3
     kept = [{"d/loss", "g/total", "data/digest"} & line.keys() for line in metrics(tmp_path / "plain")]
     assert kept[-1] == {"d/loss", "g/total", "data/digest"}
     for plain, same, names in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "asked"), kept, strict=True):

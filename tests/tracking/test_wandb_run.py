@@ -118,7 +118,7 @@ def test_a_wrong_variable_costs_wandb_alone(
     done = train(tmp_path / "run", changes=ONLINE, **home, **{name: value})
     assert done.code == 0, done.err
     assert told in done.err
-    assert "training goes on without it" in done.err
+    assert "training continues without it" in done.err
     assert "Traceback" not in done.err
     assert len(metrics(tmp_path / "run")) == 4
 

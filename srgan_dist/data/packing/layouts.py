@@ -173,7 +173,7 @@ def _one_set(base: Path, found: Sequence[re.Match[str]], *, training: bool) -> r
 
 
 def _pairs(folder: Path, paths: Sequence[Path], *, scale: int) -> ImageFolders | None:
-    """HR and LR images of one folder, told apart by their names; None where no LR image stands beside an HR image.
+    """HR and LR images of one folder, distinguished by their names; None where no LR image stands beside an HR image.
 
     Args:
         folder: The folder.
@@ -273,7 +273,7 @@ def _first(
 ) -> Path | None:
     for template in templates:
         fitting = [name for name in names if _fits(template, name, scale=scale, set_name=set_name)]
-        if len(fitting) > 1:  # where the file system tells LR from lr
+        if len(fitting) > 1:  # LR and lr, where case matters
             raise UserError(f"{base}: {' and '.join(fitting)} both are folders of LR images: move one elsewhere")
         if fitting:
             return base / fitting[0]
