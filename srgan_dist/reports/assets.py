@@ -16,7 +16,7 @@ from srgan_dist.utils.names import printable
 
 _PREFIX = "data:image/webp;base64,"
 _COMFORTABLE = 10_000_000  # bytes of a page that opens at once on a phone as well; more only where needed
-_MOST_LOSSY = 2000  # pictures to encode: about ten seconds on one core
+_MOST_LOSSY = 1000  # pictures to encode: about four seconds of one core
 _MARGIN = 1.15  # of the real size above the one that a sample promises
 _SAMPLE = 8  # pictures
 _QUALITY = 90
@@ -41,6 +41,7 @@ PLANS = (
     Plan("all", limit=_COMFORTABLE),
     Plan("best", limit=_COMFORTABLE),
     Plan("best", 80),
+    Plan("best", 80, 20),
     Plan("best", 80, 10),
     Plan("best", 70, 6),
     Plan("newest", 70, 6),
@@ -158,7 +159,9 @@ def _size(crop: Crop) -> int:
 def _readable(crop: Crop | None, quality: int | None) -> bytes | None:
     """A picture as WebP, lossless without a quality; None where it cannot be read, which whoever needs it reports."""
     try:
-        return crop and (crop.lossless() if quality is None else encode(crop.pixels(), quality=quality))
+        if crop is None:
+            return None
+        return crop.lossless() if quality is None else encode(crop.pixels(), quality=quality)
     except (UserError, OSError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,16 @@ def pair(runs: Sequence[Iterable[Crops]], problems: Sequence[list[str]]) -> list
         The images, in the order of the runs; a name that comes again gets a number.
     """
     known: list[_Known] = []
-    read = lru_cache(maxsize=None)(Crop.pixels)
+    decoded: dict[bytes, Pixels] = {}  # by the file's content, which most runs share
+
+    def read(crop: Crop) -> Pixels:
+        if crop.box:
+            return crop.pixels()
+        digest = hashlib.sha256(crop.path.read_bytes()).digest()
+        if digest not in decoded:
+            decoded[digest] = crop.pixels()
+        return decoded[digest]
+
     for run, images in enumerate(runs):
         for crops in images:
             name = f"crops of {printable(crops.name or 'a contact sheet')}"

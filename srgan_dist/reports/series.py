@@ -6,18 +6,23 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Row = Mapping[str, Any]
-Column = list[float | None]
+Numbers = NDArray[np.float64]
 
 MOST_ROWS = 1500
-_ROWS_OF_ALL = 30_000  # of all runs together: with twenty curves 5 MB of the page
+_ROWS_OF_ALL = 20_000  # of all runs together: with 25 curves 4 MB of the page
 _FEWEST_ROWS = 200
 _DIGITS = 5  # significant ones: a curve is drawn on some hundred pixels
+_DIGITS_OF_AXES = 9
 _AXES = ("step", "images", "hours")
 _VALIDATION = "val/"
 _UPDATES = "d/updates"
 _RATIO = "n"
 _NO_CURVES = (*_AXES, "epoch", _UPDATES)
+_LARGEST = 2**53  # whole numbers beyond it are no floating point numbers
 
 _LABELS = {
     "val/psnr_y": "PSNR-Y (dB)",
@@ -56,33 +61,20 @@ _LOG_SCALE = ("grad_norm/", "learning_rate", "loss_scale/")
 
 def number(value: Any) -> float | None:
     """A value as JSON and a browser know it: a finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
+    if isinstance(value, float):
         return value if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond floating point
-        return None
+    return value if type(value) is int and abs(value) <= _LARGEST else None
 
 
-def curves(metrics: Iterable[Sequence[Row]]) -> list[dict[str, Any]]:
-    """Which curves runs have, in the order in which they are looked at.
+def curves(keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Describe curves, in the order in which they are looked at.
 
     Args:
-        metrics: Of each run, the lines of metrics.jsonl.
+        keys: As `series` has them.
 
     Returns:
         ``key``, ``label``, and ``log``: whether its axis is logarithmic at first.
     """
-    keys: dict[str, None] = {}
-    for rows in metrics:
-        names = {name: None for row in rows for name in row}
-        keys |= {
-            name: None
-            for name in names
-            if name not in _NO_CURVES and any(number(r.get(name)) is not None for r in rows)
-        }
-        if any(number(row.get(_UPDATES)) for row in rows):
-            keys[_RATIO] = None
 
     def place(key: str) -> tuple[int, int, str]:
         kind = next((at for at, start in enumerate(_KINDS) if key.startswith(start)), len(_KINDS))
@@ -90,11 +82,11 @@ def curves(metrics: Iterable[Sequence[Row]]) -> list[dict[str, Any]]:
 
     return [
         {"key": key, "label": _LABELS.get(key, key), "log": key.startswith(_LOG_SCALE)}
-        for key in sorted(keys, key=place)
+        for key in sorted(set(keys), key=place)
     ]
 
 
-def series(metrics: Sequence[Row], keys: Sequence[str], *, most_rows: int = MOST_ROWS) -> dict[str, Any]:
+def series(metrics: Sequence[Row], *, most_rows: int = MOST_ROWS) -> dict[str, Any]:
     """The columns of a run's curves.
 
     Rows with a validation stay as they are. Of the others, where there are too many, each interval of about as many
@@ -103,20 +95,25 @@ def series(metrics: Sequence[Row], keys: Sequence[str], *, most_rows: int = MOST
 
     Args:
         metrics: The lines of metrics.jsonl, ascending by step; several lines of one step become one row.
-        keys: Of the curves.
         most_rows: Rows to keep, apart from those with a validation.
 
     Returns:
         ``step``, ``images`` and ``hours``, of which the last two may be null, and ``values`` by key, each a column.
-        A column without any number is left out.
     """
-    rows = _with_ratio(_one_a_step(metrics))
-    kept = _thinned(rows, (*_AXES, *keys), most_rows=most_rows)
-    columns: dict[str, Column] = {axis: [number(row.get(axis)) for row in kept] for axis in _AXES}
-    columns["hours"] = [None if hours is None else round(hours, 6) for hours in columns["hours"]]
-    values = {key: [_short(row.get(key)) for row in kept] for key in keys}
-    present = {key: column for key, column in values.items() if any(value is not None for value in column)}
-    return {**columns, "values": present}
+    rows = _one_a_step(metrics)
+    columns = {name: _column(rows, name) for name in {name: None for row in rows for name in row}}
+    columns = {name: column for name, column in columns.items() if not np.isnan(column).all()}
+    if _UPDATES in columns:
+        columns[_RATIO] = _ratio(columns["step"], columns[_UPDATES])
+    keys = [name for name in columns if name not in _NO_CURVES]
+    absent = np.full(len(rows), np.nan)
+    table = np.stack([columns.get(name, absent) for name in (*_AXES, *keys)], axis=1)
+    # Rows of which nothing is drawn, such as one that holds an alert alone.
+    table = table[~np.isnan(table[:, len(_AXES) :]).all(axis=1)]
+    validated = [at for at, name in enumerate(keys, len(_AXES)) if name.startswith(_VALIDATION)]
+    table = _thinned(table, ~np.isnan(table[:, validated]).all(axis=1), most_rows=most_rows)
+    axes = {axis: _listed(table[:, at], digits=_DIGITS_OF_AXES) for at, axis in enumerate(_AXES)}
+    return {**axes, "values": {key: _listed(table[:, at]) for at, key in enumerate(keys, len(_AXES))}}
 
 
 def rows_for(num_runs: int) -> int:
@@ -124,72 +121,74 @@ def rows_for(num_runs: int) -> int:
     return max(_FEWEST_ROWS, min(MOST_ROWS, _ROWS_OF_ALL // max(num_runs, 1)))
 
 
-def _one_a_step(metrics: Sequence[Row]) -> list[dict[str, Any]]:
-    rows: dict[float, dict[str, Any]] = {}
+def _one_a_step(metrics: Sequence[Row]) -> list[Row]:
+    rows: dict[float, Row] = {}
     for row in metrics:
         if (step := number(row.get("step"))) is not None:
-            rows.setdefault(step, {}).update(row)
-    return [
-        rows[step]
-        for step in sorted(rows)
-        if any(number(rows[step].get(key)) is not None for key in rows[step] if key != "step")
-    ]
+            rows[step] = {**rows[step], **row} if step in rows else row
+    return [rows[step] for step in sorted(rows)]
 
 
-def _with_ratio(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the n of n:1 as it was: steps over D's updates since the last row with fewer of them."""
+def _column(rows: Sequence[Row], name: str) -> Numbers:
+    """The numbers of a column, NaN where there is none."""
+    values = [row.get(name) for row in rows]
+    if not {float, int, type(None)}.issuperset(map(type, values)):
+        values = [number(value) for value in values]
+    try:
+        column = np.array(values, dtype=np.float64)
+    except OverflowError:  # whole numbers without end
+        column = np.array([number(value) for value in values], dtype=np.float64)
+    column[~np.isfinite(column)] = np.nan
+    return column
+
+
+def _ratio(steps: Numbers, updates: Numbers) -> Numbers:
+    """The n of n:1 as it was: steps over D's updates since the last row with fewer of them."""
+    ratio = np.full(len(steps), np.nan)
     before: tuple[float, float] | None = None
-    for row in rows:
-        updates = number(row.get(_UPDATES))
-        if updates is None:
+    for at, (step, count) in enumerate(zip(steps.tolist(), updates.tolist(), strict=True)):
+        if math.isnan(count):
             continue
-        if before and updates > before[1]:
-            row[_RATIO] = (row["step"] - before[0]) / (updates - before[1])
-        if not before or updates != before[1] or not updates:  # in pretraining D has none, and n would count it
-            before = row["step"], updates
-    return rows
+        if before and count > before[1]:
+            ratio[at] = (step - before[0]) / (count - before[1])
+        if not before or count != before[1] or not count:  # in pretraining D has none, and n would count it
+            before = step, count
+    return ratio
 
 
-def _thinned(rows: Sequence[Row], keys: Sequence[str], *, most_rows: int) -> Sequence[Row]:
-    others = sum(not _is_validated(row) for row in rows)
-    if others <= most_rows:
-        return rows
-    length = math.ceil(2 * others / most_rows)  # rows of an interval
-    kept: list[Row] = []
-    interval: list[Row] = []
-    for row in rows:
-        validated = _is_validated(row)
-        if not validated:
-            interval.append(row)
-        if interval and (validated or len(interval) == length):
-            kept += _extremes(interval, keys)
-            interval = []
-        if validated:
-            kept.append(row)
-    return kept + (_extremes(interval, keys) if interval else [])
+def _thinned(table: Numbers, stays: NDArray[np.bool_], *, most_rows: int) -> Numbers:
+    """Replace rows by the extremes of intervals, but those that stay.
+
+    Args:
+        table: [rows, columns], NaN where there is no value; the first column ascends.
+        stays: [rows].
+        most_rows: Of the others.
+    """
+    others = table[~stays]
+    if len(others) <= most_rows:
+        return table
+    length = math.ceil(2 * len(others) / most_rows)
+    padding = np.full((-len(others) % length, table.shape[1]), np.nan)
+    intervals = np.concatenate([others, padding]).reshape(-1, length, table.shape[1])
+    absent = np.isnan(intervals)
+    lows = np.where(absent, np.inf, intervals).argmin(axis=1, keepdims=True)
+    highs = np.where(absent, -np.inf, intervals).argmax(axis=1, keepdims=True)
+    low, high = (np.take_along_axis(intervals, places, axis=1)[:, 0] for places in (lows, highs))
+    lows, highs = lows[:, 0], highs[:, 0]
+    first, second = np.where(lows <= highs, low, high), np.where(lows <= highs, high, low)
+    alone = (~absent).sum(axis=1) == 1  # in the interval, a value stays one
+    first[alone & (2 * lows >= length)] = np.nan
+    second[alone & (2 * lows < length)] = np.nan
+    rows = np.concatenate([table[stays], first, second])
+    rows = rows[~np.isnan(rows[:, 0])]
+    ordered: Numbers = rows[rows[:, 0].argsort(kind="stable")]
+    return ordered
 
 
-def _extremes(interval: Sequence[Row], keys: Sequence[str]) -> list[Row]:
-    """Two rows with the least and the greatest value of each column, in their order; one row stays."""
-    if len(interval) == 1:
-        return list(interval)
-    first: dict[str, Any] = {}
-    second: dict[str, Any] = {}
-    for key in keys:
-        found = [(value, at) for at, row in enumerate(interval) if (value := number(row.get(key))) is not None]
-        if found:
-            (early, at), (late, last) = sorted((min(found), max(found)), key=lambda one: one[1])
-            if at != last:
-                first[key], second[key] = early, late
-            else:  # the only one
-                (first if 2 * at < len(interval) else second)[key] = early
-    return [first, second]
+def _listed(column: Numbers, *, digits: int = _DIGITS) -> list[float | None]:
+    """Values in so many significant digits, and None for NaN; whole numbers without a point."""
+    return [None if value != value else _whole(float(f"{value:.{digits}g}")) for value in column.tolist()]
 
 
-def _is_validated(row: Row) -> bool:
-    return any(key.startswith(_VALIDATION) for key in row)
-
-
-def _short(value: Any) -> float | None:
-    finite = number(value)
-    return None if finite is None else float(f"{finite:.{_DIGITS}g}")
+def _whole(value: float) -> float:
+    return int(value) if value.is_integer() else value
