@@ -46,6 +46,23 @@ def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
             os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder by a `FolderLock`; it is not disturbed, and nothing is written."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:  # none, or not ours to read
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks, where the file alone says so
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class FolderLock:
     """Holds a folder for this process, until it is released or the process ends, however it ends.
 

@@ -1,0 +1,160 @@
+"""A run's folder is read in whatever state it is, and never fatal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srgan_dist.config.root import Config
+from srgan_dist.records.run import State, Value, find_runs, read_run
+from srgan_dist.utils.locks import FolderLock
+from tests.conftest import ROOT
+
+OLD = ROOT / "tests/fixtures/run-v0.1/run"
+
+
+def make(folder: Path, *, steps: int = 10, done: int = 10, **files: Any) -> Path:
+    """A folder with a configuration, a metric for each step, and JSON files by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())  # type: ignore[arg-type]
+    lines = [{"step": step, "hours": step / 100, "val/psnr_y": 20.0 + step % 7} for step in range(1, done + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Path]:
+    folder = make(tmp_path / "held", done=4)
+    script = "import sys, time; from pathlib import Path; from srgan_dist.utils.locks import FolderLock\n"
+    script += "lock = FolderLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield folder
+        process.kill()
+
+
+def test_a_run_that_trains(held: Path) -> None:
+    run = read_run(held)
+    assert (run.state, run.reason, run.step, run.planned_steps) == (State.RUNNING, None, 4, 10)
+    assert FolderLock(held).acquire() is not None, "reading it has not taken its lock"
+
+
+@pytest.mark.parametrize(
+    ("files", "done", "state", "reason"),
+    [
+        ({"result": {"steps": 10}}, 10, State.FINISHED, None),
+        ({"stopped": {"signal": "SIGTERM", "step": 4}}, 4, State.PREEMPTED, "stopped by SIGTERM after step 4"),
+        ({"failed": {"step": 4, "reason": "d/loss is nan"}}, 4, State.CRASHED, "after step 4: d/loss is nan"),
+        ({}, 4, State.CRASHED, "ended without a word after step 4"),
+        ({"result": {"steps": 4}}, 6, State.CRASHED, "ended without a word after step 6"),  # was done, then prolonged
+    ],
+)
+def test_how_it_ended(tmp_path: Path, files: dict[str, Any], done: int, state: State, reason: str | None) -> None:
+    run = read_run(make(tmp_path / "run", done=done, **files))
+    assert run.state == state
+    assert run.reason == reason if reason is None else reason in (run.reason or "")
+
+
+def test_a_lock_that_a_killed_run_left_is_no_run_that_trains(tmp_path: Path) -> None:
+    (make(tmp_path / "run", done=3) / ".lock").write_text('{"host": "n1", "process": 1, "since": "2026"}')
+    assert read_run(tmp_path / "run").state == State.CRASHED
+
+
+def test_best_and_last(tmp_path: Path) -> None:
+    run = read_run(make(tmp_path / "run"))
+    assert run.final("val/psnr_y") == Value(23.0, 10)
+    assert run.best("val/psnr_y") == Value(26.0, 6)
+    assert run.best("val/perceptual") is None
+    assert run.hours == 0.1
+    assert run.config["train.steps"] == 10
+    assert run.config["loss.adversarial.kind"]
+
+
+def test_a_run_of_an_earlier_version() -> None:
+    run = read_run(OLD)
+    assert run.step == 7
+    assert run.info == {}
+    assert run.images == {}
+    assert run.best("val/perceptual")
+    assert not run.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", b'{"step": 1}\n\xff\xfe\n[1]\n{"step": "2"}\n' + b"[" * 100_000 + b'\n{"step": 3'),
+        ("val.jsonl", b"nothing\n"),
+        ("config.yaml", b"train: [\n"),
+        ("config.yaml", b"\xff\xfe\x00"),
+        ("result.json", b"[1, 2]"),
+        ("run.json", b"[" * 100_000),
+        ("failed.json", b'{"step'),
+        ("stopped.json", b"x" * 2_000_000),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = make(tmp_path / "run", result={"steps": 10})
+    (folder / name).write_bytes(content)
+    run = read_run(folder)
+    assert run.state != State.BROKEN
+    (problem,) = run.problems
+    assert name in problem
+    assert "\n" not in problem
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run")
+    for name in ("metrics.jsonl", "val.jsonl", "run.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    assert len(read_run(folder).problems) == 3
+
+
+def test_folders_that_are_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name, said in (("file", "is a file"), ("empty", "not a run's folder"), ("none", "does not exist")):
+        run = read_run(tmp_path / name)
+        assert run.state == State.BROKEN
+        assert said in (run.reason or "")
+
+
+def test_crops_by_image_and_step(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run")
+    for name in ("baby/hr.webp", "baby/step-000010.webp", "baby/step-000005.webp", "baby/.step-000015.webp.tmp"):
+        (folder / "samples" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "samples" / name).touch()
+    (folder / "samples/step-000005.png").touch()
+    (image,) = read_run(folder).images.values()
+    assert list(image.steps) == [5, 10]
+    assert image.hr == folder / "samples/baby/hr.webp"
+    assert image.lr is None
+
+
+def test_runs_below_a_folder(tmp_path: Path) -> None:
+    for name in ("b", "a", "sweep/trial-001", "sweep/trial-000"):
+        make(tmp_path / name)
+    shutil.copytree(tmp_path / "a", tmp_path / "a/checkpoints/run within")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sweep/again").symlink_to(tmp_path)
+    found = find_runs(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "a",
+        "b",
+        "sweep/trial-000",
+        "sweep/trial-001",
+    ]
+    assert find_runs(tmp_path / "a") == [tmp_path / "a"]
+    assert find_runs(tmp_path / "none") == []
