@@ -43,7 +43,8 @@ PLANS = (
     Plan("best", 80),
     Plan("best", 80, 20),
     Plan("best", 80, 10),
-    Plan("best", 70, 6),
+    Plan("best", 80, 6),
+    Plan("best", 70, 4),
     Plan("newest", 70, 6),
     Plan("newest", 70, 4),
     Plan("newest", 60, 2),
@@ -220,10 +221,10 @@ def _notes(images: Sequence[PairedImage], wanted: Sequence[_Wanted], plan: Plan)
         notes.append(f"To keep the page small, crops of {len(here)} of {len(there)} steps are here.")
     if not all(one.is_lossless for one in wanted):
         which = {
-            "best": "but of the newest step and of the best ones",
-            "newest": "but of the newest step",
-            "none": "of all steps",
+            "best": "all crops but those of the newest and the best steps",
+            "newest": "all crops but those of the newest step",
+            "none": "all crops",
         }
-        lossy = f"are lossy WebP (quality {plan.quality}); HR and bicubic are lossless."
-        notes.append(f"To keep the page small, crops {which[plan.lossless]} {lossy}")
+        lossy = f"are lossy WebP (quality {plan.quality}); HR, bicubic and LR are lossless."
+        notes.append(f"To keep the page small, {which[plan.lossless]} {lossy}")
     return notes

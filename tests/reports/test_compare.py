@@ -168,7 +168,8 @@ def test_numbers_that_json_lacks_and_names_that_a_terminal_should_not_see_come_t
 
 def test_alerts_are_noted(tmp_path: Path) -> None:
     alerts = [{"step": 50, "alert": "D wins"}, {"step": 90, "alert": "D wins again"}]
-    run = write_run(tmp_path / "run", metrics=[*rows(2), *alerts], result=finished(100))
+    config = {"run": {"dir": tmp_path / "run"}, "train": {"steps": 100}}
+    run = write_run(tmp_path / "run", config=config, metrics=[*rows(2), *alerts], result=finished(100))
     assert compare([run])["runs"][0]["note"] == "2 alerts, the last at step 90: D wins again"
 
 
