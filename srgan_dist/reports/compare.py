@@ -106,6 +106,7 @@ def to_payload(
         last.append({key: record.final(key) for key in METRICS})
         validated.append(frozenset(str(row.get("image")) for row in record.validation))
         kept.append(replace(record, metrics=(), validation=()))
+    measured = [key for key in METRICS if any(values[key] for values in last)] or list(METRICS)
     names = run_names([record.folder for record in kept])
     configs = [run["config"] for run in runs]
     groups, differing = seed_groups(configs), differing_keys(configs)
@@ -118,10 +119,10 @@ def to_payload(
         "title": f"Comparison of {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "version": version("srgan-dist"),
-        "metrics": [_metric(key) for key in METRICS],
+        "metrics": [_metric(key) for key in measured],
         "runs": runs,
         "groups": [
-            {"name": name, "runs": group, "final": _group_final([last[run] for run in group])}
+            {"name": name, "runs": group, "final": _group_final([last[run] for run in group], measured)}
             for name, group in zip(group_names(groups, names, configs), groups, strict=True)
         ],
         "differing": differing,
@@ -131,6 +132,8 @@ def to_payload(
     room = max_bytes - _PAGE_BYTES - len(strict_json.dumps(payload))
     embedded = _embed(kept, runs, configs, max_bytes=room)
     for run in runs:
+        # Its folder is said once.
+        run["problems"] = [problem.replace(f"{run['folder']}/", "") for problem in run["problems"]]
         run["crops"] = {str(image): steps for image, steps in embedded.crops.get(run["id"], {}).items()}
     return payload | {
         "images": embedded.images,
@@ -164,7 +167,7 @@ def _facts(record: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
         "n": ratio if ratio == "auto" else number(ratio),
         "final": {key: _value(record.final(key)) for key in METRICS},
         "best": {key: _with_step(record.best(key)) for key in METRICS},
-        "problems": list(map(printable, record.problems)),
+        "problems": [printable(problem) for problem in record.problems if problem != record.reason],
     }
 
 
@@ -177,10 +180,10 @@ def _note(record: RunRecord) -> str | None:
     return printable(f"{of} at step {alerts[-1].get('step')}: {alerts[-1]['alert']}")
 
 
-def _group_final(runs: Sequence[Values]) -> dict[str, Any]:
+def _group_final(runs: Sequence[Values], metrics: Iterable[str]) -> dict[str, Any]:
     """Mean and spread of the last values of those runs that got furthest: others are on their way there."""
     found = {}
-    for key in METRICS:
+    for key in metrics:
         last = [final for run in runs if (final := run[key])]
         furthest = max((step for _, step in last), default=None)
         found[key] = mean_and_spread([value for value, step in last if step == furthest])
@@ -209,7 +212,9 @@ def _baseline(records: Sequence[RunRecord], names: Sequence[str]) -> tuple[dict[
     if not differing:
         return baseline or None, []
     low_run, high_run = next(iter(differing.values()))
-    what = f"bicubic has another {' and '.join(differing)} in {low_run} than in {high_run}"
+    *others, last = differing
+    labels = f"{', '.join(others)} and {last}" if others else last
+    what = f"Bicubic has another {labels} in {low_run} than in {high_run}"
     return baseline or None, [
         f"{what}: other images were validated, or another network measured, so that the runs do not compare in this."
     ]
@@ -238,7 +243,8 @@ def _embed(
     problems = [run["problems"] for run in runs]
     images = pair([list(_crops(*one)) for one in zip(records, configs, problems, strict=True)], problems)
     for run, lines in enumerate(problems):
-        lacking = [image.name for image in images if run not in image.runs]
+        # Those that a run has and that were left out are named already.
+        lacking = [image.name for image in images if run not in image.runs and image.name not in records[run].images]
         if images and lacking:
             lines.append(f"no crops of {', '.join(lacking)}" if len(lacking) < len(images) else "no crops")
     best = [{best["step"] for best in run["best"].values() if best} for run in runs]

@@ -46,8 +46,10 @@ def completed(config: Flat) -> dict[str, Any]:
         config: Dotted keys and values in JSON's types, as an earlier or later version wrote them, or a hand.
 
     Returns:
-        The same of this version; what this version refuses stays as it is.
+        The same of this version; what this version refuses stays as it is, and what is empty stays empty.
     """
+    if not config:
+        return {}
     nested: dict[str, Any] = {}
     for key, value in config.items():
         *sections, name = key.split(".")
@@ -114,7 +116,8 @@ def group_names(groups: Sequence[Sequence[int]], names: Sequence[str], configs: 
     Returns:
         Names, each only once.
     """
-    keys = [key for key in differing_keys([configs[group[0]] for group in groups]) if _is_learnt(key)]
+    several = [configs[group[0]] for group in groups if len(group) > 1]
+    keys = [key for key in differing_keys(several) if _is_learnt(key)]
     short = dict(zip(keys, _tails([key.split(".") for key in keys], "."), strict=True))
     found: list[str] = []
     for group in groups:

@@ -181,7 +181,7 @@ def _is_same(known: _Known, name: str | None, hr: Pixels, lr: Pixels | None) -> 
 def _name(images: Sequence[PairedImage]) -> None:
     taken: set[str] = set()
     for image in images:
-        base = printable(image.name) or "image"
+        base = printable(image.name) or "unnamed"
         name, number = base, 2
         while name in taken:
             name, number = f"{base} ({number})", number + 1

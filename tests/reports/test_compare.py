@@ -85,7 +85,9 @@ def test_runs_that_are_going_on_broken_or_none_are_named_and_do_not_keep_the_oth
     assert len(payload["runs"]) == len(runs) == 9
     assert runs["going-on"]["step"] == 1000
     assert runs["going-on"]["final"]["val/psnr_y"] is not None
-    assert runs["garbage"]["state"] == "broken"
+    assert (runs["garbage"]["state"], runs["garbage"]["n"]) == ("broken", None)
+    assert runs["garbage"]["note"] not in runs["garbage"]["problems"]
+    assert [metric["key"] for metric in payload["metrics"]] == ["val/psnr_y", "val/ssim_y", "val/perceptual"]
     assert runs["only-configured"]["final"]["val/psnr_y"] is None
     assert payload["differing"] == [key for key in payload["differing"] if key in runs["going-on"]["config"]]
     assert "no crops" in runs["going-on"]["problems"]
@@ -129,7 +131,7 @@ def test_runs_that_were_validated_on_other_images_are_said_not_to_compare(tmp_pa
     payload = compare([tmp_path])
     assert payload["baseline"] == {"val/ssim_y": 0.8, "val/perceptual": 0.4}
     assert payload["notes"] == [
-        "bicubic has another PSNR-Y in b than in a: other images were validated, or another network "
+        "Bicubic has another PSNR-Y in b than in a: other images were validated, or another network "
         "measured, so that the runs do not compare in this."
     ]
 
@@ -150,8 +152,13 @@ def test_a_run_that_lacks_the_crops_of_an_image_is_named(tmp_path: Path) -> None
         for at, image in enumerate(images):
             hr = smooth_noise(64, 64, seed=at)
             write_crops(run, image, hr, {2000: blurred(hr, 0.5)})
+    (run / "samples/three").mkdir()
+    (run / "samples/three/step-002000.webp").write_bytes(b"")
+    (tmp_path / "a/samples/two/step-002000.webp").write_bytes(b"")
     first, second = compare([tmp_path])["runs"]
-    assert (first["problems"], second["problems"]) == ([], ["no crops of two"])
+    assert second["problems"] == ["crops of three: left out, as their HR is missing", "no crops of two"]
+    assert first["problems"][0].startswith("crop of two at step 2000: left out (samples/two/step-002000.webp: is empty")
+    assert len(first["problems"]) == 1
 
 
 def test_numbers_that_json_lacks_and_names_that_a_terminal_should_not_see_come_through_as_text(tmp_path: Path) -> None:

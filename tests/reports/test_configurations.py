@@ -66,7 +66,7 @@ def test_of_another_architecture_its_choice_is_named_and_not_every_key_that_only
 
 
 def test_a_run_without_a_configuration_makes_no_key_differ_and_is_a_group_of_its_own() -> None:
-    runs = [config(), {}, config(run={"seed": 1}), {}]
+    runs = [config(), completed({}), config(run={"seed": 1}), {}]
     assert differing_keys(runs) == []
     assert seed_groups(runs) == [[0, 2], [1], [3]]
 
@@ -95,6 +95,8 @@ def test_groups_are_named_by_what_tells_them_apart() -> None:
     runs.append(config(train={"g_per_d": "auto"}))
     names = ["a-0", "a-1", "b-0", "b-1", "alone"]
     assert group_names(seed_groups(runs), names, runs) == ["g_per_d=1", "g_per_d=2", "alone"]
+    other = config(generator={"name": "rrdb"}, loss={"pixel": {"weight": 3}}, train={"steps": 9, "ema_decay": 0.5})
+    assert group_names(seed_groups([*runs, other]), [*names, "z"], [*runs, other])[:2] == ["g_per_d=1", "g_per_d=2"]
 
 
 @pytest.mark.parametrize(

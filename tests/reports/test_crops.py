@@ -167,7 +167,7 @@ def test_the_crops_of_an_old_run_are_cut_out_of_its_contact_sheets(tmp_path: Pat
     assert problems[1] == "samples/step-000030.png: left out (it is not laid out as a contact sheet)"
     images = pair([old, [write(tmp_path / "new")]], [[], []])
     photo, other = images
-    assert [photo.name, other.name] == ["photo", "image"]
+    assert [photo.name, other.name] == ["photo", "unnamed"]
     assert list(photo.runs[0]) == [10, 40]
     assert np.array_equal(photo.runs[0][40].pixels(), blurred(HR, 0.25))
     assert np.array_equal(photo.hr.pixels(), HR)
