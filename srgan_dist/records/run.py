@@ -166,9 +166,13 @@ def is_run(folder: Path) -> bool:
 
 
 def finite(value: object) -> float | None:
-    """A number as a float; None for everything else, NaN and infinity included."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+    """A number as a float; None for everything else, NaN, infinity and whole numbers beyond them included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _find(folder: Path, *, depth: int, seen: set[Path]) -> Iterator[Path]:

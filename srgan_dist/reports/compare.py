@@ -12,7 +12,7 @@ from typing import Any
 
 from srgan_dist.errors import UserError
 from srgan_dist.records.metrics import METRICS
-from srgan_dist.records.run import RunRecord, State, find_runs, read_run
+from srgan_dist.records.run import RunRecord, State, Value, find_runs, finite, read_run
 from srgan_dist.reports.assets import Embedded, embed
 from srgan_dist.reports.configurations import (
     completed,
@@ -23,7 +23,7 @@ from srgan_dist.reports.configurations import (
     seed_groups,
 )
 from srgan_dist.reports.crops import Crop, Crops, pair
-from srgan_dist.reports.series import curves, number, rows_for, series
+from srgan_dist.reports.series import curves, rows_for, series
 from srgan_dist.reports.sheets import crops_of_sheets
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.names import printable
@@ -42,7 +42,7 @@ _SHOWN = {  # label, unit, digits behind the point
 }
 
 Payload = dict[str, Any]
-Values = Mapping[str, tuple[float, int] | None]
+Values = Mapping[str, Value | None]
 
 
 def compare(arguments: Sequence[Path], *, max_bytes: int = MAX_BYTES) -> Payload:
@@ -150,8 +150,8 @@ def _metric(key: str) -> dict[str, Any]:
 def _facts(record: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's row says."""
     result = record.result or {}
-    memory = [value for row in record.metrics if (value := number(row.get("perf/memory_gib"))) is not None]
-    images = [value for row in (*record.metrics, result) if (value := number(row.get("images"))) is not None]
+    memory = [value for row in record.metrics if (value := finite(row.get("perf/memory_gib"))) is not None]
+    images = [value for row in (*record.metrics, result) if (value := finite(row.get("images"))) is not None]
     seed, ratio = config.get("run.seed"), config.get("train.g_per_d")
     return {
         "folder": printable(str(record.folder)),
@@ -161,12 +161,12 @@ def _facts(record: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
         "step": record.step,
         "planned_steps": record.planned_steps,
         "images": images[-1] if images else None,
-        "hours": number(record.hours),
-        "parameters": number(result.get("parameters")),
+        "hours": record.hours,
+        "parameters": finite(result.get("parameters")),
         "memory_gib": max(memory, default=None),
-        "n": ratio if ratio == "auto" else number(ratio),
-        "final": {key: _value(record.final(key)) for key in METRICS},
-        "best": {key: _with_step(record.best(key)) for key in METRICS},
+        "n": ratio if ratio == "auto" else finite(ratio),
+        "final": {key: final.value if (final := record.final(key)) else None for key in METRICS},
+        "best": {key: best._asdict() if (best := record.best(key)) else None for key in METRICS},
         "problems": [printable(problem) for problem in record.problems if problem != record.reason],
     }
 
@@ -200,7 +200,7 @@ def _baseline(records: Sequence[RunRecord], names: Sequence[str]) -> tuple[dict[
         found = [
             (value, names[at])
             for at, quality in enumerate(qualities)
-            if isinstance(quality, Mapping) and (value := number(quality.get(name))) is not None
+            if isinstance(quality, Mapping) and (value := finite(quality.get(name))) is not None
         ]
         if not found:
             continue
@@ -265,11 +265,3 @@ def _crops(record: RunRecord, config: Mapping[str, Any], problems: list[str]) ->
             last_step=last if isinstance(last, int) else None,
             problems=problems,
         )
-
-
-def _value(found: tuple[float, int] | None) -> float | None:
-    return number(found[0]) if found else None
-
-
-def _with_step(found: tuple[float, int] | None) -> dict[str, Any] | None:
-    return {"value": number(found[0]), "step": found[1]} if found else None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srgan_dist.records.run import finite
+
 Row = Mapping[str, Any]
 Numbers = NDArray[np.float64]
 
@@ -22,7 +24,6 @@ _VALIDATION = "val/"
 _UPDATES = "d/updates"
 _RATIO = "n"
 _NO_CURVES = (*_AXES, "epoch", _UPDATES)
-_LARGEST = 2**53  # whole numbers beyond it are no floating point numbers
 
 _LABELS = {
     "val/psnr_y": "PSNR-Y (dB)",
@@ -57,13 +58,6 @@ _LABELS = {
 _ORDER = tuple(_LABELS)
 _KINDS = ("val/", "g/", "d/", "grad_norm/", _RATIO, "learning_rate", "loss_scale/", "perf/")
 _LOG_SCALE = ("grad_norm/", "learning_rate", "loss_scale/")
-
-
-def number(value: Any) -> float | None:
-    """A value as JSON and a browser know it: a finite number, or None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if type(value) is int and abs(value) <= _LARGEST else None
 
 
 def curves(keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -124,7 +118,7 @@ def rows_for(num_runs: int) -> int:
 def _one_a_step(metrics: Sequence[Row]) -> list[Row]:
     rows: dict[float, Row] = {}
     for row in metrics:
-        if (step := number(row.get("step"))) is not None:
+        if (step := finite(row.get("step"))) is not None:
             rows[step] = {**rows[step], **row} if step in rows else row
     return [rows[step] for step in sorted(rows)]
 
@@ -133,11 +127,11 @@ def _column(rows: Sequence[Row], name: str) -> Numbers:
     """The numbers of a column, NaN where there is none."""
     values = [row.get(name) for row in rows]
     if not {float, int, type(None)}.issuperset(map(type, values)):
-        values = [number(value) for value in values]
+        values = [finite(value) for value in values]
     try:
         column = np.array(values, dtype=np.float64)
     except OverflowError:  # whole numbers without end
-        column = np.array([number(value) for value in values], dtype=np.float64)
+        column = np.array([finite(value) for value in values], dtype=np.float64)
     column[~np.isfinite(column)] = np.nan
     return column
 

@@ -164,6 +164,7 @@ def test_a_run_that_lacks_the_crops_of_an_image_is_named(tmp_path: Path) -> None
 def test_numbers_that_json_lacks_and_names_that_a_terminal_should_not_see_come_through_as_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "</script><b>\x1b[31m", result=finished(3))
     lines = '{"step": 1, "g/total": NaN, "val/psnr_y": Infinity}\n{"step": 2, "g/total": 1e999, "d/loss": 1}\n'
+    lines += f'{{"step": 3, "val/psnr_y": {10**400}, "hours": {10**400}, "images": {10**400}}}\n'
     (run / "metrics.jsonl").write_text(lines)
     payload = compare([run])
     assert json.loads(strict_json.dumps(payload)) == payload
@@ -175,7 +176,7 @@ def test_numbers_that_json_lacks_and_names_that_a_terminal_should_not_see_come_t
 
 def test_alerts_are_noted(tmp_path: Path) -> None:
     alerts = [{"step": 50, "alert": "D wins"}, {"step": 90, "alert": "D wins again"}]
-    config = {"run": {"dir": tmp_path / "run"}, "train": {"steps": 100}}
+    config: dict[str, dict[str, Any]] = {"run": {"dir": tmp_path / "run"}, "train": {"steps": 100}}
     run = write_run(tmp_path / "run", config=config, metrics=[*rows(2), *alerts], result=finished(100))
     assert compare([run])["runs"][0]["note"] == "2 alerts, the last at step 90: D wins again"
 
