@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
+from srgan_dist.cli import compare as cli_compare
 from srgan_dist.cli import images as cli_images
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
@@ -153,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
         help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
+
+    cli_compare.add_compare(
+        add("compare", cli_compare.compare, "Write a page that compares runs: curves, crops, keys.")
+    )
 
     cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
 
