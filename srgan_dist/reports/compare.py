@@ -22,7 +22,7 @@ from srgan_dist.reports.configurations import (
     run_names,
     seed_groups,
 )
-from srgan_dist.reports.crops import Crop, Crops, pair
+from srgan_dist.reports.crops import Crop, Crops, PairedImage, pair
 from srgan_dist.reports.series import curves, rows_for, series
 from srgan_dist.reports.sheets import crops_of_sheets
 from srgan_dist.utils import strict_json
@@ -242,13 +242,33 @@ def _embed(
     """The crops of runs as the page has them; what is left out is appended to each run's problems."""
     problems = [run["problems"] for run in runs]
     images = pair([list(_crops(*one)) for one in zip(records, configs, problems, strict=True)], problems)
-    for run, lines in enumerate(problems):
-        # Those that a run has and that were left out are named already.
-        lacking = [image.name for image in images if run not in image.runs and image.name not in records[run].images]
-        if images and lacking:
-            lines.append(f"no crops of {', '.join(lacking)}" if len(lacking) < len(images) else "no crops")
+    notes = _lacking_crops(images, records, runs)
     best = [{best["step"] for best in run["best"].values() if best} for run in runs]
-    return embed(images, best=best, problems=problems, max_bytes=max_bytes)
+    embedded = embed(images, best=best, problems=problems, max_bytes=max_bytes)
+    return embedded._replace(notes=[*notes, *embedded.notes])
+
+
+def _lacking_crops(
+    images: Sequence[PairedImage], records: Sequence[RunRecord], runs: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Name which run lacks which image, in its problems; where few runs have an image, in the note that is returned."""
+    notes = []
+    with_crops = {run for image in images for run in image.runs}
+    lacks: dict[int, list[str]] = {}
+    for image in images:
+        # What a run has and was left out is named already.
+        lacking = [run for run in with_crops - image.runs.keys() if image.name not in records[run].images]
+        if len(lacking) > len(image.runs):
+            notes.append(f"The image {image.name} is in {', '.join(runs[run]['name'] for run in image.runs)} alone.")
+        else:
+            for run in lacking:
+                lacks.setdefault(run, []).append(image.name)
+    for at, (record, run) in enumerate(zip(records, runs, strict=True)):
+        if at in lacks:
+            run["problems"].append(f"no crops of {', '.join(lacks[at])}")
+        elif with_crops and at not in with_crops and record.state is not State.BROKEN:
+            run["problems"].append("no crops")
+    return notes
 
 
 def _crops(record: RunRecord, config: Mapping[str, Any], problems: list[str]) -> Iterator[Crops]:

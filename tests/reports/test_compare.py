@@ -161,6 +161,17 @@ def test_a_run_that_lacks_the_crops_of_an_image_is_named(tmp_path: Path) -> None
     assert len(first["problems"]) == 1
 
 
+def test_an_image_that_few_runs_have_is_noted_once(tmp_path: Path) -> None:
+    for at, name in enumerate("abcd"):
+        run = write_run(tmp_path / name, metrics=rows(40))
+        for image in ("one", "two")[: 2 if name == "a" else 1]:
+            hr = smooth_noise(64, 64, seed=len(image) + (image == "two"))
+            write_crops(run, image, hr, {2000: blurred(hr, 0.5 + at / 10)})
+    payload = compare([tmp_path])
+    assert payload["notes"] == ["The image two is in a alone."]
+    assert [run["problems"] for run in payload["runs"]] == [[], [], [], []]
+
+
 def test_numbers_that_json_lacks_and_names_that_a_terminal_should_not_see_come_through_as_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "</script><b>\x1b[31m", result=finished(3))
     lines = '{"step": 1, "g/total": NaN, "val/psnr_y": Infinity}\n{"step": 2, "g/total": 1e999, "d/loss": 1}\n'
