@@ -12,6 +12,7 @@ from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import images as cli_images
+from srgan_dist.cli import runs as cli_runs
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
@@ -155,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
     cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
+
+    cli_runs.add_runs(
+        add("runs", cli_runs.runs, "List runs: how far they are, what they have reached, how they ended.")
+    )
+    cli_runs.add_watch(add("watch", cli_runs.watch, "Watch a run in the terminal, until it has ended."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument(

@@ -155,8 +155,8 @@ def read_images(folder: Path, problems: list[str]) -> dict[str, SampleImage]:
             continue
         files = {path.name: path for path in _entries(inner, problems)}
         steps = {int(found[1]): path for name, path in files.items() if (found := _SR.fullmatch(name))}
-        references = (files.get(f"{kind}.webp") for kind in ("lr", "bicubic", "hr"))
-        image = SampleImage(*references, steps=dict(sorted(steps.items())))
+        lr, bicubic, hr = (files.get(f"{kind}.webp") for kind in ("lr", "bicubic", "hr"))
+        image = SampleImage(lr, bicubic, hr, dict(sorted(steps.items())))
         if steps or any(image[:3]):
             images[inner.name] = image
         if len(images) >= _MOST_IMAGES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ class RunRecord:
         images: The crops by validation image.
         problems: What could not be read and is left out, a line each.
         step: The last step that is known of; 0 before the first.
+        hours: Training time; of a run of an earlier version only once it has ended.
     """
 
     folder: Path
@@ -67,18 +68,12 @@ class RunRecord:
     images: Mapping[str, SampleImage] = field(default_factory=dict)
     problems: Sequence[str] = ()
     step: int = 0
+    hours: float | None = None
 
     @property
     def planned_steps(self) -> int | None:
         """``train.steps``."""
         return next(_whole(self.config, "train.steps"), None)
-
-    @property
-    def hours(self) -> float | None:
-        """Training time; of a run of an earlier version only once it has ended."""
-        of_lines = (value for line in reversed(self.metrics) if (value := finite(line.get("hours"))) is not None)
-        seconds = finite((self.result or {}).get("seconds"))
-        return next(of_lines, seconds / 3600 if seconds is not None else None)
 
     def final(self, metric: str) -> Value | None:
         """The last value of a metric, such as ``val/psnr_y``; None where it was never measured."""
@@ -88,6 +83,10 @@ class RunRecord:
         """The best value of one of `METRICS`, the earlier one of two that are equal."""
         better: Callable[..., Value | None] = max if METRICS[metric] == "max" else min
         return better(self._values(self.metrics, metric), key=lambda value: value.value, default=None)
+
+    def without_lines(self) -> RunRecord:
+        """What is small of it: without metrics, validation and images."""
+        return replace(self, metrics=(), validation=(), images={})
 
     @staticmethod
     def _values(lines: Iterable[Mapping[str, Any]], metric: str) -> Iterator[Value]:
@@ -134,6 +133,7 @@ def read_run(folder: str | Path) -> RunRecord:
         images=read_images(folder / "samples", problems),
         problems=problems,
         step=end.step,
+        hours=_hours(metrics, result),
     )
 
 
@@ -207,6 +207,12 @@ def _end(
     if result is not None and done >= planned and (not metrics or logged == done):
         return _End(State.FINISHED, None, done)
     return _End(State.CRASHED, f"ended without a word after step {logged}: killed, most likely", logged)
+
+
+def _hours(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None) -> float | None:
+    logged = (hours for line in reversed(metrics) if (hours := finite(line.get("hours"))) is not None)
+    seconds = finite((result or {}).get("seconds"))
+    return next(logged, None if seconds is None else seconds / 3600)
 
 
 def _text(facts: Mapping[str, Any], key: str) -> str:

@@ -25,7 +25,7 @@ OLD = ROOT / "tests/fixtures/run-v0.1/run"
 def make(folder: Path, *, steps: int = 10, done: int = 10, **files: Any) -> Path:
     """A folder with a configuration, a metric for each step, and JSON files by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())  # type: ignore[arg-type]
+    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())
     lines = [{"step": step, "hours": step / 100, "val/psnr_y": 20.0 + step % 7} for step in range(1, done + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, content in files.items():
@@ -98,7 +98,7 @@ def test_a_run_of_an_earlier_version() -> None:
 def test_secrets_of_the_configuration_stay_in_its_file(tmp_path: Path) -> None:
     folder = make(tmp_path / "run")
     sources = {"train": ["https://me:hunter2@host/shards"]}
-    (folder / "config.yaml").write_text(Config(data=sources).to_yaml())  # type: ignore[arg-type]
+    (folder / "config.yaml").write_text(Config(data=sources).to_yaml())
     assert read_run(folder).config["data.train"] == ["https://***@host/shards"]
 
 
