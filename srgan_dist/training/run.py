@@ -26,7 +26,6 @@ from srgan_dist.training.build import build_trainer, check_networks
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.trainable_network import NonFiniteLoss
 from srgan_dist.training.trainer import Trainer, load_state
-from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 from srgan_dist.utils.names import beside, expand_home
@@ -259,17 +258,16 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         "seconds": round(trainer.clock.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.take_step.generator.network.parameters()),
     }
-    if runtime.is_main:
-        write_whole(config.run.dir / "result.json", strict_json.dumps(result, indent=2))
-        if trainer.validator:
-            networks = {"SR": trainer.take_step.ema.network}
-            pretrained = config.run.dir / "weights" / "pretrained.safetensors"
-            if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
-                networks = {
-                    "pretrained": SRGenerator.from_pretrained(pretrained, device=runtime.device),
-                    "GAN": trainer.take_step.ema.network,
-                }
-            (config.run.dir / "samples").mkdir(exist_ok=True)
-            with whole_file(config.run.dir / "samples" / "final.png") as temporary:
-                trainer.validator.contact_sheet(networks).save(temporary, format="PNG")
+    weights = {"final": config.run.dir / "weights" / "generator.safetensors"}
+    trainer.run_logger.finish(result, weights)
+    if runtime.is_main and trainer.validator:
+        columns = {"SR": trainer.take_step.ema.network}
+        pretrained = config.run.dir / "weights" / "pretrained.safetensors"
+        if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
+            before = SRGenerator.from_pretrained(pretrained, device=runtime.device)
+            columns = {"pretrained": before, "GAN": trainer.take_step.ema.network}
+        crops = {label: trainer.validator.crops(network) for label, network in columns.items()}
+        (config.run.dir / "samples").mkdir(exist_ok=True)
+        with whole_file(config.run.dir / "samples" / "final.png") as temporary:
+            trainer.validator.contact_sheet(crops).save(temporary, format="PNG")
     return result

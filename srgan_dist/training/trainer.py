@@ -20,7 +20,7 @@ from srgan_dist.degradations.degradation import Degradation
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import Failure, Stopped
-from srgan_dist.evaluation.validator import Validator
+from srgan_dist.evaluation.validator import Validator, mean_quality
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
 from srgan_dist.training.gan_step import Batch, TwoPhases
@@ -203,8 +203,9 @@ class Trainer:
                 if record:
                     self.run_logger.metrics(self.step, record)
                 if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
-                    networks = {"SR": self.take_step.ema.network}
-                    self.run_logger.images(self.step, self.validator.contact_sheet(networks))
+                    crops = self.validator.crops(self.take_step.ema.network)
+                    self.run_logger.references(self.validator.references)
+                    self.run_logger.samples(self.step, self.validator.contact_sheet({"SR": crops}), crops)
 
     def measure(self) -> dict[str, Any]:
         """The metrics of this step's global batch: means over micro-batches and ranks."""
@@ -235,7 +236,10 @@ class Trainer:
         """Measure the averaged generator on the validation images."""
         assert self.validator
         self.take_step.ema.broadcast_buffers()
-        quality = self.validator.measure(self.take_step.ema.network)
+        rows = self.validator.measure_each(self.take_step.ema.network)
+        with self.postponed_errors():
+            self.run_logger.validation(self.step, rows)
+        quality = mean_quality(rows)
         if self.pretraining_ends:
             self.results["pretrained"] = quality
         self.results["final"] = quality
