@@ -13,6 +13,7 @@ from typing import Any
 from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import compare as cli_compare
 from srgan_dist.cli import images as cli_images
+from srgan_dist.cli import runs as cli_runs
 from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
@@ -66,7 +67,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         if process_rank() == 0:
             if "final" in result:
                 console.print(result_table(result))
-            names = ("result.json", "weights/generator.safetensors", "samples/")
+            names = ("result.json", "weights/generator.safetensors", "weights/best.safetensors", "samples/")
             folder = trial_folder(config.run.dir)
             made = ", ".join(name for name in names if (folder / name).exists())
             console.print(f"{folder}/: {made}", soft_wrap=True)
@@ -160,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
+
+    cli_runs.add_runs(
+        add("runs", cli_runs.runs, "List runs: how far they are, what they have reached, how they ended.")
+    )
+    cli_runs.add_watch(add("watch", cli_runs.watch, "Watch a run in the terminal, until it has ended."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument(

@@ -175,6 +175,11 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; there is always one at the end."""
     keep: PositiveInt = 3
     """Newest checkpoints to keep."""
+    best: Literal["auto", "val/perceptual", "val/psnr_y", "val/ssim_y", "front"] = "auto"
+    """Which validated weights are kept as weights/best.safetensors. auto: the best by val/perceptual where that is
+    measured, else by val/psnr_y; front: besides, weights/front/ has all weights that no others surpass in both
+    val/psnr_y and val/perceptual, and best.safetensors is the one with the least val/perceptual. Needs
+    data.validation."""
 
 
 class ValidateConfig(Section):

@@ -1,11 +1,10 @@
-"""What a run leaves for people: metrics.jsonl, the experiment tracker, the progress bar."""
+"""What a run leaves for people: its records in the run's folder, the experiment tracker, the progress bar."""
 
 from __future__ import annotations
 
-import json
+import io
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,18 +13,18 @@ import numpy as np
 
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
+from srgan_dist.tracking.step_lines import StepLines
 from srgan_dist.tracking.time_left import TimeLeft
 from srgan_dist.tracking.wandb_run import WandbRun
 from srgan_dist.utils import strict_json
-from srgan_dist.utils.files import check_is_file, sync_file, sync_folder, whole_file
+from srgan_dist.utils.files import sync_folder, whole_file, write_whole
+from srgan_dist.utils.times import utc
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from PIL import Image
 
 log = logging.getLogger("srgan_dist")
-
-_RECORD = re.compile(rb'\{"step": (\d{1,18})[,}]')  # how every line begins that `RunLogger.metrics` writes
 
 
 class RunLogger:
@@ -65,13 +64,11 @@ class RunLogger:
             self.wandb = WandbRun(accelerator, folder=folder, project=project, group=group, tags=tags, config=config)
         self.progress = training_progress(visible=self.is_main)
         self.time_left = TimeLeft(num_steps=num_steps, pretrain_steps=pretrain_steps)
+        self._metrics, self._validation = StepLines(folder / "metrics.jsonl"), StepLines(folder / "val.jsonl")
+        self._has_references = False
 
     @property
-    def path(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def samples(self) -> Path:
+    def samples_folder(self) -> Path:
         return self.folder / "samples"
 
     @property
@@ -90,7 +87,8 @@ class RunLogger:
         self.time_left.start(step)
         if not self.is_main:
             return
-        redone = self.path.exists() and self._drop_after(step)
+        redone = self._metrics.drop_after(step)
+        self._validation.drop_after(step)
         if self.wandb:
             self.wandb.start(step=step, old_id=tracker_id, redone=redone, configuration=configuration)
             self._send_again(self.wandb, step)
@@ -99,30 +97,11 @@ class RunLogger:
         self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="", left="")
         self.progress.start()
 
-    def _drop_after(self, step: int) -> bool:
-        """Drop the records of later steps, if any, and return whether; whatever else stands there stays as it is."""
-        try:
-            check_is_file(self.path)
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror}): move it away and start again") from None
-        lines = content.removesuffix(b"\n").split(b"\n") if content else []
-        steps = [_step_of(line) for line in lines]
-        kept = [line for line, of in zip(lines, steps, strict=True) if of is None or of <= step]
-        whole = b"".join(line + b"\n" for line in kept)  # the last newline may be missing
-        if whole != content:
-            with whole_file(self.path) as temporary:
-                temporary.write_bytes(whole)
-        others = [number for number, line in enumerate(kept, start=1) if line.strip() and not _is_record(line)]
-        if others:
-            where = f"line {others[0]}" if len(others) == 1 else f"{len(others)} lines, the first is line {others[0]}"
-            log.warning("%s: %s: not a record of a step; kept as it is", self.path, where)
-        return len(kept) < len(lines)
-
     def sync(self) -> None:
         """Wait until the lines are on the disk; from any thread."""
-        if self.is_main and self.path.is_file():
-            sync_file(self.path)
+        if self.is_main:
+            self._metrics.sync()
+            self._validation.sync()
             sync_folder(self.folder)
 
     def _start_tensorboard(self, step: int) -> None:
@@ -137,10 +116,12 @@ class RunLogger:
         if wandb.is_lost:
             return
         rows: dict[int, dict[str, Any]] = {}
-        for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
-            if _is_record(line) and wandb.last_step < (record := json.loads(line))["step"] <= step:
+        for record in self._metrics.read():
+            if wandb.last_step < record["step"] <= step:
+                record.pop("time", None)
                 rows.setdefault(record["step"], {}).update(record)
-        pictures = {int(path.stem[5:]): path for path in self.samples.glob("step-*.png") if path.stem[5:].isdecimal()}
+        sheets = self.samples_folder.glob("step-*.png")
+        pictures = {int(path.stem[5:]): path for path in sheets if path.stem[5:].isdecimal()}
         lacking = sorted(rows.keys() | {of for of in pictures if wandb.last_step < of <= step})
         if lacking:
             log.info("W&B: lacks what was logged of steps %d to %d; it is sent again", lacking[0], lacking[-1])
@@ -157,13 +138,11 @@ class RunLogger:
         """
         if not self.is_main:
             return
-        record = {"step": step, **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(strict_json.dumps(record) + "\n")
+        self._metrics.append(step, [{"time": utc(), **values}])
         if self.wandb:
             self.wandb.log(step, values)
         elif self.tracker == "tensorboard":
-            numbers = {key: value for key, value in record.items() if not isinstance(value, str)}
+            numbers = {key: value for key, value in {"step": step, **values}.items() if not isinstance(value, str)}
             for tracker in self.accelerator.trackers:
                 tracker.log(numbers, step=step)
         self.note(step, values)
@@ -185,19 +164,69 @@ class RunLogger:
         if self.wandb:
             self.wandb.commit(step)
 
-    def images(self, step: int, picture: Image.Image) -> None:
-        """Write a picture into the run's folder, and send it to the tracker."""
+    def logged_validations(self, step: int) -> list[dict[str, Any]]:
+        """What metrics.jsonl has of the validations up to a step: ``step``, ``psnr_y``, ``ssim_y``, ``perceptual``."""
+        found = []
+        for record in self._metrics.read() if self.is_main else ():
+            values = {name.removeprefix("val/"): value for name, value in record.items() if name.startswith("val/")}
+            if values and record["step"] <= step:
+                found.append({"step": record["step"], **values})
+        return found
+
+    def validation(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the quality of each validation image into val.jsonl.
+
+        Args:
+            step: The training step.
+            rows: For each image, in their order, ``image`` (its name), ``psnr_y``, ``ssim_y`` and ``perceptual``.
+        """
+        if self.is_main:
+            self._validation.append(step, rows)
+
+    def references(self, pictures: Mapping[str, Mapping[str, Image.Image]]) -> None:
+        """Write what generated crops are compared with into ``samples/IMAGE/``; only the first call does anything.
+
+        Args:
+            pictures: For each image, by a name that can be a folder's, the crops ``lr``, ``bicubic`` and ``hr``.
+        """
+        if not self.is_main or self._has_references:
+            return
+        self._has_references = True
+        for image, crops in pictures.items():
+            for kind, crop in crops.items():
+                _write_crop(self.samples_folder / image / f"{kind}.webp", crop)
+
+    def samples(self, step: int, sheet: Image.Image, crops: Mapping[str, Image.Image]) -> None:
+        """Write sample pictures into the run's folder, and send them to the tracker.
+
+        Args:
+            step: The training step.
+            sheet: The contact sheet.
+            crops: The generated crop of each image, by the names of `references`.
+        """
         if not self.is_main:
             return
-        path = self.samples / f"step-{step:06d}.png"
+        path = self.samples_folder / f"step-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         with whole_file(path) as temporary:
-            picture.save(temporary, format="PNG")
+            sheet.save(temporary, format="PNG")
+        for image, crop in crops.items():
+            _write_crop(self.samples_folder / image / f"step-{step:06d}.webp", crop)
         if self.wandb:
-            self.wandb.log(step, {}, picture)
+            self.wandb.log(step, {}, sheet)
         elif self.tracker == "tensorboard":
             for tracker in self.accelerator.trackers:
-                tracker.log_images({"samples": np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+                tracker.log_images({"samples": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
+
+    def finish(self, result: Mapping[str, Any], weights: Mapping[str, Path]) -> None:  # noqa: ARG002 - for trackers
+        """Write result.json, at the end of a run that came to it.
+
+        Args:
+            result: Its content.
+            weights: Files of weights: ``final``, and ``best`` where there are any.
+        """
+        if self.is_main:
+            write_whole(self.folder / "result.json", strict_json.dumps(result, indent=2))
 
     def close(self, ended_by: BaseException | None = None) -> None:
         """Leave the terminal as it was, and let W&B know how the run ended; trackers end with the runtime.
@@ -210,17 +239,15 @@ class RunLogger:
             self.wandb.close(ended_by)
 
 
-def _is_record(line: bytes) -> bool:
-    try:
-        return type(json.loads(line.decode())["step"]) is int
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
-
-
-def _step_of(line: bytes) -> int | None:
-    """The step of a record, also of one that a crash cut off after it; None where no step is to be read."""
-    found = _RECORD.match(line)
-    return int(found[1]) if found else None
+def _write_crop(path: Path, crop: Image.Image) -> None:
+    """Write a crop without loss, unless it is there already."""
+    encoded = io.BytesIO()
+    crop.save(encoded, format="WEBP", lossless=True)
+    if path.is_file() and path.read_bytes() == encoded.getvalue():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from srgan_dist.data.loading.loader import Patches
 from srgan_dist.errors import Failure
-from srgan_dist.imaging.resize import upscale_bicubic_tensor
-from srgan_dist.losses import functional as losses
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 
 log = logging.getLogger("srgan_dist")
@@ -23,7 +17,6 @@ log = logging.getLogger("srgan_dist")
 Action = Literal["warn", "pause_d", "rollback", "stop"]
 
 MOST_ROLLBACKS = 3
-_SATURATED = 0.52  # distance from 0.5: 5 of 255 levels outside of [0, 1]; good networks overshoot by less
 
 
 class Collapsed(Failure):
@@ -234,27 +227,6 @@ class CollapseResponse:
         self.schedule.load(state["pace"])
         self.monitor.load(state["monitor"])
         self.rollbacks, self.d_rate = state["rollbacks"], state["d_rate"]
-
-
-def batch_quality(generated: Sequence[Tensor], batch: Sequence[Patches]) -> dict[str, Tensor]:
-    """Measure the generated images of a batch; nothing here waits for the device.
-
-    Args:
-        generated: [N, 3, H, W] each, one tensor for each micro-batch.
-        batch: The micro-batches.
-
-    Returns:
-        Means over the images: ``g/mse`` and ``g/mse_bicubic``, the squared errors of the images and of bicubic
-        enlargements, both clamped to [0, 1]; ``g/saturated``, the fraction of values that are more than 5 of 255
-        levels outside of [0, 1].
-    """
-    columns = []
-    for sr, pair in zip(map(losses.full, generated), batch, strict=True):
-        hr, scale = losses.full(pair.hr), pair.hr.shape[-1] // pair.lr.shape[-1]
-        bicubic = upscale_bicubic_tensor(losses.full(pair.lr), scale)
-        values = ((sr.clamp(0, 1) - hr).square(), (bicubic.clamp(0, 1) - hr).square(), (sr - 0.5).abs() > _SATURATED)
-        columns.append(torch.stack([value.to(sr.dtype).mean(dim=(1, 2, 3)) for value in values]))
-    return dict(zip(("g/mse", "g/mse_bicubic", "g/saturated"), torch.cat(columns, dim=1).mean(dim=1), strict=True))
 
 
 def derived(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from srgan_dist.config.root import Config
+from srgan_dist.records.read import read_lines
 from srgan_dist.records.run import State, Value, find_runs, read_run
 from srgan_dist.utils.locks import FolderLock
 from tests.conftest import ROOT
@@ -24,7 +25,7 @@ OLD = ROOT / "tests/fixtures/run-v0.1/run"
 def make(folder: Path, *, steps: int = 10, done: int = 10, **files: Any) -> Path:
     """A folder with a configuration, a metric for each step, and JSON files by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())  # type: ignore[arg-type]
+    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())
     lines = [{"step": step, "hours": step / 100, "val/psnr_y": 20.0 + step % 7} for step in range(1, done + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, content in files.items():
@@ -59,6 +60,9 @@ def test_a_run_that_trains(held: Path) -> None:
         ({"failed": {"step": 4, "reason": "d/loss is nan"}}, 4, State.CRASHED, "after step 4: d/loss is nan"),
         ({}, 4, State.CRASHED, "ended without a word after step 4"),
         ({"result": {"steps": 4}}, 6, State.CRASHED, "ended without a word after step 6"),  # was done, then prolonged
+        ({"result": {"steps": 10}}, 6, State.CRASHED, "ended without a word after step 6"),  # then from a checkpoint
+        ({"failed": {"step": 4, "reason": "a\n\x1b[31mb"}}, 4, State.CRASHED, r"after step 4: a \x1b[31mb"),
+        ({"failed": {"step": 10**500}}, 4, State.CRASHED, "after step 4: ?"),
     ],
 )
 def test_how_it_ended(tmp_path: Path, files: dict[str, Any], done: int, state: State, reason: str | None) -> None:
@@ -91,6 +95,31 @@ def test_a_run_of_an_earlier_version() -> None:
     assert not run.problems
 
 
+def test_secrets_of_the_configuration_stay_in_its_file(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run")
+    sources = {"train": ["https://me:hunter2@host/shards"]}
+    (folder / "config.yaml").write_text(Config(data=sources).to_yaml())
+    assert read_run(folder).config["data.train"] == ["https://***@host/shards"]
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", done=0)
+    values = ("NaN", "1e999", "-Infinity", "9" * 400, "true", '"24"', "null")
+    lines = (f'{{"step": {step}, "val/psnr_y": {value}}}\n' for step, value in enumerate(values))
+    (folder / "metrics.jsonl").write_text("".join(lines) + '{"step": 9, "val/psnr_y": 20}')
+    run = read_run(folder)
+    assert run.best("val/psnr_y") == run.final("val/psnr_y") == Value(20.0, 9)
+    assert run.metrics[0]["val/psnr_y"] is None
+
+
+def test_of_a_long_file_the_end_is_read(tmp_path: Path) -> None:
+    path, problems = make(tmp_path / "run", done=1000) / "metrics.jsonl", list[str]()
+    lines = read_lines(path, problems, max_bytes=1000)
+    assert lines[-1]["step"] == 1000
+    assert [line["step"] for line in lines] == list(range(lines[0]["step"], 1001))
+    assert problems == ["metrics.jsonl: has more than 1000 bytes; only its end is read"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -101,7 +130,8 @@ def test_a_run_of_an_earlier_version() -> None:
         ("result.json", b"[1, 2]"),
         ("run.json", b"[" * 100_000),
         ("failed.json", b'{"step'),
-        ("stopped.json", b"x" * 2_000_000),
+        ("stopped.json", b"x" * 20_000_000),
+        ("samples", b"no folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, name: str, content: bytes) -> None:
