@@ -19,10 +19,9 @@ from srgan_dist.utils.secrets import shown_tree
 
 Flat = Mapping[str, Any]
 
-# Keys, and sections of keys, that say nothing about what was tried; the seed has a column of its own.
+# Keys, and sections of keys, that say nothing about what was tried.
 _LEFT_OUT = (
     "run.dir",
-    "run.seed",
     "run.resume",
     "run.allow_changes",
     "run.hang_seconds",
@@ -33,10 +32,13 @@ _LEFT_OUT = (
     "checkpoint",
     "tracker",
 )
+_SEED = "run.seed"
 # Harmless to a run that resumes; two runs that differ in them are two experiments.
 _MATTERS = ("train.steps", "data.validation")
 _MOST_KEYS = 3  # in the name of a group
-_SEED = re.compile(r"([-_./ =]+(seed|s)?[-_=]?|seed)\d*$")  # what is left of "n2-seed10" and "n2-seed11" behind "n2"
+_SEED_OF_NAME = re.compile(
+    r"([-_./ =]+(seed|s)?[-_=]?|seed)\d*$"
+)  # what is left of "n2-seed10" and "n2-seed11" behind "n2"
 
 
 def completed(config: Flat) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def completed(config: Flat) -> dict[str, Any]:
 
 
 def differing_keys(configs: Sequence[Flat]) -> list[str]:
-    """The keys in which configurations differ: in their order, and what changes only speed or place at the end.
+    """The keys in which configurations differ: in their order, but the seed and mere speed last.
 
     A key that some lack differs from a value, but not from null; where another class of the section was chosen, as by
     generator.name, it is compared among those that have it.
@@ -99,7 +101,7 @@ def seed_groups(configs: Sequence[Flat]) -> list[list[int]]:
     """
     groups: dict[object, list[int]] = {}
     for position, config in enumerate(configs):
-        learnt = {key: value for key, value in config.items() if key != "run.seed" and _is_learnt(key)}
+        learnt = {key: value for key, value in config.items() if _is_learnt(key)}
         same = _text({key: value for key, value in sorted(learnt.items()) if value is not None}) if config else position
         groups.setdefault(same, []).append(position)
     return list(groups.values())
@@ -164,11 +166,11 @@ def _tails(paths: Sequence[Sequence[str]], separator: str) -> list[str]:
 
 def _shared_start(names: Sequence[str]) -> str:
     """What names begin with, without the word seed and separators at its end."""
-    return _SEED.sub("", os.path.commonprefix(list(names)))  # noqa: RUF071 - characters are meant
+    return _SEED_OF_NAME.sub("", os.path.commonprefix(list(names)))  # noqa: RUF071 - characters are meant
 
 
 def _is_learnt(key: str) -> bool:
-    return not _is_in(key, _LEFT_OUT) and (key in _MATTERS or not _is_in(key, HARMLESS))
+    return key != _SEED and not _is_in(key, _LEFT_OUT) and (key in _MATTERS or not _is_in(key, HARMLESS))
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -38,8 +38,10 @@ def test_a_study_becomes_runs_groups_curves_and_crops(study: Path) -> None:
     assert json.loads(strict_json.dumps(payload)) == payload
     names = [run["name"] for run in payload["runs"]]
     assert names == [f"n{ratio}-rate0.0001-seed{seed}" for ratio in (1, 2) for seed in (0, 1, 2)]
-    assert payload["differing"] == ["train.g_per_d"]
-    assert [run["config"] for run in payload["runs"]] == [{"train.g_per_d": ratio} for ratio in (1, 1, 1, 2, 2, 2)]
+    assert payload["differing"] == ["train.g_per_d", "run.seed"]
+    assert [run["config"] for run in payload["runs"]] == [
+        {"train.g_per_d": ratio, "run.seed": seed} for ratio in (1, 2) for seed in (0, 1, 2)
+    ]
     assert [run["n"] for run in payload["runs"]] == [1, 1, 1, 2, 2, 2]
     assert [run["seed"] for run in payload["runs"]] == [0, 1, 2, 0, 1, 2]
     assert [group["name"] for group in payload["groups"]] == ["g_per_d=1", "g_per_d=2"]

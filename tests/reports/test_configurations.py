@@ -67,7 +67,7 @@ def test_of_another_architecture_its_choice_is_named_and_not_every_key_that_only
 
 def test_a_run_without_a_configuration_makes_no_key_differ_and_is_a_group_of_its_own() -> None:
     runs = [config(), completed({}), config(run={"seed": 1}), {}]
-    assert differing_keys(runs) == []
+    assert differing_keys(runs) == ["run.seed"]
     assert seed_groups(runs) == [[0, 2], [1], [3]]
 
 
