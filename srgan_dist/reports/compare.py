@@ -263,11 +263,11 @@ def _lacking_crops(
         else:
             for run in lacking:
                 lacks.setdefault(run, []).append(image.name)
-    for at, (record, run) in enumerate(zip(records, runs, strict=True)):
+    for at, (record, row) in enumerate(zip(records, runs, strict=True)):
         if at in lacks:
-            run["problems"].append(f"no crops of {', '.join(lacks[at])}")
+            row["problems"].append(f"no crops of {', '.join(lacks[at])}")
         elif with_crops and at not in with_crops and record.state is not State.BROKEN:
-            run["problems"].append("no crops")
+            row["problems"].append("no crops")
     return notes
 
 
