@@ -46,7 +46,7 @@
   const shown = () => RUNS.filter((run) => !state.hidden.has(run.id));
   const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
   const metric = (key) => DATA.metrics.find((one) => one.key === key);
-  const seen = (id, key) => RUNS[id].final[key] ?? null;
+  
 
   function fixed(value, digits) {
     return isNumber(value) ? value.toFixed(digits) : "–";
@@ -218,6 +218,7 @@
     }));
     const body = make("tbody");
     for (const group of DATA.groups) {
+      if (!measured.some(({ key }) => isNumber(group.final[key]?.mean))) continue; // nothing to say of it
       const line = make("tr", {}, make("th", { scope: "row" }, group.name), make("td", {}, String(group.runs.length)));
       for (const { key, digits } of measured) {
         const of = group.final[key];
@@ -360,7 +361,8 @@
       scrubber.setAttribute("aria-valuetext", `step ${at.textContent}`);
       const all = sources(), keys = all.map(([key]) => key), runs = all.filter(([, , , step]) => step != null).map(([key]) => key);
       if (!keys.includes(state.first)) state.first = runs.find((key) => key !== state.second) ?? keys[0];
-      if (!keys.includes(state.second)) state.second = runs.find((key) => key !== state.first) ?? keys.find((key) => key === "hr") ?? keys[0];
+      const isOther = (key) => key !== state.first && RUNS[Number(key)].group !== RUNS[Number(state.first)]?.group;
+      if (!keys.includes(state.second)) state.second = runs.find(isOther) ?? keys.find((key) => key === "hr") ?? keys[0];
       const options = all.map(([key, label]) => [key, label]);
       const [one] = select("A", options, state.first, (key) => { state.first = key; stage(); });
       const [two] = select("B", options, state.second, (key) => { state.second = key; stage(); });
@@ -492,13 +494,17 @@
     }).filter(([, points]) => points.length);
     function draw() {
       const all = paths(), base = DATA.baseline && [DATA.baseline[across], DATA.baseline[up]];
-      const points = [...all.flatMap(([, path]) => path), ...(base && base.every(isNumber) ? [base] : [])];
+      const points = all.flatMap(([, path]) => path);
       if (!points.length) { byId("scatter").replaceChildren(make("p", { class: "empty" }, "No run that is shown was validated.")); return; }
       const [wide, high, left, right, top, bottom] = [820, 470, 66, 22, 22, 52];
       const range = (at) => {
         const values = points.map((point) => point[at]), least = Math.min(...values), most = Math.max(...values), margin = (most - least || Math.abs(most) || 1) * 0.08;
         return [least - margin, most + margin];
       };
+      // Bicubic is drawn where it is not so far off that the runs would become a blot.
+      const isNear = (at) => { const [low, high] = range(at); return base[at] > low - (high - low) / 2 && base[at] < high + (high - low) / 2; };
+      const hasBase = base && base.every(isNumber) && isNear(0) && isNear(1);
+      if (hasBase) points.push(base);
       const [x0, x1] = range(0), [y0, y1] = range(1);
       const px = (x) => left + ((x - x0) / (x1 - x0)) * (wide - left - right);
       const py = (y) => high - bottom - ((y - y0) / (y1 - y0)) * (high - top - bottom);
@@ -517,11 +523,12 @@
       text(`${name(across)}: higher is better →`, { x: (left + wide - right) / 2, y: high - 10, "text-anchor": "middle" });
       text(`← ${name(up)}: lower is better`, { x: 0, y: 0, "text-anchor": "middle", transform: `translate(14 ${(top + high - bottom) / 2}) rotate(-90)` });
       text("both better ↘", { class: "better", x: wide - right - 8, y: high - bottom - 10, "text-anchor": "end" });
-      if (base && base.every(isNumber)) {
+      if (hasBase) {
         const [x, y] = [px(base[0]), py(base[1])];
         svg.append(drawn("path", { class: "base", d: `M${x - 5} ${y - 5}l10 10m0 -10l-10 10` }));
         text("bicubic", { x: x + 9, y: y + 4 });
       }
+      const taken = []; // by names: one that would lie on another is left to the pointer
       for (const [run, path] of all) {
         const at = path.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`);
         svg.append(drawn("polyline", { points: at.join(" "), fill: "none", stroke: colour(run.id), "stroke-width": 1.5, "stroke-opacity": 0.65, "stroke-dasharray": dash(run.id).join(" ") }));
@@ -532,10 +539,11 @@
           mark.append(title);
           svg.append(mark);
         });
-        if (all.length <= 12) {
-          const [x, y] = path.at(-1), onRight = px(x) < wide * 0.72;
-          text(run.name, { class: "name", x: px(x) + (onRight ? 10 : -10), y: py(y) - 7, "text-anchor": onRight ? "start" : "end" });
-        }
+        const [x, y] = path.at(-1), onRight = px(x) < wide * 0.72, long = 7 * run.name.length;
+        const box = [px(x) + (onRight ? 10 : -10 - long), py(y) - 7, long];
+        if (taken.some(([left, top, size]) => Math.abs(top - box[1]) < 14 && left < box[0] + long && box[0] < left + size)) continue;
+        taken.push(box);
+        text(run.name, { class: "name", x: px(x) + (onRight ? 10 : -10), y: box[1], "text-anchor": onRight ? "start" : "end" });
       }
       byId("scatter").replaceChildren(svg);
     }
@@ -625,9 +633,9 @@
       const bands = lines.flatMap(([, id, , , options], index) => (options.edge === "high" ? [{ series: [index + 1, index + 2], fill: () => `${colour(id)}2b` }] : []));
       const axis = { stroke: () => style("--soft"), grid: { stroke: () => style("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
       chart = new uPlot({
-        width: canvas.clientWidth, height: canvas.clientHeight, legend: { show: false }, padding: [10, 12, 0, 0],
+        width: canvas.clientWidth, height: canvas.clientHeight, pxAlign: 1, legend: { show: false }, padding: [10, 12, 0, 0],
         scales: { x: { time: false }, y: isLog && values.length ? { distr: 3 } : {} },
-        axes: [{ ...axis, values: (_, marks) => marks.map((mark) => (mark >= 1e4 ? `${mark / 1000}k` : brief(mark))), space: 60 },
+        axes: [{ ...axis, values: (_, marks) => marks.map((mark) => (mark >= 1e4 ? `${mark / 1000}k` : brief(mark))), space: 60, size: 30 },
           { ...axis, size: 62, values: (_, marks) => marks.map((mark) => (mark === null ? "" : brief(mark))) }],
         cursor: { y: false, points: { size: 7 }, sync: { key: "curves" } },
         series: [{}, ...series], bands,
