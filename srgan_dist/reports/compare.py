@@ -102,8 +102,10 @@ def to_payload(
     for record in records:
         config = completed(record.config)
         curves_of_run = series(record.metrics, most_rows=rows_for(num_runs))
-        runs.append({"id": len(runs), **_facts(record, config), "config": config, "series": curves_of_run})
-        last.append({key: record.final(key) for key in METRICS})
+        values = {key: record.final(key) for key in METRICS}
+        facts = _facts(record, config) | {"final": {key: value and value.value for key, value in values.items()}}
+        runs.append({"id": len(runs), **facts, "config": config, "series": curves_of_run})
+        last.append(values)
         validated.append(frozenset(str(row.get("image")) for row in record.validation))
         kept.append(replace(record, metrics=(), validation=()))
     measured = [key for key in METRICS if any(values[key] for values in last)] or list(METRICS)
@@ -165,7 +167,6 @@ def _facts(record: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": finite(result.get("parameters")),
         "memory_gib": max(memory, default=None),
         "n": ratio if ratio == "auto" else finite(ratio),
-        "final": {key: final.value if (final := record.final(key)) else None for key in METRICS},
         "best": {key: best._asdict() if (best := record.best(key)) else None for key in METRICS},
         "problems": [printable(problem) for problem in record.problems if problem != record.reason],
     }

@@ -180,9 +180,12 @@ def _thinned(table: Numbers, stays: NDArray[np.bool_], *, most_rows: int) -> Num
 
 
 def _listed(column: Numbers, *, digits: int = _DIGITS) -> list[float | None]:
-    """Values in so many significant digits, and None for NaN; whole numbers without a point."""
-    return [None if value != value else _whole(float(f"{value:.{digits}g}")) for value in column.tolist()]
-
-
-def _whole(value: float) -> float:
-    return int(value) if value.is_integer() else value
+    """Values in so many significant digits, and None for NaN; whole numbers without a point where all are."""
+    size = np.abs(np.where(column == 0, 1.0, column))
+    decimals = digits - 1 - np.floor(np.log10(size))
+    # Powers of ten above 1 are exact, their inverses are not: a product with one would have digits without end.
+    up, down = 10.0 ** np.clip(decimals, 0, 300), 10.0 ** np.clip(-decimals, 0, 300)
+    rounded = np.round(column * up / down) / up * down
+    if np.array_equal(rounded, np.round(rounded)):
+        return [int(value) for value in rounded.tolist()]
+    return [None if value != value else value for value in rounded.tolist()]
