@@ -34,6 +34,12 @@ def test_a_page_is_written_into_a_folder_that_is_made_and_replaced_the_next_time
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
 
 
+def test_help_says_what_it_takes() -> None:
+    done = call("compare", "--help")
+    assert done.code == 0
+    assert "--output FILE" in done.out
+
+
 def test_a_name_cannot_break_out_of_the_page(runs: Path, tmp_path: Path) -> None:
     call("compare", runs, "-o", tmp_path / "harmless.html")
     evil = write_run(tmp_path / "<!--<script></script><script>alert(1)//", metrics=rows(20))
