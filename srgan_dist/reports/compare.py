@@ -260,7 +260,7 @@ def _lacking_crops(
         # What a run has and was left out is named already.
         lacking = [run for run in with_crops - image.runs.keys() if image.name not in records[run].images]
         if len(lacking) > len(image.runs):
-            notes.append(f"The image {image.name} is in {', '.join(runs[run]['name'] for run in image.runs)} alone.")
+            notes.append(f"Crops of {image.name} are only in {', '.join(runs[run]['name'] for run in image.runs)}.")
         else:
             for run in lacking:
                 lacks.setdefault(run, []).append(image.name)

@@ -170,7 +170,7 @@ def test_an_image_that_few_runs_have_is_noted_once(tmp_path: Path) -> None:
             hr = smooth_noise(64, 64, seed=len(image) + (image == "two"))
             write_crops(run, image, hr, {2000: blurred(hr, 0.5 + at / 10)})
     payload = compare([tmp_path])
-    assert payload["notes"] == ["The image two is in a alone."]
+    assert payload["notes"] == ["Crops of two are only in a."]
     assert [run["problems"] for run in payload["runs"]] == [[], [], [], []]
 
 
