@@ -15,6 +15,7 @@ from srgan_dist.cli import compare as cli_compare
 from srgan_dist.cli import images as cli_images
 from srgan_dist.cli import runs as cli_runs
 from srgan_dist.cli import shards as cli_shards
+from srgan_dist.cli import sweep as cli_sweep
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank, trial_folder
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_runs.add_runs(
         add("runs", cli_runs.runs, "List runs: how far they are, what they have reached, how they ended.")
     )
+    cli_sweep.add_sweep(add("sweep", cli_sweep.sweep, "Train the trials of a sweep, without W&B."))
     cli_runs.add_watch(add("watch", cli_runs.watch, "Watch a run in the terminal, until it has ended."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
