@@ -14,6 +14,7 @@ from srgan_dist.cli import bench as cli_bench
 from srgan_dist.cli import images as cli_images
 from srgan_dist.cli import runs as cli_runs
 from srgan_dist.cli import shards as cli_shards
+from srgan_dist.cli.again import configuration
 from srgan_dist.cli.streams import survive_closed_streams
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.distributed.launch import process_rank, trial_folder
@@ -53,14 +54,14 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
     sys.argv[1:] = map(shown_in, sys.argv[1:])
 
     def run() -> None:
-        config = config_from(arguments, prog=prog)
+        config, parent = configuration(arguments, prog=prog)
         from srgan_dist.distributed.signals import ignore_stop_signals
         from srgan_dist.tracking.console import console, result_table, setup_logging
         from srgan_dist.training.run import train as train_run
 
         setup_logging(is_main=process_rank() == 0)
         try:
-            result = train_run(config)
+            result = train_run(config, parent=parent)
         finally:
             ignore_stop_signals()
         if process_rank() == 0:
@@ -68,6 +69,8 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
                 console.print(result_table(result))
             names = ("result.json", "weights/generator.safetensors", "weights/best.safetensors", "samples/")
             folder = trial_folder(config.run.dir)
+            if parent and folder.resolve() == parent.resolve():
+                folder = folder.with_name(result["name"])
             made = ", ".join(name for name in names if (folder / name).exists())
             console.print(f"{folder}/: {made}", soft_wrap=True)
 
