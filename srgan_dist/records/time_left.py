@@ -52,8 +52,9 @@ def _seconds_per_step(lines: Sequence[Mapping[str, Any]], *, start: int, batch_s
     timed: list[tuple[int, float]] = [
         (line["step"], hours) for line in lines[-_LINES:] if (hours := finite(line.get("hours"))) is not None
     ]
-    timed = [(0, 0.0), *timed] if start == 0 and len(timed) < _LINES else timed
     timed = [(step, hours) for step, hours in timed if step >= start]
+    if start == 0 and len(timed) == 1:  # with the first steps, which are slow
+        timed = [(0, 0.0), *timed]
     if len(timed) > 1 and timed[-1][0] > timed[0][0]:
         (first, before), (last, now) = timed[0], timed[-1]
         return max(now - before, 0.0) * 3600 / (last - first)

@@ -68,7 +68,9 @@ def view(run: RunRecord, *, ascii_only: bool = False) -> RenderableType:
     """
     parts: list[RenderableType] = [_headline(run)]
     if run.planned_steps:
-        parts.append(ProgressBar(total=run.planned_steps, completed=min(run.step, run.planned_steps)))
+        bar = Table.grid(expand=True)  # a bar itself ends no line
+        bar.add_row(ProgressBar(total=run.planned_steps, completed=min(run.step, run.planned_steps)))
+        parts.append(bar)
     parts += [_trends(run, _ASCII_BARS if ascii_only else _BARS), *_validation(run)]
     found = alerts(run)
     if len(found) > _MOST_ALERTS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,24 +17,14 @@ from srgan_dist.records.read import read_lines
 from srgan_dist.records.run import State, Value, find_runs, read_run
 from srgan_dist.utils.locks import FolderLock
 from tests.conftest import ROOT
+from tests.records.folders import make_run
 
 OLD = ROOT / "tests/fixtures/run-v0.1/run"
 
 
-def make(folder: Path, *, steps: int = 10, done: int = 10, **files: Any) -> Path:
-    """A folder with a configuration, a metric for each step, and JSON files by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(Config(train={"steps": steps}).to_yaml())
-    lines = [{"step": step, "hours": step / 100, "val/psnr_y": 20.0 + step % 7} for step in range(1, done + 1)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Path]:
-    folder = make(tmp_path / "held", done=4)
+    folder = make_run(tmp_path / "held", done=4)
     script = "import sys, time; from pathlib import Path; from srgan_dist.utils.locks import FolderLock\n"
     script += "lock = FolderLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", script, str(folder)]
@@ -66,18 +55,18 @@ def test_a_run_that_trains(held: Path) -> None:
     ],
 )
 def test_how_it_ended(tmp_path: Path, files: dict[str, Any], done: int, state: State, reason: str | None) -> None:
-    run = read_run(make(tmp_path / "run", done=done, **files))
+    run = read_run(make_run(tmp_path / "run", done=done, **files))
     assert run.state == state
     assert run.reason == reason if reason is None else reason in (run.reason or "")
 
 
 def test_a_lock_that_a_killed_run_left_is_no_run_that_trains(tmp_path: Path) -> None:
-    (make(tmp_path / "run", done=3) / ".lock").write_text('{"host": "n1", "process": 1, "since": "2026"}')
+    (make_run(tmp_path / "run", done=3) / ".lock").write_text('{"host": "n1", "process": 1, "since": "2026"}')
     assert read_run(tmp_path / "run").state == State.CRASHED
 
 
 def test_best_and_last(tmp_path: Path) -> None:
-    run = read_run(make(tmp_path / "run"))
+    run = read_run(make_run(tmp_path / "run"))
     assert run.final("val/psnr_y") == Value(23.0, 10)
     assert run.best("val/psnr_y") == Value(26.0, 6)
     assert run.best("val/perceptual") is None
@@ -96,14 +85,14 @@ def test_a_run_of_an_earlier_version() -> None:
 
 
 def test_secrets_of_the_configuration_stay_in_its_file(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run")
+    folder = make_run(tmp_path / "run")
     sources = {"train": ["https://me:hunter2@host/shards"]}
     (folder / "config.yaml").write_text(Config(data=sources).to_yaml())
     assert read_run(folder).config["data.train"] == ["https://***@host/shards"]
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run", done=0)
+    folder = make_run(tmp_path / "run", done=0)
     values = ("NaN", "1e999", "-Infinity", "9" * 400, "true", '"24"', "null")
     lines = (f'{{"step": {step}, "val/psnr_y": {value}}}\n' for step, value in enumerate(values))
     (folder / "metrics.jsonl").write_text("".join(lines) + '{"step": 9, "val/psnr_y": 20}')
@@ -113,7 +102,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
 
 
 def test_of_a_long_file_the_end_is_read(tmp_path: Path) -> None:
-    path, problems = make(tmp_path / "run", done=1000) / "metrics.jsonl", list[str]()
+    path, problems = make_run(tmp_path / "run", done=1000) / "metrics.jsonl", list[str]()
     lines = read_lines(path, problems, max_bytes=1000)
     assert lines[-1]["step"] == 1000
     assert [line["step"] for line in lines] == list(range(lines[0]["step"], 1001))
@@ -135,7 +124,7 @@ def test_of_a_long_file_the_end_is_read(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, name: str, content: bytes) -> None:
-    folder = make(tmp_path / "run", result={"steps": 10})
+    folder = make_run(tmp_path / "run", result={"steps": 10})
     (folder / name).write_bytes(content)
     run = read_run(folder)
     assert run.state != State.BROKEN
@@ -145,7 +134,7 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, name: str, co
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run")
+    folder = make_run(tmp_path / "run")
     for name in ("metrics.jsonl", "val.jsonl", "run.json"):
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
@@ -162,7 +151,7 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
 
 
 def test_crops_by_image_and_step(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run")
+    folder = make_run(tmp_path / "run")
     for name in ("baby/hr.webp", "baby/step-000010.webp", "baby/step-000005.webp", "baby/.step-000015.webp.tmp"):
         (folder / "samples" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "samples" / name).touch()
@@ -175,7 +164,7 @@ def test_crops_by_image_and_step(tmp_path: Path) -> None:
 
 def test_runs_below_a_folder(tmp_path: Path) -> None:
     for name in ("b", "a", "sweep/trial-001", "sweep/trial-000"):
-        make(tmp_path / name)
+        make_run(tmp_path / name)
     shutil.copytree(tmp_path / "a", tmp_path / "a/checkpoints/run within")
     (tmp_path / "empty").mkdir()
     (tmp_path / "sweep/again").symlink_to(tmp_path)
