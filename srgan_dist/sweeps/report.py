@@ -41,8 +41,8 @@ def write_report(study: optuna.Study, file: SweepFile, folder: Path) -> dict[str
 
     Returns:
         ``metric``, ``direction``, ``trials`` from the best on (each with ``number``, ``state``, ``value``, the metric's
-        best, ``step`` of it, ``parameters``, ``folder``, ``reason`` of a failure), and ``importances``: of each parameter the
-        fraction of what it explains; empty while too few trials have finished.
+        best, ``step`` of it, ``parameters``, ``folder``, ``reason`` of a failure), and ``importances``: of each
+        parameter the fraction of what it explains; empty while too few trials have finished.
     """
     trials = [_trial(trial) for trial in study.get_trials(deepcopy=False) if trial.state in _STATES]
     sign = -1 if METRICS[file.metric] == "max" else 1
