@@ -138,7 +138,7 @@ def _measure(generator: SRGenerator, folders: Sequence[Path], *, label: str) -> 
 def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path], *, json: Path | None) -> None:
     from srgan_dist.evaluation.side_by_side import to_table
     from srgan_dist.inference.generator import NotFinite
-    from srgan_dist.tracking.console import output
+    from srgan_dist.tracking.console import output_for_tables
 
     scales = {generator.scale: model for model, generator in generators.items()}
     if len(scales) > 1:
@@ -156,7 +156,7 @@ def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path],
         )
         for model, generator in generators.items()
     }
-    output.print(to_table({model.name: result for model, result in results.items()}, details))
+    output_for_tables().print(to_table({model.name: result for model, result in results.items()}, details))
     if json:
         content = [
             {"name": model.name, "weights": str(model.weights), "sets": result} for model, result in results.items()

@@ -10,7 +10,6 @@ from srgan_dist.utils import strict_json
 from srgan_dist.utils.names import printable
 
 _INTERRUPTED = 130
-_IN_A_FILE = 160  # columns
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +27,8 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def runs(options: argparse.Namespace) -> None:
     """``srgan-dist runs``."""
-    from rich.console import Console
-
     from srgan_dist.reports.runs_table import STYLES, list_runs, notes, to_json, to_table
-    from srgan_dist.tracking.console import output
+    from srgan_dist.tracking.console import output, output_for_tables
 
     folder: Path = options.folder
     try:
@@ -44,8 +41,7 @@ def runs(options: argparse.Namespace) -> None:
         refuse_unwritable(options.json)
     rows = list_runs(folder)
     if rows:
-        wide = output if output.is_terminal else Console(markup=False, emoji=False, width=max(output.width, _IN_A_FILE))
-        wide.print(to_table(rows))
+        output_for_tables().print(to_table(rows))
     else:
         output.print(f"{printable(str(folder))}: no runs in it", soft_wrap=True)
     for note, state in notes(rows):

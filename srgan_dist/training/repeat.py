@@ -119,7 +119,7 @@ def _differing(info: Mapping[str, Any], *, ranks: int) -> Iterator[str]:
     if was != now:
         yield f"its code was {was}, this is {now}"
     elif code.dirty:
-        yield f"the code is {now}, whose changes are not on record"
+        yield f"the code is {now} that are on no record"
     libraries, torch = info.get("libraries"), versions("torch")["torch"]
     if isinstance(libraries, Mapping) and (torch_was := libraries.get("torch")) not in (None, torch):
         yield f"torch was {torch_was}, this is {torch}"

@@ -22,7 +22,7 @@ def running(lines: list[dict[str, Any]], *, steps: int = 100, pretrain_steps: in
     [
         ([], 0, "None"),
         ([{"step": 10, "hours": 0.1}], 0, "0:54:00"),
-        ([{"step": 10, "hours": 0.1}, {"step": 20, "hours": 0.1 + 10 / 3600}], 0, "0:08:10"),
+        ([{"step": 10, "hours": 0.1}, {"step": 20, "hours": 0.1 + 10 / 3600}], 0, "0:01:20"),
         ([{"step": 10, "hours": 0.1}], 40, "0:18:00 and 60 GAN steps"),
         ([{"step": 40, "hours": 0.4}], 40, "None"),  # no step of this phase has been timed
         ([{"step": 40, "hours": 0.4}, {"step": 50, "hours": 0.9}], 40, "2:30:00"),
