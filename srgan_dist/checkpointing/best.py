@@ -108,7 +108,7 @@ class BestWeights:
         if lost := best - self._with_weights:
             steps = ", ".join(map(str, sorted(lost)))
             log.info(
-                "%s: the best weights so far, of step %s, are not there: later ones compete without", self.folder, steps
+                "%s: lacks the best weights so far, of step %s: later ones compete without them", self.folder, steps
             )
 
     def steps_on_disk(self) -> list[int]:

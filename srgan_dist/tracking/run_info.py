@@ -6,10 +6,11 @@ import json
 import logging
 import platform
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import read_file, write_whole
@@ -65,7 +66,7 @@ def write_run_info(
         "version": software.pop("srgan-dist"),
         "commit": code.commit,
         "dirty": code.dirty,
-        "command": [shown_in(argument) for argument in sys.argv],
+        "command": [shown_in(argument) for argument in psutil.Process().cmdline()],
         "host": host,
         "devices": list(devices),
         "ranks": len(devices),

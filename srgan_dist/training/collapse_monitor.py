@@ -84,7 +84,7 @@ class CollapseMonitor:
         return f"the GAN has been collapsing since step {self.since}: {'; '.join(faults)}"
 
     def _update_best(self, record: Mapping[str, Any]) -> None:
-        if "g/psnr_gain" in record:
+        if math.isfinite(record.get("g/psnr_gain", math.nan)):  # not so where fp16 overflowed in a whole interval
             self._recent = [*self._recent, record["g/psnr_gain"]][-self.patience :]
             if len(self._recent) == self.patience:
                 held = min(self._recent)
@@ -95,8 +95,8 @@ class CollapseMonitor:
         real, fake = record.get("d/real_accuracy", 0.0), record.get("d/fake_accuracy", 0.0)
         if limits.d_accuracy is not None and min(real, fake) > limits.d_accuracy:
             yield f"D is right on {real:.3f} of real and {fake:.3f} of generated images (limit {limits.d_accuracy:g})"
-        ratio = record.get("grad_norm/ratio")
-        if limits.grad_ratio and ratio is not None and not limits.grad_ratio[0] <= ratio <= limits.grad_ratio[1]:
+        ratio = record.get("grad_norm/ratio", math.nan)  # NaN compares as neither below nor above
+        if limits.grad_ratio and (ratio < limits.grad_ratio[0] or ratio > limits.grad_ratio[1]):
             low, high = limits.grad_ratio
             yield f"D's gradient is {ratio:.3g} times as large as G's (limits {low:g} and {high:g})"
         saturated = record.get("g/saturated", 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -27,20 +26,21 @@ class CodeState(NamedTuple):
 def code_state() -> CodeState:
     """The commit of the package's own repository, where it is run from a checkout."""
     package = Path(__file__).resolve().parent.parent
+    root = next((folder for folder in package.parents if (folder / ".git").exists()), None)
     # Installed into an environment that lies in somebody's repository, the package is none of its files.
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+    if not root or _git(root, "ls-files", "--error-unmatch", "--", str(package / "__init__.py")) is None:
         return CodeState(None, None)
-    commit, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", str(package))
     return CodeState(commit or None, None if commit is None or changes is None else bool(changes))
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as of a hook's
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints about a repository; None where it fails."""
+    where = (f"--git-dir={root / '.git'}", f"--work-tree={root}")  # whatever the environment says, as that of a hook
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            env=kept | {"GIT_OPTIONAL_LOCKS": "0"},
+            ["git", "--no-optional-locks", *where, *arguments],
+            cwd=root,
             capture_output=True,
             text=True,
             errors="replace",
