@@ -19,7 +19,7 @@ from srgan_dist.cli import shards as cli_shards
 from srgan_dist.cli import sweep as cli_sweep
 from srgan_dist.cli.again import configuration
 from srgan_dist.cli.streams import survive_closed_streams
-from srgan_dist.config.load import config_from, load_config
+from srgan_dist.config.load import load_config
 from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.utils import strict_json
@@ -217,7 +217,7 @@ def _plan(options: argparse.Namespace) -> None:
         raise UserError(f"--memory is {memory} bytes: give its unit, such as {memory}GiB")
     if options.ranks < 1:
         raise UserError(f"--ranks is {options.ranks}, allowed are whole numbers from 1")
-    config = config_from(options.overrides, prog="srgan-dist plan")
+    config, _ = configuration(options.overrides, prog="srgan-dist plan")
     device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("plan"):
         plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
@@ -232,7 +232,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
     if options.json:
         refuse_unwritable(options.json)
-    config = config_from(options.overrides, prog="srgan-dist doctor") if options.overrides else None
+    config = configuration(options.overrides, prog="srgan-dist doctor")[0] if options.overrides else None
     runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
     answers = examine(config, runtime, run_commands=options.run_commands)
     runtime.close()

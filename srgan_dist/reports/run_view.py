@@ -71,12 +71,13 @@ def view(run: RunRecord, *, ascii_only: bool = False) -> RenderableType:
         bar = Table.grid(expand=True)  # a bar itself ends no line
         bar.add_row(ProgressBar(total=run.planned_steps, completed=min(run.step, run.planned_steps)))
         parts.append(bar)
-    parts += [_trends(run, _ASCII_BARS if ascii_only else _BARS), *_validation(run)]
+    parts += _validation(run)
     found = alerts(run)
     if len(found) > _MOST_ALERTS:
         parts.append(Text(f"{len(found)} alerts; the last {_MOST_ALERTS}:", style="yellow"))
     parts += [Text(f"step {step}: {text}", style="yellow") for step, text in found[-_MOST_ALERTS:]]
     parts += [Text(problem, style="dim") for problem in run.problems]
+    parts.append(_trends(run, _ASCII_BARS if ascii_only else _BARS))  # last: a low terminal shows the beginning
     return Group(*parts)
 
 

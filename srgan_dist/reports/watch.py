@@ -17,6 +17,7 @@ from srgan_dist.utils.locks import LOCK_NAME, is_held
 from srgan_dist.utils.names import printable
 
 INTERVAL = 1.0  # seconds between two looks
+_REST = 9.0  # times as long as a look took: of a long run's file it may take a second, on the cores that train
 _SETTLED = 5.0  # seconds that a run which did not finish stays as it is before it is taken to have ended
 _FILES = ("metrics.jsonl", "config.yaml", "result.json", "stopped.json", "failed.json", LOCK_NAME)
 
@@ -57,11 +58,13 @@ def _read_until_end(
     """The run each time that something has changed, and at last as it ended."""
     seen: object = None
     was_running = is_waiting = False
-    since = 0.0
+    since = took = 0.0
     while True:
         if (now := _signature(folder)) != seen:
             seen, since = now, 0.0
+            begin = time.monotonic()
             run = read_run(folder)
+            took = time.monotonic() - begin
             if _has_begun(run):
                 is_waiting = False
                 yield run
@@ -75,8 +78,9 @@ def _read_until_end(
         # A launcher or a scheduler may start it again; what had ended before we came stays so.
         if has_ended and (run.state == State.FINISHED or not was_running or since >= _SETTLED):
             return
-        sleep(interval)
-        since += interval
+        pause = max(interval, _REST * took)
+        sleep(pause)
+        since += pause
 
 
 def _has_begun(run: RunRecord) -> bool:

@@ -13,8 +13,7 @@ from PIL import Image
 from srgan_dist.checkpointing.weights import save_weights
 from srgan_dist.config.models import SRResNetConfig
 from srgan_dist.evaluation.side_by_side import common_means, to_table
-from srgan_dist.inference.build import generator_metadata
-from srgan_dist.models.build import build_generator
+from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import Finished, call
 from tests.records.folders import make_run
 

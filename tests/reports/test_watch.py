@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -109,7 +110,7 @@ def test_one_that_resumes_drops_lines_and_goes_on(tmp_path: Path) -> None:
         ({}, 1, "run: crashed: ended without a word after step 10"),
     ],
 )
-def test_the_command_ends_as_the_run_did(tmp_path: Path, files: dict[str, object], code: int, said: str) -> None:
+def test_the_command_ends_as_the_run_did(tmp_path: Path, files: dict[str, Any], code: int, said: str) -> None:
     done = call("watch", make_run(tmp_path / "run", **files))
     assert done.code == code
     assert said in (done.out if code == 0 else done.err)
