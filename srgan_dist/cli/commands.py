@@ -65,7 +65,7 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
         if process_rank() == 0:
             if "final" in result:
                 console.print(result_table(result))
-            names = ("result.json", "weights/generator.safetensors", "samples/")
+            names = ("result.json", "weights/generator.safetensors", "weights/best.safetensors", "samples/")
             folder = trial_folder(config.run.dir)
             made = ", ".join(name for name in names if (folder / name).exists())
             console.print(f"{folder}/: {made}", soft_wrap=True)

@@ -146,7 +146,7 @@ class StabilityConfig(Section):
     """The discriminator's accuracy, the mean of those on real and on generated images, smoothed, with
     train.g_per_d=auto: above the high end it pauses, below the low end it is updated again, at every step."""
     patience: PositiveInt = 5
-    """Log lines in a row, in the adversarial phase after train.d_warmup_steps, that make a collapse when each is
+    """Log lines in a row, each of means over its steps, in the adversarial phase after train.d_warmup_steps, that make a collapse when each is
     outside of any of the limits below."""
     max_d_accuracy: Probability | None = 0.98
     """Most that the discriminator is right, on real images and on generated ones; None: no limit."""
@@ -155,7 +155,7 @@ class StabilityConfig(Section):
     max_saturated: Probability | None = 0.1
     """Most of the generated values, as a fraction, that are outside of [0, 1] by 5 of 255 levels; None: no limit."""
     max_psnr_drop: PositiveFloat | None = 4.0
-    """Most that the global batch's PSNR, less bicubic's, is below the best that it held for as many log lines,
+    """Most that the PSNR of the patches, less bicubic's, is below the best that it held for as many log lines,
     pretraining included, in dB; None: no limit."""
 
 
@@ -163,7 +163,7 @@ class LogConfig(Section):
     common = ("every",)
 
     every: PositiveInt = 100
-    """Steps between lines of metrics.jsonl and of the tracker."""
+    """Steps between lines of metrics.jsonl and of the tracker; a line has means over these steps."""
     images_every: PositiveInt = 5000
     """Steps between sample pictures; needs data.validation."""
 
@@ -175,6 +175,11 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; there is always one at the end."""
     keep: PositiveInt = 3
     """Newest checkpoints to keep."""
+    best: Literal["auto", "val/perceptual", "val/psnr_y", "val/ssim_y", "front"] = "auto"
+    """Which validated weights are kept as weights/best.safetensors. auto: the best by val/perceptual where that is
+    measured, else by val/psnr_y; front: besides, weights/front/ has all weights that no others surpass in both
+    val/psnr_y and val/perceptual, and best.safetensors is the one with the least val/perceptual. Needs
+    data.validation."""
 
 
 class ValidateConfig(Section):

@@ -24,6 +24,7 @@ from srgan_dist.distributed.environment import configuration_alone, cpu_threads,
 from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import UserError
+from srgan_dist.utils.provenance import cpu_name
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 log = logging.getLogger("srgan_dist")
@@ -201,6 +202,11 @@ class Runtime(Collectives):
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         return available_ram() // self.local_world_size
+
+    def device_names(self) -> list[str]:
+        """The name of every rank's GPU or processor, by rank."""
+        on_gpu = self.device.type == "cuda"
+        return self.all_gather_object(torch.cuda.get_device_name(self.device) if on_gpu else cpu_name())
 
     def describe(self) -> str:
         """One line: device, ranks, threads and what decided on them, precision."""

@@ -164,6 +164,15 @@ class RunLogger:
         if self.wandb:
             self.wandb.commit(step)
 
+    def logged_validations(self, step: int) -> list[dict[str, Any]]:
+        """What metrics.jsonl has of the validations up to a step: ``step``, ``psnr_y``, ``ssim_y``, ``perceptual``."""
+        found = []
+        for record in self._metrics.read() if self.is_main else ():
+            values = {name.removeprefix("val/"): value for name, value in record.items() if name.startswith("val/")}
+            if values and record["step"] <= step:
+                found.append({"step": record["step"], **values})
+        return found
+
     def validation(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the quality of each validation image into val.jsonl.
 

@@ -26,7 +26,7 @@ from srgan_dist.training.adversarial import (
     RealOrFakeBatch,
     split_micro_batches,
 )
-from srgan_dist.training.collapse_monitor import batch_quality
+from srgan_dist.training.batch_quality import BatchQuality
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.ema import EMA
 from srgan_dist.training.micro_batch import MicroBatch
@@ -47,11 +47,11 @@ class TrainingStep(Protocol):
         Args:
             batch: This rank's part of the global batch.
             rates: Learning rates and factors of this step.
-            measure: Also measure the generated images, for a logged step.
+            measure: Also measure the generated images, for the log.
 
         Returns:
             Scalars on the device by logged name: losses as means over this rank's micro-batches, norms of gradients; of
-            the discriminator, those of its last update. The host does not wait for them.
+            the discriminator, if this step updated it. The host does not wait for them.
         """
         ...
 
@@ -68,6 +68,7 @@ class PretrainingStep:
 
     def __init__(self, generator: TrainableNetwork, *, ema: EMA, content: ContentLoss, micro_batch: MicroBatch) -> None:
         self.generator, self.ema, self.content, self.micro_batch = generator, ema, content, micro_batch
+        self.quality = BatchQuality()
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
@@ -87,7 +88,7 @@ class PretrainingStep:
 
         weight, step = 1 / len(batch), rates.step
         metrics = self.generator.update(batch, losses, "g/total", weight=weight, rate=rates.generator, step=step)
-        return metrics | (batch_quality(generated, batch) if measure else {})
+        return metrics | (self.quality(generated, batch) if measure else {})
 
 
 class GANStep:
@@ -124,7 +125,7 @@ class GANStep:
     ) -> None:
         self.generator, self.discriminator, self.ema = generator, discriminator, ema
         self.content, self.adversarial, self.schedule = content, adversarial, schedule
-        self.micro_batch, self.runtime = micro_batch, runtime
+        self.micro_batch, self.runtime, self.quality = micro_batch, runtime, BatchQuality()
         self.discriminator_updates = 0
         self.discriminator_metrics: StepMetrics = {}
         runtime.freeze_batchnorm_stats(discriminator.network)
@@ -138,9 +139,10 @@ class GANStep:
             fooling_rate=objective.fooling_rate,
             real_accuracy=self.discriminator_metrics.get("d/real_accuracy"),
         ):
-            self.micro_batch.within_memory(partial(self.update_discriminator, rates=rates), objective)
+            update_discriminator = partial(self.update_discriminator, rates=rates)
+            metrics = self.micro_batch.within_memory(update_discriminator, objective) | metrics
         self.ema.update(self.generator.network)
-        return self.discriminator_metrics | metrics
+        return metrics
 
     def update_generator(
         self, batch: Batch, *, rates: Rates, measure: bool = False
@@ -172,12 +174,16 @@ class GANStep:
             weight, step = 1 / len(batch), rates.step
             metrics = self.generator.update(parts, losses, "g/total", weight=weight, rate=rates.generator, step=step)
         if measure:
-            metrics |= batch_quality(objective.generated, batch)
+            metrics |= self.quality(objective.generated, batch)
             metrics["d/fake_accuracy"] = 1 - objective.fooling_rate()
         return objective, metrics
 
-    def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> None:
-        """Minimise over D its loss on the batch's real and just generated images, without a second forward of G."""
+    def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> StepMetrics:
+        """Minimise over D its loss on the batch's real and just generated images, without a second forward of G.
+
+        Returns:
+            The metrics.
+        """
         objective.split(self.micro_batch.size)
         r1_is_due = self.discriminator_updates % self.adversarial.r1_every == 0
 
@@ -185,11 +191,13 @@ class GANStep:
             return objective.discriminator_terms(part, self.discriminator.wrapped, r1_is_due=r1_is_due)
 
         parts, weight = objective.real_and_fake_batches(), 1 / len(objective.batch)
-        self.discriminator_metrics |= self.discriminator.update(
+        metrics = self.discriminator.update(
             parts, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
         )
         advance_power_iteration(self.discriminator.network)
         self.discriminator_updates += 1
+        self.discriminator_metrics |= metrics
+        return metrics
 
 
 def with_total(terms: Terms) -> Terms:
@@ -222,13 +230,18 @@ class TwoPhases:
         """Number of discriminator updates so far."""
         return self.gan.discriminator_updates if self.gan else 0
 
+    @property
+    def discriminator_metrics(self) -> StepMetrics:
+        """The metrics of the last discriminator update; empty before the first."""
+        return self.gan.discriminator_metrics if self.gan else {}
+
     def counters(self, reduce_mean: Callable[[Mapping[str, Tensor]], dict[str, float]]) -> dict[str, Any]:
         """What a resumed run needs in addition to weights and optimizers, for JSON.
 
         Args:
             reduce_mean: Averages scalars over the ranks.
         """
-        stats = reduce_mean(self.gan.discriminator_metrics if self.gan else {})
+        stats = reduce_mean(self.discriminator_metrics)
         return {
             "averaged": self.ema.num_updates,
             "discriminator_updates": self.discriminator_updates,
