@@ -25,6 +25,7 @@ from srgan_dist.tracking.run_info import read_run_info, write_run_info
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.tracking.train_log import TrainLog, train_log
 from srgan_dist.training.build import build_trainer, check_networks
+from srgan_dist.training.repeat import beside_parent, compare_with_parent
 from srgan_dist.training.restart import after_restart, record_start
 from srgan_dist.training.saved_counters import load_state
 from srgan_dist.training.trainable_network import NonFiniteLoss
@@ -55,7 +56,8 @@ def train(config: Config, *, stop: threading.Event | None = None, parent: Path |
     Args:
         config: The resolved configuration.
         stop: Set by another thread to stop the run as a signal would.
-        parent: Folder of the run that this one repeats; run.json names it.
+        parent: Folder of the run that this one repeats: run.json names it, and the data is compared. Where run.dir is
+            this folder, the new run gets one beside it: ``NAME-again``.
 
     Returns:
         The content of result.json: ``name``, ``started`` and ``finished`` (UTC), ``hours`` (of training), ``steps``,
@@ -100,7 +102,7 @@ def _train(config: Config, signals: StopSignals, lines: TrainLog, parent: Path |
     for line in runtime.ignored_settings if runtime.is_main else ():
         log.warning("%s", line)
     check_networks(config, runtime)
-    config = after_restart(config, runtime)
+    config = after_restart(beside_parent(config, parent, runtime), runtime)
     with _held_folder(config, runtime) as set_aside:
         if runtime.is_main:
             lines.begin(config.run.dir)
@@ -192,6 +194,7 @@ def _start(
         signals=signals,
         position=state.counters if state else None,
     )
+    compare_with_parent(config, parent, runtime, shards=trainer.data.fingerprint["shards"])
     tracker_id, is_resumed = None, False
     if state and source:
         trainer.restore(state, source)
