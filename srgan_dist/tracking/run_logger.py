@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -119,16 +118,16 @@ class RunLogger:
         """Send a tracker the steps up to this one that it lacks: a kill loses what was on its way."""
         if tracker.last_step is None:
             return
-        lacking = list(self._logged(after=tracker.last_step, until=step))
+        known = list(self._logged(until=step))
+        lacking = [logged.step for logged in known if logged.step > tracker.last_step]
         if lacking and isinstance(tracker, WandbRun):
-            first, last = lacking[0].step, lacking[-1].step
-            log.info("W&B: lacks what was logged of steps %d to %d; it is sent again", first, last)
-        for logged in lacking:
-            tracker.log(replace(logged, is_again=True))
+            log.info("W&B: lacks what was logged of steps %d to %d; it is sent again", lacking[0], lacking[-1])
+        for logged in known:  # the others too: what was best so far is among them
+            tracker.log(logged)
             tracker.commit(logged.step)
 
-    def _logged(self, *, after: int, until: int) -> Iterator[Logged]:
-        """What the run's folder has of the steps after one and up to another, ascending."""
+    def _logged(self, *, until: int) -> Iterator[Logged]:
+        """What the run's folder has of the steps up to one, ascending."""
         values: dict[int, dict[str, Any]] = {}
         validation: dict[int, list[dict[str, Any]]] = {}
         for record in self._metrics.read():
@@ -138,10 +137,11 @@ class RunLogger:
         histograms = {record.pop("step"): record for record in self._histograms.read()}
         pictures = self._samples.steps()
         for step in sorted(values.keys() | validation.keys() | histograms.keys() | set(pictures)):
-            if after < step <= until:
+            if step <= until:
                 numbers = values.get(step, {})
                 yield Logged(
                     step,
+                    is_again=True,
                     seconds=from_utc(numbers.pop("time", None)),
                     values=numbers,
                     validation=validation.get(step, ()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,18 +44,26 @@ def table(logged: Logged) -> Any:
     return wandb.Table(columns=list(_COLUMNS), data=rows)
 
 
-def weights(path: Path, *, name: str, result: Mapping[str, Any]) -> Any:
+def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) -> Any:
     """A weights file as an artifact.
 
     Args:
         path: The file.
         name: The artifact's.
+        keep_in: A folder of W&B's, where the file stays as it is until it is uploaded, whatever becomes of this one.
         result: The content of result.json.
     """
     import wandb
 
+    kept = keep_in / path.name
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except OSError:
+        shutil.copyfile(path, kept)
     artifact = wandb.Artifact(name, type="model", metadata=dict(result))
-    artifact.add_file(str(path), name=path.name, skip_cache=True)
+    # As it is: W&B would copy it into the user's home.
+    artifact.add_file(str(kept), name=path.name, policy="immutable", skip_cache=True)
     return artifact
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -58,6 +59,7 @@ class WandbRun:
         self.folder, self.labels, self.goals, self.log_weights = folder, labels, goals, log_weights
         self.address: WandbAddress | None = None
         self._last_step = 0
+        self._best: dict[str, float] = {}
         self._run: Any = None  # None: it never started, or its process died
         self._background = Background()
         self._has_row = self._is_told_to_stop = False
@@ -170,6 +172,7 @@ class WandbRun:
         Args:
             logged: The step is also W&B's own, by which a resumed run knows what the server has.
         """
+        self._note_best(logged.values)
         if self.last_step is None or logged.step <= self.last_step:
             return
         self._has_row = True
@@ -190,6 +193,15 @@ class WandbRun:
         if self._has_row:
             self._has_row = False
             self._do(lambda run: run.log({}, step=step, commit=True))
+            if self._last_step and self._best:  # W&B's own summary forgets what was before this start
+                best = {name: {self.goals[name]: value} for name, value in self._best.items()}
+                self._do(lambda run: run.summary.update(best))
+
+    def _note_best(self, values: Mapping[str, Any]) -> None:
+        for name, goal in self.goals.items():
+            value = values.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._best[name] = {"min": min, "max": max}[goal](value, self._best.get(name, value))
 
     def finish(self, result: Mapping[str, Any], weights: Mapping[str, Path]) -> None:
         """Put the result into the summary, and send the weights.
@@ -204,7 +216,8 @@ class WandbRun:
             return
 
         def send(run: Any) -> None:
-            artifact = wandb_rows.weights(weights[which], name=f"weights-{run.id}", result=result)
+            folder = _log_of(run).path.parent
+            artifact = wandb_rows.weights(weights[which], name=f"weights-{run.id}", keep_in=folder, result=result)
             run.log_artifact(artifact, aliases=[which])
 
         self._try("the weights", send)
