@@ -68,8 +68,9 @@ def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) 
 
 
 def _image(path: Path, caption: str) -> Any:
-    import wandb
     from PIL import Image
+
+    import wandb
 
     with Image.open(path) as picture:  # W&B itself does not read WebP
         return wandb.Image(picture.convert("RGB"), caption=caption)

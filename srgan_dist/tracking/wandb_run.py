@@ -233,6 +233,7 @@ class WandbRun:
         part = _log_of(self._run)
         self._do(partial(self._finish, ended_by=ended_by))
         if not self._background.wait(FINISH_SECONDS + _GRACE_SECONDS):
+            self._run = None  # what still waits for the server ends with the process
             _warn_not_taken(part)
 
     def _finish(self, run: Any, *, ended_by: BaseException | None) -> None:
@@ -263,7 +264,8 @@ class WandbRun:
             try:
                 action(run)
             except Exception as error:  # noqa: BLE001 - several private kinds
-                log.warning("W&B: has not taken %s (%s)", what, reason(error))
+                if self._run is not None:
+                    log.warning("W&B: has not taken %s (%s)", what, reason(error))
 
         self._do(attempt)
 
@@ -278,6 +280,8 @@ class WandbRun:
         try:
             action(self._run)
         except Exception as error:  # noqa: BLE001 - OSError and several private kinds
+            if self._run is None:
+                return
             log.warning(
                 "W&B: lost its process (%s); metrics.jsonl continues without it, and the next start of this run sends "
                 "what W&B lacks",

@@ -61,6 +61,7 @@ class WandbServer:
         runs: What arrived, by id.
         artifacts: The artifacts that arrived.
         sweeps: The sweeps that were created.
+        handler: Answers its requests.
         status: The answer to every request; other than 200, it fails.
         unanswered: Operations of GraphQL that it does not know.
     """
@@ -71,8 +72,8 @@ class WandbServer:
         self.status = 200
         self.unanswered: set[str] = set()
         self.lock = threading.RLock()
-        handler = type("Handler", (_Handler,), {"wandb": self})
-        self._http = _Server(("127.0.0.1", 0), handler)
+        self.handler = type("Handler", (_Handler,), {"wandb": self})
+        self._http = _Server(("127.0.0.1", 0), self.handler)
 
     def __enter__(self) -> WandbServer:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -182,6 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def graphql_OrganizationCoreWeaveOrganizationID(self, _: dict[str, Any], _host: str) -> dict[str, Any]:
         return {"entity": None}
+
+    def graphql_RunStoppedStatus(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
+        return {"project": {"run": {"stopped": self._run(asked["run"]).is_stopped}}}
 
     def graphql_RunResumeStatus(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
         run, bucket = self.wandb.runs.get(asked["name"]), None
