@@ -6,12 +6,10 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from srgan_dist.utils.files import whole_file
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 REFERENCES = ("lr", "bicubic", "hr")
 
@@ -73,6 +71,12 @@ class SampleFiles:
 
     def _crop(self, image: str, step: int) -> Path:
         return self.folder / image / f"step-{step:06d}.webp"
+
+
+def read_sample(path: Path) -> Image.Image:
+    """Read a picture that this module has written."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
 
 
 def _steps(paths: Iterable[Path]) -> set[int]:

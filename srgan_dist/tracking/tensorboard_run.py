@@ -12,6 +12,7 @@ import numpy as np
 
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.logged import SCORE_BINS, Logged
+from srgan_dist.tracking.sample_files import read_sample
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -82,7 +83,7 @@ class TensorBoardRun:
         if logged.sheet:
             pictures["samples"] = logged.sheet
         for name, path in pictures.items():
-            writer.add_image(name, _pixels(path), step, seconds, dataformats="HWC")
+            writer.add_image(name, np.asarray(read_sample(path)), step, seconds, dataformats="HWC")
 
     def _add_histogram(self, name: str, counts: Any, step: int, seconds: float) -> None:
         edges = [edge / SCORE_BINS for edge in range(SCORE_BINS + 1)]
@@ -113,13 +114,6 @@ class TensorBoardRun:
         if self._writer:
             self._writer.close()
             self._writer = None
-
-
-def _pixels(path: Path) -> np.ndarray[Any, Any]:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from srgan_dist.tracking.logged import SCORE_BINS, Logged
+from srgan_dist.tracking.sample_files import read_sample
 
 _COLUMNS = ("image", "psnr_y", "ssim_y", "perceptual")
 TABLE = "val/images"
@@ -68,12 +69,9 @@ def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) 
 
 
 def _image(path: Path, caption: str) -> Any:
-    from PIL import Image
-
     import wandb
 
-    with Image.open(path) as picture:  # W&B itself does not read WebP
-        return wandb.Image(picture.convert("RGB"), caption=caption)
+    return wandb.Image(read_sample(path), caption=caption)  # which does not read WebP itself
 
 
 def _histogram(counts: Sequence[int]) -> Any:

@@ -204,10 +204,9 @@ class Trainer:
 
     def report(self) -> None:
         """Log, validate and draw sample images if due; at most one line of metrics for each step."""
-        record, histograms = {}, {}
-        if self.is_due(self.intervals.log):
-            record = self.measure()
-            histograms = self.take_step.score_histograms(self.runtime.reduce_sum, bins=SCORE_BINS)
+        logs, add = self.is_due(self.intervals.log), self.runtime.reduce_sum
+        record = self.measure() if logs else {}
+        histograms = self.take_step.score_histograms(add, bins=SCORE_BINS) if logs else {}
         with self.clock.paused():
             if self.pretraining_ends:
                 self.unsaved.append(self.weights_file("pretrained"))
