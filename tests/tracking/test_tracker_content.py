@@ -29,7 +29,7 @@ def server() -> Iterator[WandbServer]:
 
 def log(folder: Path, tracker: str, first: int, last: int, end: str, **extra: str) -> str:
     """Log steps in a process of its own; returns what it said."""
-    command = [sys.executable, "-m", "tests.tracking.logging_run", folder, tracker, str(first), str(last), end]
+    command = [sys.executable, "-m", "tests.tracking.logging_run", str(folder), tracker, str(first), str(last), end]
     env = environment(HOME=str(folder.parent), **extra)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == (9 if end == "kill" else 0), done.stderr
@@ -133,7 +133,8 @@ def test_a_server_that_dies_costs_a_table_alone(
 
     def dies(handler: Any, asked: dict[str, Any], host: str) -> dict[str, Any]:
         server.status = 503
-        return answer(handler, asked, host)
+        result: dict[str, Any] = answer(handler, asked, host)
+        return result
 
     with monkeypatch.context() as patched:
         patched.setattr(server.handler, "graphql_UpsertBucket", dies)

@@ -72,7 +72,7 @@ class WandbServer:
         self.status = 200
         self.unanswered: set[str] = set()
         self.lock = threading.RLock()
-        self.handler = type("Handler", (_Handler,), {"wandb": self})
+        self.handler: Any = type("Handler", (_Handler,), {"wandb": self})
         self._http = _Server(("127.0.0.1", 0), self.handler)
 
     def __enter__(self) -> WandbServer:
