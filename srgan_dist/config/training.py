@@ -196,7 +196,16 @@ class TrackerConfig(Section):
     """wandb is online where there is a key and the server answers, offline otherwise."""
     project: str | None = None
     """Project in W&B; None: what WANDB_PROJECT says, or srgan-dist. A run that resumes stays in its own."""
+    entity: str | None = None
+    """User or team in W&B that the project belongs to; None: what WANDB_ENTITY says, or the key's own."""
     group: str | None = None
     """Group of runs in W&B; None: what WANDB_RUN_GROUP says, or none."""
     tags: Paths = ()
     """Labels of the run in W&B, beside those of WANDB_TAGS."""
+    job_type: str | None = None
+    """Kind of run in W&B, such as train; None: what WANDB_JOB_TYPE says, or none."""
+    notes: str | None = None
+    """What the run is for, as its page in W&B shows it; None: what WANDB_NOTES says, or nothing."""
+    log_weights: Literal["none", "final", "best"] = "none"
+    """Which weights W&B gets at the end, as an artifact: none; final: weights/generator.safetensors; best: those of the
+    best validation, or the final ones where there was none."""

@@ -40,8 +40,6 @@ class Runtime(Collectives):
         compile: Compile networks, each at its first call.
         threads: CPU threads of this rank; None: as ``OMP_NUM_THREADS`` says, else the cores it may use, divided by the
             ranks of its node.
-        tracker: ``wandb``, ``tensorboard`` or None.
-        folder: The run's folder, for trackers that write files.
         shares_memory_errors: Ranks report to each other when one runs out of memory, at the price of a vote an update.
         num_ranks: Ranks that there must be, or None.
         timeout: Seconds after which a collective that not all ranks have come to is an error.
@@ -63,8 +61,6 @@ class Runtime(Collectives):
         channels_last: bool = True,
         compile: bool = False,
         threads: int | None = None,
-        tracker: str | None = None,
-        folder: str | None = None,
         shares_memory_errors: bool = False,
         num_ranks: int | None = None,
         timeout: float = 1800.0,
@@ -78,8 +74,6 @@ class Runtime(Collectives):
             accelerator = Accelerator(
                 cpu=not torch.cuda.is_available(),
                 mixed_precision="no" if precision == "fp32" else precision,
-                log_with=tracker,
-                project_dir=folder,
                 kwargs_handlers=[
                     DistributedDataParallelKwargs(gradient_as_bucket_view=True),
                     InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
@@ -222,7 +216,7 @@ class Runtime(Collectives):
         return f"{name}, {ranks}, {self.threads.number} threads each ({self.threads.source}), {precision}"
 
     def close(self) -> None:
-        """End the trackers and leave the process groups."""
+        """Leave the process groups."""
         self.leave()
         gc.collect()
         self.accelerator.end_training()

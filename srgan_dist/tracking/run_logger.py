@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from srgan_dist.errors import UserError
 from srgan_dist.tracking.console import console, training_progress
+from srgan_dist.tracking.logged import Logged, Tracker
+from srgan_dist.tracking.run_info import read_run_info
+from srgan_dist.tracking.sample_files import SampleFiles
 from srgan_dist.tracking.step_lines import StepLines
+from srgan_dist.tracking.tensorboard_run import TensorBoardRun
 from srgan_dist.tracking.time_left import TimeLeft
-from srgan_dist.tracking.wandb_run import WandbRun
+from srgan_dist.tracking.wandb_run import LogWeights, WandbRun
+from srgan_dist.tracking.wandb_start import Labels
 from srgan_dist.utils import strict_json
-from srgan_dist.utils.files import sync_folder, whole_file, write_whole
-from srgan_dist.utils.times import utc
+from srgan_dist.utils.files import sync_folder, write_whole
+from srgan_dist.utils.times import from_utc, utc
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,13 +33,13 @@ class RunLogger:
 
     Args:
         folder: The run's folder.
-        accelerator: Holds the tracker.
+        accelerator: Knows which rank this is.
         num_steps: Steps of the whole run, for the progress bar.
         pretrain_steps: Steps of the first phase, for the time left.
         tracker: wandb, tensorboard or none.
-        project: Project of the tracker, or None.
-        group: Group of runs, or None.
-        tags: Labels.
+        labels: Where the run belongs in W&B.
+        log_weights: Which weights W&B gets at the end.
+        goals: For each metric that runs are compared by, ``min`` or ``max``.
         config: The resolved configuration, stored with the run.
     """
 
@@ -50,50 +51,59 @@ class RunLogger:
         num_steps: int,
         pretrain_steps: int = 0,
         tracker: str = "none",
-        project: str | None = None,
-        group: str | None = None,
-        tags: tuple[str, ...] = (),
+        labels: Labels | None = None,
+        log_weights: LogWeights = "none",
+        goals: Mapping[str, str] = MappingProxyType({}),
         config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.folder = folder
-        self.accelerator, self.tracker, self.config = accelerator, tracker, config
-        self.num_steps = num_steps
+        self.folder, self.config, self.num_steps = folder, config, num_steps
         self.is_main = accelerator.is_main_process
-        self.wandb: WandbRun | None = None
+        self.tracker: WandbRun | TensorBoardRun | None = None
         if tracker == "wandb" and self.is_main:
-            self.wandb = WandbRun(accelerator, folder=folder, project=project, group=group, tags=tags, config=config)
+            self.tracker = WandbRun(folder, labels=labels or Labels(), goals=goals, log_weights=log_weights)
+        elif tracker == "tensorboard" and self.is_main:
+            self.tracker = TensorBoardRun(folder, config=config, goals=goals)
         self.progress = training_progress(visible=self.is_main)
         self.time_left = TimeLeft(num_steps=num_steps, pretrain_steps=pretrain_steps)
         self._metrics, self._validation = StepLines(folder / "metrics.jsonl"), StepLines(folder / "val.jsonl")
+        self._histograms = StepLines(folder / "histograms.jsonl")
+        self._samples = SampleFiles(folder / "samples")
         self._has_references = False
-
-    @property
-    def samples_folder(self) -> Path:
-        return self.folder / "samples"
 
     @property
     def tracker_id(self) -> str | None:
         """The W&B run's id, which checkpoints keep as well; None without W&B."""
-        return self.wandb.address.id if self.wandb and self.wandb.address else None
+        return self.tracker.address.id if isinstance(self.tracker, WandbRun) and self.tracker.address else None
 
-    def start(self, *, step: int, tracker_id: str | None, configuration: str | None = None) -> None:
+    def start(
+        self,
+        *,
+        step: int,
+        tracker_id: str | None,
+        configuration: str | None = None,
+        facts: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Start, or resume after ``step``: lines of later steps, which will be taken again, are dropped.
 
         Args:
             step: The step.
             tracker_id: The W&B run that the checkpoint names; what the folder says comes first.
             configuration: A hash of what decides how a step comes out.
+            facts: What is to be known of the run besides its configuration and run.json.
         """
         self.time_left.start(step)
         if not self.is_main:
             return
         redone = self._metrics.drop_after(step)
         self._validation.drop_after(step)
-        if self.wandb:
-            self.wandb.start(step=step, old_id=tracker_id, redone=redone, configuration=configuration)
-            self._send_again(self.wandb, step)
-        elif self.tracker == "tensorboard":
-            self._start_tensorboard(step)
+        self._histograms.drop_after(step)
+        if isinstance(self.tracker, WandbRun):
+            known = {**self.config, **facts, "run_info": _shared(read_run_info(self.folder) or {})}
+            self.tracker.start(known, step=step, old_id=tracker_id, redone=redone, configuration=configuration)
+        elif self.tracker:
+            self.tracker.start()
+        if self.tracker:
+            self._send_again(self.tracker, step)
         self.task = self.progress.add_task("train", total=self.num_steps, completed=step, note="", left="")
         self.progress.start()
 
@@ -104,30 +114,46 @@ class RunLogger:
             self._validation.sync()
             sync_folder(self.folder)
 
-    def _start_tensorboard(self, step: int) -> None:
-        if not self.accelerator.log_with:  # accelerate leaves out what is not installed, without a word
-            missing = "tracker.name is tensorboard, which is not installed"
-            raise UserError(f"{missing}: pip install 'srgan-dist[tensorboard]', or choose wandb or none")
-        options = {"tensorboard": {"purge_step": step + 1}}  # what a killed process logged of later steps is hidden
-        self.accelerator.init_trackers("tensorboard", config=_flatten(self.config), init_kwargs=options)
-
-    def _send_again(self, wandb: WandbRun, step: int) -> None:
-        """Send W&B the steps up to this one that it lacks: a kill loses what was on its way."""
-        if wandb.is_lost:
+    def _send_again(self, tracker: Tracker, step: int) -> None:
+        """Send a tracker the steps up to this one that it lacks: a kill loses what was on its way."""
+        if tracker.last_step is None:
             return
-        rows: dict[int, dict[str, Any]] = {}
-        for record in self._metrics.read():
-            if wandb.last_step < record["step"] <= step:
-                record.pop("time", None)
-                rows.setdefault(record["step"], {}).update(record)
-        sheets = self.samples_folder.glob("step-*.png")
-        pictures = {int(path.stem[5:]): path for path in sheets if path.stem[5:].isdecimal()}
-        lacking = sorted(rows.keys() | {of for of in pictures if wandb.last_step < of <= step})
-        if lacking:
+        known = list(self._logged(until=step))
+        lacking = [logged.step for logged in known if logged.step > tracker.last_step]
+        if lacking and isinstance(tracker, WandbRun):
             log.info("W&B: lacks what was logged of steps %d to %d; it is sent again", lacking[0], lacking[-1])
-        for of in lacking:
-            wandb.log(of, rows.get(of, {}), pictures.get(of))
-            wandb.commit(of)
+        for logged in known:  # the others too: what was best so far is among them
+            tracker.log(logged)
+            tracker.commit(logged.step)
+
+    def _logged(self, *, until: int) -> Iterator[Logged]:
+        """What the run's folder has of the steps up to one, ascending."""
+        values: dict[int, dict[str, Any]] = {}
+        validation: dict[int, list[dict[str, Any]]] = {}
+        for record in self._metrics.read():
+            values.setdefault(record.pop("step"), {}).update(record)
+        for record in self._validation.read():
+            validation.setdefault(record.pop("step"), []).append(record)
+        histograms = {record.pop("step"): record for record in self._histograms.read()}
+        pictures = self._samples.steps()
+        for step in sorted(values.keys() | validation.keys() | histograms.keys() | set(pictures)):
+            if step <= until:
+                numbers = values.get(step, {})
+                yield Logged(
+                    step,
+                    is_again=True,
+                    seconds=from_utc(numbers.pop("time", None)),
+                    values=numbers,
+                    validation=validation.get(step, ()),
+                    histograms=histograms.get(step, {}),
+                    sheet=self._samples.sheet(step),
+                    crops=self._samples.crops(step),
+                    references=self._samples.references() if pictures[:1] == [step] else {},
+                )
+
+    def _track(self, logged: Logged) -> None:
+        if self.tracker:
+            self.tracker.log(logged)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Write one line of metrics.jsonl and send it to the tracker.
@@ -139,12 +165,7 @@ class RunLogger:
         if not self.is_main:
             return
         self._metrics.append(step, [{"time": utc(), **values}])
-        if self.wandb:
-            self.wandb.log(step, values)
-        elif self.tracker == "tensorboard":
-            numbers = {key: value for key, value in {"step": step, **values}.items() if not isinstance(value, str)}
-            for tracker in self.accelerator.trackers:
-                tracker.log(numbers, step=step)
+        self._track(Logged(step, values=values))
         self.note(step, values)
 
     def note(self, step: int, values: Mapping[str, Any]) -> None:
@@ -161,8 +182,8 @@ class RunLogger:
         if self.is_main:
             self.time_left.reached(step)
             self.progress.update(self.task, completed=step, left=self.time_left.text(step))
-        if self.wandb:
-            self.wandb.commit(step)
+        if self.tracker:
+            self.tracker.commit(step)
 
     def logged_validations(self, step: int) -> list[dict[str, Any]]:
         """What metrics.jsonl has of the validations up to a step: ``step``, ``psnr_y``, ``ssim_y``, ``perceptual``."""
@@ -182,6 +203,18 @@ class RunLogger:
         """
         if self.is_main:
             self._validation.append(step, rows)
+            self._track(Logged(step, validation=rows))
+
+    def histograms(self, step: int, counts: Mapping[str, Sequence[int]]) -> None:
+        """Write histograms of the discriminator's scores into histograms.jsonl.
+
+        Args:
+            step: The training step.
+            counts: By logged name, how many scores are in each of `SCORE_BINS` bins of equal width in [0, 1].
+        """
+        if self.is_main and counts:
+            self._histograms.append(step, [counts])
+            self._track(Logged(step, histograms=counts))
 
     def references(self, pictures: Mapping[str, Mapping[str, Image.Image]]) -> None:
         """Write what generated crops are compared with into ``samples/IMAGE/``; only the first call does anything.
@@ -189,12 +222,9 @@ class RunLogger:
         Args:
             pictures: For each image, by a name that can be a folder's, the crops ``lr``, ``bicubic`` and ``hr``.
         """
-        if not self.is_main or self._has_references:
-            return
-        self._has_references = True
-        for image, crops in pictures.items():
-            for kind, crop in crops.items():
-                _write_crop(self.samples_folder / image / f"{kind}.webp", crop)
+        if self.is_main and not self._has_references:
+            self._has_references = True
+            self._samples.write_references(pictures)
 
     def samples(self, step: int, sheet: Image.Image, crops: Mapping[str, Image.Image]) -> None:
         """Write sample pictures into the run's folder, and send them to the tracker.
@@ -206,19 +236,13 @@ class RunLogger:
         """
         if not self.is_main:
             return
-        path = self.samples_folder / f"step-{step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
-        with whole_file(path) as temporary:
-            sheet.save(temporary, format="PNG")
-        for image, crop in crops.items():
-            _write_crop(self.samples_folder / image / f"step-{step:06d}.webp", crop)
-        if self.wandb:
-            self.wandb.log(step, {}, sheet)
-        elif self.tracker == "tensorboard":
-            for tracker in self.accelerator.trackers:
-                tracker.log_images({"samples": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
+        self._samples.write(step, sheet, crops)
+        is_first = self._samples.steps()[:1] == [step]
+        references = self._samples.references() if is_first else {}
+        paths = {image: path for image, path in self._samples.crops(step).items() if image in crops}
+        self._track(Logged(step, sheet=self._samples.sheet(step), crops=paths, references=references))
 
-    def finish(self, result: Mapping[str, Any], weights: Mapping[str, Path]) -> None:  # noqa: ARG002 - for trackers
+    def finish(self, result: Mapping[str, Any], weights: Mapping[str, Path]) -> None:
         """Write result.json, at the end of a run that came to it.
 
         Args:
@@ -227,35 +251,20 @@ class RunLogger:
         """
         if self.is_main:
             write_whole(self.folder / "result.json", strict_json.dumps(result, indent=2))
+            if self.tracker:
+                self.tracker.finish(result, weights)
 
     def close(self, ended_by: BaseException | None = None) -> None:
-        """Leave the terminal as it was, and let W&B know how the run ended; trackers end with the runtime.
+        """Leave the terminal as it was, and let the tracker know how the run ended.
 
         Args:
             ended_by: What ended the training; None: it came to its end.
         """
         self.progress.stop()
-        if self.wandb:
-            self.wandb.close(ended_by)
+        if self.tracker:
+            self.tracker.close(ended_by)
 
 
-def _write_crop(path: Path, crop: Image.Image) -> None:
-    """Write a crop without loss, unless it is there already."""
-    encoded = io.BytesIO()
-    crop.save(encoded, format="WEBP", lossless=True)
-    if path.is_file() and path.read_bytes() == encoded.getvalue():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """TensorBoard's hyper-parameters: one level, and only what it can show."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
+def _shared(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of run.json is the same for all starts of a run."""
+    return {name: value for name, value in info.items() if name != "starts"}

@@ -109,6 +109,7 @@ class GANStep:
     Attributes:
         discriminator_updates: Number of discriminator updates so far; it decides which have the R1 penalty.
         discriminator_metrics: The metrics of the last discriminator update.
+        judged: Its logits of real and of generated images, those of this rank; none before the first.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class GANStep:
         self.micro_batch, self.runtime, self.quality = micro_batch, runtime, BatchQuality()
         self.discriminator_updates = 0
         self.discriminator_metrics: StepMetrics = {}
+        self.judged: dict[str, list[Tensor]] = {}
         runtime.freeze_batchnorm_stats(discriminator.network)
 
     def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
@@ -194,6 +196,7 @@ class GANStep:
         metrics = self.discriminator.update(
             parts, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
         )
+        self.judged = objective.judged
         advance_power_iteration(self.discriminator.network)
         self.discriminator_updates += 1
         self.discriminator_metrics |= metrics
@@ -203,6 +206,14 @@ class GANStep:
 def with_total(terms: Terms) -> Terms:
     """Add ``g/total``, the sum of the terms."""
     return terms | {"g/total": sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))}
+
+
+def _histogram(logits: Tensor, bins: int) -> Tensor:
+    """Count the sigmoid of logits [N] in bins of equal width in [0, 1]; int64 [bins]."""
+    edges = torch.linspace(0, 1, bins + 1, device=logits.device, dtype=torch.float64)[1:-1]
+    below = torch.searchsorted(logits.double().sigmoid().sort().values, edges)  # unlike histc, always the same way
+    ends = below.new_tensor([0]), below.new_tensor([len(logits)])
+    return torch.cat([ends[0], below, ends[1]]).diff()
 
 
 class TwoPhases:
@@ -224,6 +235,25 @@ class TwoPhases:
         """Take one step of the current phase; see `TrainingStep`."""
         step: TrainingStep = self.gan if self.gan and not rates.is_pretraining else self.pretraining
         return step(batch, rates, measure=measure)
+
+    def score_histograms(self, reduce_sum: Callable[[Tensor], Tensor], *, bins: int) -> dict[str, list[int]]:
+        """How the discriminator judged at its last update: histograms of the sigmoid of its logits.
+
+        The step only keeps the logits; they are counted here, where the host waits for the device anyway.
+
+        Args:
+            reduce_sum: Adds a tensor over the ranks, which all have taken the same steps.
+            bins: Number of bins of equal width in [0, 1].
+
+        Returns:
+            The counts over all ranks for ``d/real_scores`` and ``d/fake_scores``; none before the first update.
+        """
+        judged = self.gan.judged if self.gan else {}
+        if not judged:
+            return {}
+        counts = [_histogram(torch.cat([logits.flatten() for logits in parts]), bins) for parts in judged.values()]
+        summed = reduce_sum(torch.stack(counts)).tolist()
+        return {f"d/{name}_scores": row for name, row in zip(judged, summed, strict=True)}
 
     @property
     def discriminator_updates(self) -> int:

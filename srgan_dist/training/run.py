@@ -20,10 +20,12 @@ from srgan_dist.distributed.signals import StopGracePeriod, StopSignals, stop_si
 from srgan_dist.distributed.watchdog import watchdog
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.records.metrics import METRICS
 from srgan_dist.tracking.console import default_logging
 from srgan_dist.tracking.run_info import read_run_info, write_run_info
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.tracking.train_log import TrainLog, train_log
+from srgan_dist.tracking.wandb_start import Labels
 from srgan_dist.training.build import build_trainer, check_networks
 from srgan_dist.training.repeat import beside_parent, compare_with_parent
 from srgan_dist.training.restart import after_restart, record_start
@@ -91,8 +93,6 @@ def _train(config: Config, signals: StopSignals, lines: TrainLog, parent: Path |
         channels_last=config.train.channels_last,
         compile=config.train.compile,
         threads=config.train.threads,
-        tracker=None if config.tracker.name == "none" else config.tracker.name,
-        folder=str(config.run.dir),
         shares_memory_errors=config.data.micro_batch == "auto",
         num_ranks=config.run.ranks,
         timeout=config.run.hang_seconds
@@ -116,9 +116,9 @@ def _train_in_folder(
         folder=config.run.dir,
         accelerator=runtime.accelerator,
         tracker=config.tracker.name,
-        project=config.tracker.project,
-        group=config.tracker.group,
-        tags=config.tracker.tags,
+        labels=Labels(**config.tracker.model_dump(exclude={"name", "log_weights"})),
+        log_weights=config.tracker.log_weights,
+        goals=METRICS,
         config=config.shown(),
         num_steps=config.train.steps,
         pretrain_steps=config.train.pretrain_steps,
@@ -229,7 +229,14 @@ def _start(
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
-    run_logger.start(step=trainer.step, tracker_id=tracker_id, configuration=learning_digest(config))
+    networks = trainer.take_step.networks.items()
+    parameters = {name: sum(tensor.numel() for tensor in trained.network.parameters()) for name, trained in networks}
+    run_logger.start(
+        step=trainer.step,
+        tracker_id=tracker_id,
+        configuration=learning_digest(config),
+        facts={"parameters": parameters},
+    )
     log.info("%s", trainer.describe())
     return trainer
 

@@ -23,6 +23,7 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import Failure, Stopped
 from srgan_dist.evaluation.validator import Validator, mean_quality
+from srgan_dist.tracking.logged import SCORE_BINS
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
 from srgan_dist.training.gan_step import Batch, TwoPhases
@@ -203,7 +204,9 @@ class Trainer:
 
     def report(self) -> None:
         """Log, validate and draw sample images if due; at most one line of metrics for each step."""
-        record = self.measure() if self.is_due(self.intervals.log) else {}
+        logs, add = self.is_due(self.intervals.log), self.runtime.reduce_sum
+        record = self.measure() if logs else {}
+        histograms = self.take_step.score_histograms(add, bins=SCORE_BINS) if logs else {}
         with self.clock.paused():
             if self.pretraining_ends:
                 self.unsaved.append(self.weights_file("pretrained"))
@@ -214,6 +217,7 @@ class Trainer:
             with self.postponed_errors():
                 if record:
                     self.run_logger.metrics(self.step, self.position() | record)
+                    self.run_logger.histograms(self.step, histograms)
                 if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
                     crops = self.validator.crops(self.take_step.ema.network)
                     self.run_logger.references(self.validator.references)

@@ -13,3 +13,11 @@ def utc(seconds: float | None = None) -> str:
     """
     time = datetime.now(timezone.utc) if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_utc(text: object) -> float | None:
+    """Seconds since 1970 of what `utc` returned; None of anything else."""
+    try:
+        return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+    except ValueError:
+        return None

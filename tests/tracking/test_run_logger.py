@@ -99,7 +99,7 @@ def test_without_a_key_it_logs_offline_and_says_so(train: Train, tmp_path: Path)
     assert "W&B: no API key" in done.err
     assert done.err.count("logging offline") == 1
     text = json.dumps(records(tmp_path / "run"))
-    for name in ("g/total", "d/loss", "val/psnr_y", "perf/images_per_second", "samples"):
+    for name in ("g/total", "d/loss", "val/psnr_y", "perf/images_per_second", "samples", "val/images", "d/fake_scores"):
         assert name in text
     pictures = list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/*.png"))
     assert pictures
