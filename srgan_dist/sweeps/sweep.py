@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -24,9 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 from srgan_dist.distributed.launch import trial_environment
 from srgan_dist.distributed.signals import stop_signals
 from srgan_dist.errors import Failure, Stopped, UserError
+from srgan_dist.records.run import State
 from srgan_dist.sweeps.report import write_report
 from srgan_dist.sweeps.sweep_file import SweepFile, overrides
-from srgan_dist.sweeps.trial import STOPPED, Trial
+from srgan_dist.sweeps.trial import Trial, is_alive
 from srgan_dist.utils.files import why_unwritable
 from srgan_dist.utils.locks import FolderLock, is_held
 
@@ -96,6 +99,7 @@ class Sweep:
         return report
 
     def _open(self) -> optuna.Study:
+        _cut_unfinished_line(self.folder / JOURNAL)
         sampler = _sampler(self.file)
         storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
         study = optuna.create_study(
@@ -116,13 +120,13 @@ class Sweep:
                 f"{self.folder} has a sweep that was begun with another {other} than {self.file.path} has now: choose "
                 "another --run.dir in its command, or move that folder away"
             )
-        done = len(study.get_trials(deepcopy=False))
+        known = study.get_trials(deepcopy=False)
         sampler.reseed_rng()
         if self.file.method == "grid":
-            for values in islice(self.file.grid(), done, self.num_trials):
+            for values in islice(self.file.grid(), len(known), self.num_trials):
                 study.enqueue_trial(values, skip_if_exists=True)
-        if done:
-            log.info("%s: goes on with %d of %d trials", self.folder, done, self.num_trials)
+        if ended := sum(trial.state.is_finished() for trial in known):
+            log.info("%s: goes on; %d of %d trials have ended", self.folder, ended, self.num_trials)
         return study
 
     def _is_going_on(self) -> bool:
@@ -134,65 +138,72 @@ class Sweep:
         return len(begun) < self.num_trials or any(trial.state == TrialState.RUNNING for trial in begun)
 
     def _fill_places(self) -> None:
-        for place in range(self.parallel):
-            if place not in self._trials and (frozen := self._next_trial()):
-                self._begin(place, frozen)
-
-    def _next_trial(self) -> FrozenTrial | None:
-        """One that an earlier start has begun, or a new one."""
         training = {trial.number for trial in self._trials.values()}
         begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for frozen in begun:
-            # Its process may have outlived a sweep that was killed: it trains on, and is taken over at its end.
-            if frozen.number not in training and not is_held(self._folder_of(frozen.number)):
-                return frozen
+        left = [frozen for frozen in begun if frozen.number not in training]
+        # Their processes may have outlived a sweep that was killed: they train on, and are taken over at their end.
+        waiting = [frozen for frozen in left if not self._trains_elsewhere(frozen)]
+        num_free = self.parallel - len(self._trials) - (len(left) - len(waiting))
+        free = (place for place in range(self.parallel) if place not in self._trials)
+        for place in list(islice(free, max(0, num_free))):
+            number = waiting.pop(0).number if waiting else self._new_trial()
+            if number is not None:
+                self._begin(place, number)
+
+    def _trains_elsewhere(self, frozen: FrozenTrial) -> bool:
+        return is_held(self._folder_of(frozen.number)) or is_alive(frozen.user_attrs.get("process"))
+
+    def _new_trial(self) -> int | None:
+        """The number of another trial, or None when there are enough."""
         known = self.study.get_trials(deepcopy=False)
         if sum(trial.state != TrialState.WAITING for trial in known) >= self.num_trials:
             return None
-        number = self.study.ask(dict(self.file.parameters)).number
-        return self.study.get_trials(deepcopy=False)[number]
+        return self.study.ask().number
 
     def _folder_of(self, number: int) -> Path:
         return self.folder / f"trial-{number:03d}"
 
-    def _begin(self, place: int, frozen: FrozenTrial) -> None:
-        folder = self._folder_of(frozen.number)
-        values = {**self.file.constants, **frozen.params}
+    def _begin(self, place: int, number: int) -> None:
+        folder, handle = self._folder_of(number), self._handle(number)
+        # Those of a trial that was begun stay what they are; a kill may have come before all of them had a value.
+        chosen = {name: _suggest(handle, name, it) for name, it in self.file.parameters.items()}
+        values = {**self.file.constants, **chosen}
         group = {} if self.file.config.tracker.group else {"tracker.group": self.folder.name}
         options = overrides({**group, **values, "run.dir": str(folder)})
         verb = "goes on" if folder.exists() else "begins"
-        log.info(
-            "%s %s: %s", folder.name, verb, ", ".join(f"{key}={_brief(value)}" for key, value in frozen.params.items())
-        )
+        log.info("%s %s: %s", folder.name, verb, ", ".join(f"{key}={_brief(value)}" for key, value in chosen.items()))
         self._trials[place] = Trial(
-            frozen.number,
+            number,
             folder,
             command=[*self.file.command, *options],
             environment=trial_environment(place, parallel=self.parallel, num_gpus=self.num_gpus),
             metric=self.file.metric,
         )
+        self._keep(number, {"process": self._trials[place].process})
 
     def _look_at(self, place: int) -> None:
         """Report what a trial has logged, stop it if it fell behind, and take its outcome if it has ended."""
         trial = self._trials[place]
-        code = trial.poll()  # first: what it logs before its end is then read
+        has_ended = trial.has_ended  # first: what it logs before its end is then read
         self._report(trial)
-        if code is None:
+        if not has_ended:
             return
-        if code == STOPPED and not trial.pruned and self._restarts.get(trial.number, 0) < _MOST_RESTARTS:
+        end = trial.end()
+        if end == State.PREEMPTED and not trial.pruned and self._restarts.get(trial.number, 0) < _MOST_RESTARTS:
             self._restarts[trial.number] = self._restarts.get(trial.number, 0) + 1
             log.info("%s was stopped by somebody else, and goes on", trial.folder.name)
             trial.restart()
+            self._keep(trial.number, {"process": trial.process})
             return
         del self._trials[place]
         outcome = trial.outcome()
-        if trial.pruned and code in (0, STOPPED):
+        if trial.pruned and end in (State.FINISHED, State.PREEMPTED):
             state, value = TrialState.PRUNED, None
-        elif code == 0 and outcome["value"] is not None:
+        elif end == State.FINISHED and outcome["value"] is not None:
             state, value = TrialState.COMPLETE, outcome["value"]
         else:
             state, value = TrialState.FAIL, None
-            reason = trial.why() if code else f"it has no {self.file.metric}"
+            reason = f"it has no {self.file.metric}" if end == State.FINISHED else trial.why()
             self._keep(trial.number, {"reason": reason})
             log.warning("%s failed: %s", trial.folder.name, reason)
         self._keep(trial.number, outcome)
@@ -235,9 +246,27 @@ class Sweep:
         """Let all trials save and end; they stay begun, and go on at the next start."""
         for trial in self._trials.values():
             trial.stop()
-        while any(trial.poll() is None for trial in self._trials.values()):
+        while not all(trial.has_ended for trial in self._trials.values()):
             time.sleep(_INTERVAL / 5)
         self._trials.clear()
+
+
+def _cut_unfinished_line(journal: Path) -> None:
+    """Remove the end of a journal that a full disk or a power cut broke off; Optuna would write on behind it."""
+    if journal.is_file():
+        content = journal.read_bytes()
+        if not content.endswith(b"\n") and content:
+            os.truncate(journal, content.rfind(b"\n") + 1)
+
+
+def _suggest(trial: optuna.trial.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
+    assert isinstance(distribution, FloatDistribution)
+    step, log_scale = distribution.step, distribution.log
+    return trial.suggest_float(name, distribution.low, distribution.high, step=step, log=log_scale)
 
 
 def _sampler(file: SweepFile) -> BaseSampler:

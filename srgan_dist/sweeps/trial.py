@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import platform
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.records.run import read_run
+import psutil
+
+from srgan_dist.records.run import State, read_run
+from srgan_dist.utils.locks import is_held
 
 log = logging.getLogger("srgan_dist")
-
-STOPPED = 75  # exit code of a training that was stopped with everything saved
 
 
 class Trial:
@@ -54,6 +58,7 @@ class Trial:
 
     def _start(self) -> None:
         self._read, self._rest, self.seen = 0, b"", 0
+        self._started = time.time()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as output:
             # A session of its own: Ctrl-C reaches the sweep alone, which asks its trials to stop.
@@ -90,12 +95,28 @@ class Trial:
             if isinstance(value, (int, float)):
                 yield float(value)
 
-    def poll(self) -> int | None:
-        """The process's exit code; None while it trains."""
-        return self._process.poll()
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it trains or saves any more: ranks may outlive the launcher that started them."""
+        return self._process.poll() is not None and not is_held(self.folder)
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """Which process it is, for a later start of the sweep that finds it still training; see `is_alive`."""
+        created = None
+        with contextlib.suppress(psutil.Error):  # it has ended already
+            created = psutil.Process(self._process.pid).create_time()
+        return {"host": platform.node(), "pid": self._process.pid, "created": created}
+
+    def end(self) -> State:
+        """How it ended, by what its run's folder says: a launcher's exit code does not tell a stop from a failure."""
+        state = read_run(self.folder).state
+        if state == State.PREEMPTED and (self.folder / "stopped.json").stat().st_mtime < self._started - 1:
+            return State.CRASHED  # an earlier start was stopped; this one did not come to its first step
+        return state
 
     def stop(self) -> None:
-        """Ask it to stop with everything saved; `poll` says when it has."""
+        """Ask it to stop with everything saved; `has_ended` says when it has."""
         if self._process.poll() is None:
             # The launcher hands it on to its ranks.
             self._process.send_signal(signal.SIGTERM)
@@ -117,4 +138,15 @@ class Trial:
         if reason:
             return reason
         lines = [line.strip() for line in self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()]
-        return next((line[:300] for line in reversed(lines) if line), f"exit code {self.poll()}, without a word")
+        return next(
+            (line[:300] for line in reversed(lines) if line), f"exit code {self._process.poll()}, without a word"
+        )
+
+
+def is_alive(process: Mapping[str, Any] | None) -> bool:
+    """Whether a `Trial.process` is still there, on this machine."""
+    if not process or process.get("host") != platform.node():
+        return False
+    with contextlib.suppress(psutil.Error, TypeError, KeyError):
+        return bool(psutil.Process(process["pid"]).create_time() == process["created"])
+    return False
