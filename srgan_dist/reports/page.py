@@ -13,6 +13,7 @@ from srgan_dist.utils import strict_json
 _SLIDER, _PLOTS = "vendor/img-comparison-slider-8.0.7", "vendor/uPlot-1.6.32"
 _STYLES = (f"{_SLIDER}.css", f"{_PLOTS}.min.css", "page.css")
 _LIBRARIES = (f"{_SLIDER}.js", f"{_PLOTS}.iife.min.js")
+_SCRIPTS = ("tools.js", "tables.js", "images.js", "tradeoff.js", "curves.js", "page.js")
 _SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)  # a browser's tools would ask for it
 
 
@@ -32,7 +33,7 @@ def render(payload: Mapping[str, Any]) -> str:
         # Within a script nothing but "</" and "<!--" means anything to a browser, and JSON has "<" in texts alone.
         "DATA": strict_json.dumps(payload).replace("<", "\\u003c"),
         "LIBRARIES": "\n".join([licences, *(_SOURCE_MAP.sub("", _text(name)) for name in _LIBRARIES)]),
-        "SCRIPT": _text("page.js"),
+        "SCRIPT": "\n".join(['(() => {\n"use strict";', *map(_text, _SCRIPTS), "})();"]),
     }
     return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _text("index.html"))
 

@@ -286,3 +286,34 @@ def test_fifty_runs_load(opened: Open, tmp_path: Path) -> None:
     assert lines(page, "g/total") == 50
     page.click("#theme")
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDE[0]
+
+
+def test_a_colour_is_an_experiment_and_a_dash_a_seed(opened: Open, report: Path) -> None:
+    page = opened(report)
+
+    def look(name: str) -> tuple[str | None, str | None]:
+        line = page.locator("#run-table tbody tr", has_text=name).locator(".swatch line")
+        return line.get_attribute("stroke"), line.get_attribute("stroke-dasharray")
+
+    one, two, other = map(look, ("n1-rate0.0001-seed0", "n1-rate0.0001-seed1", "n2-rate0.0001-seed0"))
+    assert one[0] == two[0] != other[0]
+    assert one[1] != two[1]
+
+
+def test_pictures_stay_while_the_scrubber_moves(opened: Open, report: Path) -> None:
+    page = opened(report)
+    page.evaluate("window.before = [...document.querySelectorAll('#grid img')]")
+    page.focus("#scrubber")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("window.before.every(image => image.isConnected)"), "new ones would flicker"
+
+
+def test_paper_is_white_and_has_every_curve(opened: Open, report: Path) -> None:
+    page = opened(report, theme="dark")
+    plots = page.locator(".plot").count()
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".plot[data-lines]").count() == plots
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert len(page.pdf()) > 10_000
