@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -142,7 +143,7 @@ class RunLogger:
                 yield Logged(
                     step,
                     is_again=True,
-                    seconds=from_utc(numbers.pop("time", None)),
+                    seconds=from_utc(numbers.pop("time", None)) or time.time(),
                     values=numbers,
                     validation=validation.get(step, ()),
                     histograms=histograms.get(step, {}),
