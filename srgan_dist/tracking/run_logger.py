@@ -111,8 +111,8 @@ class RunLogger:
     def sync(self) -> None:
         """Wait until the lines are on the disk; from any thread."""
         if self.is_main:
-            self._metrics.sync()
-            self._validation.sync()
+            for lines in (self._metrics, self._validation, self._histograms):
+                lines.sync()
             sync_folder(self.folder)
 
     def _send_again(self, tracker: Tracker, step: int) -> None:
