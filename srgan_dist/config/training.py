@@ -146,8 +146,8 @@ class StabilityConfig(Section):
     """The discriminator's accuracy, the mean of those on real and on generated images, smoothed, with
     train.g_per_d=auto: above the high end it pauses, below the low end it is updated again, at every step."""
     patience: PositiveInt = 5
-    """Log lines in a row, each of means over its steps, in the adversarial phase after train.d_warmup_steps, that make a collapse when each is
-    outside of any of the limits below."""
+    """Log lines (means over their steps) in a row, in the adversarial phase after train.d_warmup_steps, that make a
+    collapse when each is outside of any of the limits below."""
     max_d_accuracy: Probability | None = 0.98
     """Most that the discriminator is right, on real images and on generated ones; None: no limit."""
     grad_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascends)] | None = (1e-4, 1e4)

@@ -104,13 +104,16 @@ def _train(config: Config, signals: StopSignals, lines: TrainLog, parent: Path |
     check_networks(config, runtime)
     config = after_restart(beside_parent(config, parent, runtime), runtime)
     with _held_folder(config, runtime) as set_aside:
-        if runtime.is_main:
-            lines.begin(config.run.dir)
-        return _train_in_folder(config, runtime, signals, set_aside, parent)
+        return _train_in_folder(config, runtime, signals, set_aside, lines, parent)
 
 
 def _train_in_folder(
-    config: Config, runtime: Runtime, signals: StopSignals, set_aside: Path | None, parent: Path | None
+    config: Config,
+    runtime: Runtime,
+    signals: StopSignals,
+    set_aside: Path | None,
+    lines: TrainLog,
+    parent: Path | None,
 ) -> dict[str, Any]:
     run_logger = RunLogger(
         folder=config.run.dir,
@@ -132,6 +135,8 @@ def _train_in_folder(
     ended_by: BaseException | None = None
     try:
         trainer = _start(config, runtime, run_logger, checkpoints, set_aside, signals, parent)
+        if runtime.is_main:
+            lines.begin(config.run.dir)  # not before: a mistake leaves no file
         with _end_recorded(config.run.dir, trainer, runtime, signals):
             with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
                 trainer.run()
