@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ class Logged:
         sheet: The contact sheet.
         crops: The generated crop of each image, by the image's name.
         references: With a run's first crops: what they are compared with, by the image's name and kind (``hr``).
-        seconds: When it was logged, since 1970; None: now.
+        seconds: When it was logged, since 1970.
         is_again: Whether it was sent before, and may have been lost.
     """
 
@@ -33,7 +34,7 @@ class Logged:
     sheet: Path | None = None
     crops: Mapping[str, Path] = field(default_factory=dict)
     references: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
-    seconds: float | None = None
+    seconds: float = field(default_factory=time.time)
     is_again: bool = False
 
 

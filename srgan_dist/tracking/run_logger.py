@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -110,8 +111,8 @@ class RunLogger:
     def sync(self) -> None:
         """Wait until the lines are on the disk; from any thread."""
         if self.is_main:
-            self._metrics.sync()
-            self._validation.sync()
+            for lines in (self._metrics, self._validation, self._histograms):
+                lines.sync()
             sync_folder(self.folder)
 
     def _send_again(self, tracker: Tracker, step: int) -> None:
@@ -142,7 +143,7 @@ class RunLogger:
                 yield Logged(
                     step,
                     is_again=True,
-                    seconds=from_utc(numbers.pop("time", None)),
+                    seconds=from_utc(numbers.pop("time", None)) or time.time(),
                     values=numbers,
                     validation=validation.get(step, ()),
                     histograms=histograms.get(step, {}),

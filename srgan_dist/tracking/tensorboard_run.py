@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +66,8 @@ class TensorBoardRun:
 
     def log(self, logged: Logged) -> None:
         """Write something of a step."""
-        writer, step = self._writer, logged.step
+        writer, step, seconds = self._writer, logged.step, logged.seconds
         assert writer
-        seconds = logged.seconds or time.time()
         for name, value in logged.values.items():
             if name == "alert":
                 writer.add_text(name, str(value), step, seconds)

@@ -16,6 +16,7 @@ from srgan_dist.tracking.sample_files import read_sample
 
 _COLUMNS = ("image", "psnr_y", "ssim_y", "perceptual")
 TABLE = "val/images"
+TIME = "_timestamp"  # W&B's own name; without it, a row is of when it was sent
 
 
 def row(logged: Logged) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def row(logged: Logged) -> dict[str, Any]:
     Args:
         logged: Something of the step.
     """
-    content = {"step": logged.step, **logged.values}
+    content = {"step": logged.step, TIME: logged.seconds, **logged.values}
     if logged.sheet:
         content["samples"] = _image(logged.sheet, f"step {logged.step}")
     for image, path in logged.crops.items():
@@ -37,12 +38,12 @@ def row(logged: Logged) -> dict[str, Any]:
     return content
 
 
-def table(logged: Logged) -> Any:
-    """The quality of each validation image."""
+def table(logged: Logged) -> dict[str, Any]:
+    """The quality of each validation image, as `row`."""
     import wandb
 
     rows = [[line["image"], *(_cell(line.get(name)) for name in _COLUMNS[1:])] for line in logged.validation]
-    return wandb.Table(columns=list(_COLUMNS), data=rows)
+    return {TIME: logged.seconds, TABLE: wandb.Table(columns=list(_COLUMNS), data=rows)}
 
 
 def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) -> Any:

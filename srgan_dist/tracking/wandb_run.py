@@ -62,7 +62,8 @@ class WandbRun:
         self._best: dict[str, float] = {}
         self._run: Any = None  # None: it never started, or its process died
         self._background = Background()
-        self._has_row = self._is_told_to_stop = False
+        self._row_time: float | None = None  # of the row that has begun
+        self._is_told_to_stop = False
 
     @property
     def last_step(self) -> int | None:
@@ -175,11 +176,13 @@ class WandbRun:
         self._note_best(logged.values)
         if self.last_step is None or logged.step <= self.last_step:
             return
-        self._has_row = True
+        if self._row_time is None:
+            self._row_time = logged.seconds
+        logged = replace(logged, seconds=self._row_time)
         self._do(lambda run: run.log(wandb_rows.row(logged), step=logged.step))
         if logged.validation:
             what = f"the validation images of step {logged.step}"
-            self._try(what, lambda run: run.log({wandb_rows.TABLE: wandb_rows.table(logged)}, step=logged.step))
+            self._try(what, lambda run: run.log(wandb_rows.table(logged), step=logged.step))
         if "alert" in logged.values and not logged.is_again:  # a message is for when it happens
             title = f"{self.folder.resolve().name[:40]}, step {logged.step}"
             self._do(lambda run: run.alert(title, str(logged.values["alert"]), level="WARN"))
@@ -190,9 +193,9 @@ class WandbRun:
         Args:
             step: The training step.
         """
-        if self._has_row:
-            self._has_row = False
-            self._do(lambda run: run.log({}, step=step, commit=True))
+        if (seconds := self._row_time) is not None:
+            self._row_time = None
+            self._do(lambda run: run.log({wandb_rows.TIME: seconds}, step=step, commit=True))
             if self._last_step and self._best:  # W&B's own summary forgets what was before this start
                 best = {name: {self.goals[name]: value} for name, value in self._best.items()}
                 self._do(lambda run: run.summary.update(best))

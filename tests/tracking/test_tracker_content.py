@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from srgan_dist.tracking.step_lines import StepLines
+from srgan_dist.utils.times import from_utc
 from tests.conftest import ROOT, environment
 from tests.tracking.logging_run import IMAGES, RESULT
 from tests.tracking.wandb_server import ReceivedRun, WandbServer
@@ -92,6 +93,8 @@ def test_what_a_kill_took_from_wandb_is_sent_again_but_no_alert(folder: Path, se
     assert "W&B: lacks what was logged of steps 1 to 2; it is sent again" in err
     check_rows(server.only_run)
     assert not server.only_run.alerts
+    times = [from_utc(line["time"]) for line in StepLines(folder / "metrics.jsonl").read()][:2]
+    assert [row["_timestamp"] for row in server.only_run.history[:2]] == times  # when it was, not when it was sent
     assert server.only_run.exit_code == 1
     assert server.only_run.summary["failed"] == "a reason"
 
