@@ -57,10 +57,10 @@ def test_four_trials_of_two_ranks_one_of_them_stopped(tmp_path: Path, shards: Pa
     folders = [tmp_path / f"sweep/sweep0trial{number}" for number in range(4)]
     with WandbServer() as server:
         env = environment(HOME=str(tmp_path), **server.environment)
-        create = [BIN / "wandb", "sweep", "--project", "p", tmp_path / "sweep.yaml"]
+        create = [str(BIN / "wandb"), "sweep", "--project", "p", str(tmp_path / "sweep.yaml")]
         created = subprocess.run(create, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True)
         assert "wandb agent lab/p/sweep0" in created.stderr
-        command = [BIN / "wandb", "agent", "lab/p/sweep0"]
+        command = [str(BIN / "wandb"), "agent", "lab/p/sweep0"]
         with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as agent:
             deadline = time.monotonic() + 200
             while not ((folders[1] / "metrics.jsonl").exists() and len(metrics(folders[1])) >= 3):

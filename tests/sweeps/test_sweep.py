@@ -16,6 +16,8 @@ import psutil
 import pytest
 import yaml
 
+from srgan_dist.sweeps.sweep import Sweep
+from srgan_dist.sweeps.sweep_file import read_sweep
 from srgan_dist.utils.locks import FolderLock
 from tests.conftest import ROOT, TINY, Finished, cli, environment, metrics
 
@@ -23,11 +25,15 @@ pytestmark = pytest.mark.slow
 
 SHORT: dict[str, Any] = {"loss.perceptual.weight": 0, "train.pretrain_steps": 0, "train.steps": 4, "validate.every": 2}
 Write = Callable[..., Path]
+LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch"]
+LAUNCH += ["--config_file", "launch/accelerate/cpu_two_ranks.yaml", "--main_process_port", "0"]
 
 
 @pytest.fixture
 def write(tmp_path: Path, shards: Path, validation: Path) -> Write:
-    def writes(parameters: dict[str, Any], changes: dict[str, Any] | None = None, **content: Any) -> Path:
+    def writes(
+        parameters: dict[str, Any], changes: dict[str, Any] | None = None, *, launched: bool = False, **content: Any
+    ) -> Path:
         base = TINY | SHORT | {"run.dir": tmp_path / "sweep", "data.train": shards, "data.validation": validation}
         settings = [f"--{key}={value}" for key, value in (base | (changes or {})).items() if key not in parameters]
         sweep = {
@@ -35,7 +41,7 @@ def write(tmp_path: Path, shards: Path, validation: Path) -> Write:
             "method": "grid",
             "metric": {"name": "val/psnr_y", "goal": "maximize"},
             "parameters": parameters,
-            "command": ["${interpreter}", "${program}", *settings, "${args}"],
+            "command": [*(LAUNCH if launched else ["${interpreter}"]), "${program}", *settings, "${args}"],
         }
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**sweep, **content}))
         return tmp_path / "sweep.yaml"
@@ -126,18 +132,36 @@ def test_killed_and_started_again_it_has_every_trial_once(write: Write, tmp_path
         assert [line["step"] for line in metrics(folder / trial["folder"])] == list(range(1, 61))
 
 
-def test_a_trial_that_somebody_stops_goes_on(write: Write, tmp_path: Path) -> None:
-    file, folder = (
-        write({"train.g_per_d": {"values": [2]}}, {"train.steps": 40, "validate.every": 40}),
-        tmp_path / "sweep",
-    )
-    process = begin(file)
+def test_a_trial_of_two_ranks_that_somebody_stops_goes_on(write: Write, tmp_path: Path) -> None:
+    changes, folder = {"train.steps": 40, "validate.every": 40}, tmp_path / "sweep"
+    process = begin(write({"train.g_per_d": {"values": [2]}}, changes, launched=True))
     wait_for(lambda: (folder / "trial-000/metrics.jsonl").exists(), process)
-    (trainer,) = psutil.Process(process.pid).children()
-    trainer.send_signal(signal.SIGTERM)
+    (launcher,) = psutil.Process(process.pid).children()
+    launcher.send_signal(signal.SIGTERM)  # which ends before its ranks have saved
     done = end(process)
     assert done.code == 0, done.err
+    assert "trial-000 was stopped by somebody else, and goes on" in done.err
     assert [line["step"] for line in metrics(folder / "trial-000")] == list(range(1, 41))
+    assert report(tmp_path)["trials"][0]["state"] == "finished"
+
+
+def test_a_kill_while_a_trial_is_chosen_loses_none_of_its_values(write: Write, tmp_path: Path) -> None:
+    parameters = {"train.g_per_d": {"values": [3]}, "optimizer.generator.learning_rate": {"values": [0.0007]}}
+    file, folder = write(parameters), tmp_path / "sweep"
+    sweep = Sweep(read_sweep(file), num_trials=None, parallel=1)
+    folder.mkdir()
+    study = sweep._open()
+    trial = study.ask()
+    trial.suggest_categorical("train.g_per_d", [3])  # here the kill comes, in the middle of a line
+    with (folder / "sweep.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 5, "wor')
+    done = cli("sweep", file)
+    assert done.code == 0, done.err
+    (only,) = report(tmp_path)["trials"]
+    assert only["parameters"] == {"train.g_per_d": 3, "optimizer.generator.learning_rate": 0.0007}
+    config = yaml.safe_load((folder / "trial-000/config.yaml").read_text())
+    assert config["train"]["g_per_d"] == 3
+    assert config["optimizer"]["generator"]["learning_rate"] == 0.0007
 
 
 def test_a_trial_that_fails_is_not_the_end_but_a_mistake_in_all_is(write: Write, tmp_path: Path) -> None:
@@ -164,6 +188,21 @@ def test_a_trial_that_falls_behind_is_stopped_early(write: Write, tmp_path: Path
     states = {trial["number"]: trial["state"] for trial in report(tmp_path)["trials"]}
     assert "stopped early" in states.values(), states
     assert states[0] == "finished"
+
+
+def test_a_training_that_outlives_its_sweep_is_taken_over_at_its_end(write: Write, tmp_path: Path) -> None:
+    changes = {"train.steps": 40, "validate.every": 40, "checkpoint.every": 40}
+    file, folder = write({"run.seed": {"values": [0]}}, changes), tmp_path / "sweep"
+    process = begin(file)
+    wait_for((folder / "trial-000.log").exists, process)  # it still loads torch, and holds no folder
+    wait_for(lambda: b'"process"' in (folder / "sweep.journal").read_bytes(), process)
+    process.send_signal(signal.SIGKILL)
+    end(process)
+    done = cli("sweep", file)
+    assert done.code == 0, done.err
+    assert "failed" not in done.err
+    assert len(json.loads((folder / "trial-000/run.json").read_text())["starts"]) <= 2
+    assert [line["step"] for line in metrics(folder / "trial-000")] == list(range(1, 41))
 
 
 def test_two_sweeps_in_one_folder(write: Write, tmp_path: Path) -> None:
