@@ -10,7 +10,6 @@ import resource
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -100,11 +99,6 @@ class Runtime(Collectives):
         self.threads = cpu_threads(threads, local_ranks=self.local_world_size)
         torch.set_num_threads(self.threads.number)
         torch.backends.cudnn.benchmark = on_gpu  # patches have one size
-
-    def use_folder(self, folder: Path) -> None:
-        """Have trackers that write files do so in another folder; none may have begun."""
-        places = self.accelerator.project_configuration
-        places.project_dir = places.logging_dir = str(folder)
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""

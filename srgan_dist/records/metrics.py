@@ -7,5 +7,5 @@ from types import MappingProxyType
 from typing import Literal
 
 METRICS: Mapping[str, Literal["max", "min"]] = MappingProxyType(
-    {"val/psnr_y": "max", "val/ssim_y": "max", "val/perceptual": "min", "val/lpips": "min", "val/dists": "min"}
+    {"val/psnr_y": "max", "val/ssim_y": "max", "val/perceptual": "min"}
 )

@@ -37,8 +37,6 @@ _SHOWN = {  # label, unit, digits behind the point
     "val/psnr_y": ("PSNR-Y", "dB", 2),
     "val/ssim_y": ("SSIM-Y", "", 4),
     "val/perceptual": ("perceptual distance", "", 4),
-    "val/lpips": ("LPIPS", "", 4),
-    "val/dists": ("DISTS", "", 4),
 }
 
 Payload = dict[str, Any]

@@ -26,7 +26,5 @@ LABELS: Mapping[str, Label] = MappingProxyType(
         "val/psnr_y": Label("PSNR-Y", "dB", 2),
         "val/ssim_y": Label("SSIM-Y", "", 4),
         "val/perceptual": Label("perceptual", "", 4),
-        "val/lpips": Label("LPIPS", "", 4),
-        "val/dists": Label("DISTS", "", 4),
     }
 )

@@ -29,8 +29,6 @@ _LABELS = {
     "val/psnr_y": "PSNR-Y (dB)",
     "val/ssim_y": "SSIM-Y",
     "val/perceptual": "perceptual distance",
-    "val/lpips": "LPIPS",
-    "val/dists": "DISTS",
     "g/total": "G: loss",
     "g/pixel": "G: pixel loss",
     "g/perceptual": "G: perceptual loss",

@@ -37,6 +37,7 @@ log = logging.getLogger("srgan_dist")
 
 JOURNAL = "sweep.journal"  # in the sweep's folder: Optuna's record of all trials
 _INTERVAL = 0.5  # seconds between two looks at the trials
+_PATIENCE = 120.0  # seconds for trials to save and end
 _FEWEST = 3  # trials that have all failed, after which the next would, too
 _MOST_RESTARTS = 20  # of a trial that others stop again and again
 
@@ -63,7 +64,6 @@ class Sweep:
         self.num_gpus = torch.cuda.device_count()
         self._trials: dict[int, Trial] = {}  # by place
         self._restarts: dict[int, int] = {}
-        self._failed = 0
 
     def run(self) -> dict[str, Any]:
         """Train until there are as many trials as asked for. Returns what sweep.json has.
@@ -145,6 +145,9 @@ class Sweep:
         waiting = [frozen for frozen in left if not self._trains_elsewhere(frozen)]
         num_free = self.parallel - len(self._trials) - (len(left) - len(waiting))
         free = (place for place in range(self.parallel) if place not in self._trials)
+        for frozen in [frozen for frozen in waiting if frozen.user_attrs.get("pruned")]:
+            waiting.remove(frozen)
+            self.study.tell(frozen.number, state=TrialState.PRUNED)
         for place in list(islice(free, max(0, num_free))):
             number = waiting.pop(0).number if waiting else self._new_trial()
             if number is not None:
@@ -222,6 +225,7 @@ class Sweep:
         if self.file.early_termination and not trial.pruned and trial.seen and handle.should_prune():
             log.info("%s is stopped after %d validations: it has fallen behind", trial.folder.name, trial.seen)
             trial.pruned = True
+            self._keep(trial.number, {"pruned": True})  # first: a sweep that is killed now must not let it go on
             trial.stop()
 
     def _handle(self, number: int) -> optuna.trial.Trial:
@@ -246,8 +250,11 @@ class Sweep:
         """Let all trials save and end; they stay begun, and go on at the next start."""
         for trial in self._trials.values():
             trial.stop()
-        while not all(trial.has_ended for trial in self._trials.values()):
+        deadline = time.monotonic() + _PATIENCE
+        while not all(trial.has_ended for trial in self._trials.values()) and time.monotonic() < deadline:
             time.sleep(_INTERVAL / 5)
+        for trial in self._trials.values():
+            trial.kill()  # one that hangs; its last checkpoint is whole
         self._trials.clear()
 
 

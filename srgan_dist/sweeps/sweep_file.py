@@ -240,15 +240,20 @@ def _distribution(options: Mapping[str, Any], *, refuse: Any) -> BaseDistributio
         raise refuse("needs values, value, or numbers min and max (1.0e-4 is a number in YAML, 1e-4 a text)")
     assert low is not None
     assert high is not None
+    if not all(math.isfinite(end) for end in (low, high)):
+        raise refuse(f"has min {low:g} and max {high:g}, which must both be finite")
     if low >= high:
         raise refuse(f"has min {low:g}, not below max {high:g}")
     both_whole = isinstance(low, int) and isinstance(high, int)
     kind = options.get("distribution", "int_uniform" if both_whole else "uniform")
-    step = options.get("q")
+    step = options.get("q", 1)
+    is_step = isinstance(step, (int, float)) and not isinstance(step, bool) and 0 < step <= high - low
+    if kind in ("int_uniform", "q_uniform") and not (is_step and (kind == "q_uniform" or isinstance(step, int))):
+        raise refuse(f"has the step q {step!r:.60}, which must be above 0 and at most max - min; whole for int_uniform")
     if kind == "int_uniform" and both_whole:
-        return IntDistribution(low, high, step=int(step or 1))
+        return IntDistribution(low, high, step=step)
     if kind in ("uniform", "q_uniform"):
-        return FloatDistribution(low, high, step=(step or 1) if kind == "q_uniform" else None)
+        return FloatDistribution(low, high, step=step if kind == "q_uniform" else None)
     if kind == "log_uniform_values":
         if low <= 0:
             raise refuse(f"has min {low:g}, which has no logarithm")

@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Trial:
 
     def _start(self) -> None:
         self._read, self._rest, self.seen = 0, b"", 0
-        self._started = time.time()
+        self._stopped_before = self._mark()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as output:
             # A session of its own: Ctrl-C reaches the sweep alone, which asks its trials to stop.
@@ -111,9 +110,17 @@ class Trial:
     def end(self) -> State:
         """How it ended, by what its run's folder says: a launcher's exit code does not tell a stop from a failure."""
         state = read_run(self.folder).state
-        if state == State.PREEMPTED and (self.folder / "stopped.json").stat().st_mtime < self._started - 1:
+        if state == State.PREEMPTED and self._mark() == self._stopped_before:
             return State.CRASHED  # an earlier start was stopped; this one did not come to its first step
         return state
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Which file says that the run was stopped, if one does."""
+        try:
+            found = (self.folder / "stopped.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def stop(self) -> None:
         """Ask it to stop with everything saved; `has_ended` says when it has."""
@@ -122,9 +129,13 @@ class Trial:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, with all its processes."""
+        """End it at once, with its ranks, which a launcher gives sessions of their own."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                for rank in psutil.Process(self._process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        rank.kill()
+            self._process.kill()
             self._process.wait()
 
     def outcome(self) -> dict[str, Any]:

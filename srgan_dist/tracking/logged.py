@@ -11,6 +11,11 @@ from typing import Any, Protocol
 SCORE_BINS = 64  # of equal width in [0, 1], for histograms of the discriminator's scores
 
 
+def are_counts(value: object) -> bool:
+    """Whether something that was read is a histogram of scores."""
+    return isinstance(value, list) and len(value) == SCORE_BINS and all(type(count) is int for count in value)
+
+
 @dataclass(frozen=True)
 class Logged:
     """Something of one step; pictures are files in the run's folder.

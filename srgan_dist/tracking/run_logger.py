@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from srgan_dist.tracking.console import console, training_progress
-from srgan_dist.tracking.logged import Logged, Tracker
+from srgan_dist.tracking.logged import Logged, Tracker, are_counts
 from srgan_dist.tracking.run_info import read_run_info
 from srgan_dist.tracking.sample_files import SampleFiles
 from srgan_dist.tracking.step_lines import StepLines
@@ -135,7 +135,10 @@ class RunLogger:
             values.setdefault(record.pop("step"), {}).update(record)
         for record in self._validation.read():
             validation.setdefault(record.pop("step"), []).append(record)
-        histograms = {record.pop("step"): record for record in self._histograms.read()}
+        histograms = {
+            record.pop("step"): {name: counts for name, counts in record.items() if are_counts(counts)}
+            for record in self._histograms.read()
+        }
         pictures = self._samples.steps()
         for step in sorted(values.keys() | validation.keys() | histograms.keys() | set(pictures)):
             if step <= until:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from srgan_dist.utils.files import whole_file
+
+log = logging.getLogger("srgan_dist")
 
 REFERENCES = ("lr", "bicubic", "hr")
 
@@ -73,10 +76,14 @@ class SampleFiles:
         return self.folder / image / f"step-{step:06d}.webp"
 
 
-def read_sample(path: Path) -> Image.Image:
-    """Read a picture that this module has written."""
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+def read_sample(path: Path) -> Image.Image | None:
+    """Read a picture that this module has written; None, and a line in the log, where it is damaged or gone."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow says so
+        log.warning("%s: cannot be read, and is left out of the tracker (%s)", path, error)
+        return None
 
 
 def _steps(paths: Iterable[Path]) -> set[int]:

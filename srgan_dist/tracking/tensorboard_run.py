@@ -81,7 +81,8 @@ class TensorBoardRun:
         if logged.sheet:
             pictures["samples"] = logged.sheet
         for name, path in pictures.items():
-            writer.add_image(name, np.asarray(read_sample(path)), step, seconds, dataformats="HWC")
+            if picture := read_sample(path):
+                writer.add_image(name, np.asarray(picture), step, seconds, dataformats="HWC")
 
     def _add_histogram(self, name: str, counts: Any, step: int, seconds: float) -> None:
         edges = [edge / SCORE_BINS for edge in range(SCORE_BINS + 1)]

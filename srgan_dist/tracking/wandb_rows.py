@@ -26,16 +26,17 @@ def row(logged: Logged) -> dict[str, Any]:
         logged: Something of the step.
     """
     content = {"step": logged.step, TIME: logged.seconds, **logged.values}
+    pictures: dict[str, Any] = {}
     if logged.sheet:
-        content["samples"] = _image(logged.sheet, f"step {logged.step}")
+        pictures["samples"] = _image(logged.sheet, f"step {logged.step}")
     for image, path in logged.crops.items():
-        content[f"samples/{image}"] = _image(path, f"{image}, step {logged.step}")
+        pictures[f"samples/{image}"] = _image(path, f"{image}, step {logged.step}")
     for image, crops in logged.references.items():
         for kind, path in crops.items():
-            content[f"samples/{image}/{kind}"] = _image(path, f"{image}, {kind}")
+            pictures[f"samples/{image}/{kind}"] = _image(path, f"{image}, {kind}")
     for name, counts in logged.histograms.items():
         content[name] = _histogram(counts)
-    return content
+    return content | {name: picture for name, picture in pictures.items() if picture is not None}
 
 
 def table(logged: Logged) -> dict[str, Any]:
@@ -72,7 +73,8 @@ def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) 
 def _image(path: Path, caption: str) -> Any:
     import wandb
 
-    return wandb.Image(read_sample(path), caption=caption)  # which does not read WebP itself
+    picture = read_sample(path)  # W&B does not read WebP itself
+    return picture and wandb.Image(picture, caption=caption)
 
 
 def _histogram(counts: Sequence[int]) -> Any:

@@ -20,6 +20,7 @@ from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Terms
 from srgan_dist.models.discriminator import advance_power_iteration
+from srgan_dist.tracking.logged import SCORE_BINS
 from srgan_dist.training.adversarial import (
     AdversarialObjective,
     AdversarialSettings,
@@ -41,13 +42,12 @@ Batch = list[Patches]
 class TrainingStep(Protocol):
     """One update of the generator and of its EMA, and, depending on the step, of the discriminator."""
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step.
 
         Args:
             batch: This rank's part of the global batch.
             rates: Learning rates and factors of this step.
-            measure: Also measure the generated images, for the log.
 
         Returns:
             Scalars on the device by logged name: losses as means over this rank's micro-batches, norms of gradients; of
@@ -70,13 +70,13 @@ class PretrainingStep:
         self.generator, self.ema, self.content, self.micro_batch = generator, ema, content, micro_batch
         self.quality = BatchQuality()
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
-        metrics = self.micro_batch.within_memory(partial(self.update_generator, rates=rates, measure=measure), batch)
+        metrics = self.micro_batch.within_memory(partial(self.update_generator, rates=rates), batch)
         self.ema.update(self.generator.network)
         return metrics
 
-    def update_generator(self, batch: Batch, *, rates: Rates, measure: bool) -> StepMetrics:
+    def update_generator(self, batch: Batch, *, rates: Rates) -> StepMetrics:
         """Minimise over G the mean of ``pixel(G(lr), hr)``."""
         batch = split_micro_batches(batch, self.micro_batch.size)
         generated: list[Tensor] = []
@@ -88,7 +88,7 @@ class PretrainingStep:
 
         weight, step = 1 / len(batch), rates.step
         metrics = self.generator.update(batch, losses, "g/total", weight=weight, rate=rates.generator, step=step)
-        return metrics | (self.quality(generated, batch) if measure else {})
+        return metrics | self.quality(generated, batch)
 
 
 class GANStep:
@@ -132,9 +132,9 @@ class GANStep:
         self.judged: dict[str, list[Tensor]] = {}
         runtime.freeze_batchnorm_stats(discriminator.network)
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
-        update = partial(self.update_generator, rates=rates, measure=measure)
+        update = partial(self.update_generator, rates=rates)
         objective, metrics = self.micro_batch.within_memory(update, batch)
         if self.schedule.should_update(
             rates.phase_step,
@@ -146,9 +146,7 @@ class GANStep:
         self.ema.update(self.generator.network)
         return metrics
 
-    def update_generator(
-        self, batch: Batch, *, rates: Rates, measure: bool = False
-    ) -> tuple[AdversarialObjective, StepMetrics]:
+    def update_generator(self, batch: Batch, *, rates: Rates) -> tuple[AdversarialObjective, StepMetrics]:
         """Minimise over G the mean of ``content(G(lr), hr) + weight * adversarial(D(G(lr)))``; D is frozen.
 
         Returns:
@@ -175,10 +173,8 @@ class GANStep:
             parts = list(enumerate(batch))
             weight, step = 1 / len(batch), rates.step
             metrics = self.generator.update(parts, losses, "g/total", weight=weight, rate=rates.generator, step=step)
-        if measure:
-            metrics |= self.quality(objective.generated, batch)
-            metrics["d/fake_accuracy"] = 1 - objective.fooling_rate()
-        return objective, metrics
+        quality = self.quality(objective.generated, batch)
+        return objective, metrics | quality | {"d/fake_accuracy": 1 - objective.fooling_rate()}
 
     def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> StepMetrics:
         """Minimise over D its loss on the batch's real and just generated images, without a second forward of G.
@@ -229,28 +225,29 @@ class TwoPhases:
         self.pretraining, self.gan, self.guard = pretraining, gan, guard
         self.generator, self.ema, self.micro_batch = pretraining.generator, pretraining.ema, pretraining.micro_batch
         self.networks = {"generator": self.generator} | ({"discriminator": gan.discriminator} if gan else {})
+        self._restored_histograms: dict[str, list[int]] = {}
         self.generator.network.train()
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step of the current phase; see `TrainingStep`."""
         step: TrainingStep = self.gan if self.gan and not rates.is_pretraining else self.pretraining
-        return step(batch, rates, measure=measure)
+        return step(batch, rates)
 
-    def score_histograms(self, reduce_sum: Callable[[Tensor], Tensor], *, bins: int) -> dict[str, list[int]]:
+    def score_histograms(self, *, bins: int = SCORE_BINS) -> dict[str, list[int]]:
         """How the discriminator judged at its last update: histograms of the sigmoid of its logits.
 
         The step only keeps the logits; they are counted here, where the host waits for the device anyway.
 
         Args:
-            reduce_sum: Adds a tensor over the ranks, which all have taken the same steps.
             bins: Number of bins of equal width in [0, 1].
 
         Returns:
-            The counts over all ranks for ``d/real_scores`` and ``d/fake_scores``; none before the first update.
+            The counts over all ranks for ``d/real_scores`` and ``d/fake_scores``; none before the first update. Until
+            a resumed run has updated it, those that were saved.
         """
-        judged = self.gan.judged if self.gan else {}
-        if not judged:
-            return {}
+        if not (self.gan and self.gan.judged):
+            return self._restored_histograms
+        judged, reduce_sum = self.gan.judged, self.gan.runtime.reduce_sum
         counts = [_histogram(torch.cat([logits.flatten() for logits in parts]), bins) for parts in judged.values()]
         summed = reduce_sum(torch.stack(counts)).tolist()
         return {f"d/{name}_scores": row for name, row in zip(judged, summed, strict=True)}
@@ -277,6 +274,7 @@ class TwoPhases:
             "discriminator_updates": self.discriminator_updates,
             # The gradient of an update that fp16's loss scale skipped has no norm, and JSON nothing to write it as.
             "discriminator_stats": {name: value for name, value in stats.items() if math.isfinite(value)},
+            "score_histograms": self.score_histograms(),
         }
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
@@ -290,6 +288,7 @@ class TwoPhases:
 
     def load_counters(self, counters: Mapping[str, Any]) -> None:
         """Restore `counters`."""
+        self._restored_histograms = counters.get("score_histograms") or {}  # absent in those of earlier versions
         if self.gan:
             self.gan.discriminator_updates = counters["discriminator_updates"]
             metrics = counters["discriminator_stats"]

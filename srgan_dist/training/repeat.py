@@ -39,7 +39,6 @@ def beside_parent(config: Config, parent: Path | None, runtime: Runtime) -> Conf
     if parent is None or not _is_same(config.run.dir, parent):
         return config
     folder = runtime.broadcast(_folder(config, parent) if runtime.is_main else parent)
-    runtime.use_folder(folder)
     return config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
 
 

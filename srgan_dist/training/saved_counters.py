@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from srgan_dist.checkpointing.format import CheckpointError, TrainingState, usable
 from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.tracking.logged import SCORE_BINS
 from srgan_dist.training.interval import TOTALS
 
 _DEEPEST = 20  # sections within sections; a configuration has five
@@ -28,6 +29,7 @@ def _compared(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+_Counts = Annotated[list[Count], Field(min_length=SCORE_BINS, max_length=SCORE_BINS)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Factor = Annotated[float, Field(gt=0, le=1)]
@@ -89,6 +91,7 @@ class _State(_Counters):
     averaged: Count
     discriminator_updates: Count
     discriminator_stats: dict[str, float]
+    score_histograms: dict[str, _Counts] = {}
     stability: _CollapseResponse
     seconds: Seconds
     results: dict[str, dict[str, float | None]]

@@ -23,7 +23,6 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import Failure, Stopped
 from srgan_dist.evaluation.validator import Validator, mean_quality
-from srgan_dist.tracking.logged import SCORE_BINS
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
 from srgan_dist.training.gan_step import Batch, TwoPhases
@@ -136,7 +135,7 @@ class Trainer:
             batch = self.next_batch_or_stop()
             self.step += 1
             self.consumed += self.data.batch_size
-            self.metrics = self.take_step(batch, self.rates(), measure=True)
+            self.metrics = self.take_step(batch, self.rates())
             if self.step == self.config.pretrain_steps + 1:
                 self.means.clear()  # no mean is over steps of both phases
             self.means.add(self.metrics)
@@ -204,9 +203,9 @@ class Trainer:
 
     def report(self) -> None:
         """Log, validate and draw sample images if due; at most one line of metrics for each step."""
-        logs, add = self.is_due(self.intervals.log), self.runtime.reduce_sum
+        logs = self.is_due(self.intervals.log)
         record = self.measure() if logs else {}
-        histograms = self.take_step.score_histograms(add, bins=SCORE_BINS) if logs else {}
+        histograms = self.take_step.score_histograms() if logs else {}
         with self.clock.paused():
             if self.pretraining_ends:
                 self.unsaved.append(self.weights_file("pretrained"))

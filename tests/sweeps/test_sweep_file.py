@@ -89,6 +89,12 @@ def test_the_files_that_come_with_it_are_sound(name: str) -> None:
             {"parameters": {"loss.pixel.weight": {"distribution": "beta", "min": 0, "max": 1}}},
             "has distribution 'beta'; here there are",
         ),
+        ({"parameters": {"run.seed": {"min": 1, "max": 9, "q": 0.5}}}, "has the step q 0.5, which must be above 0"),
+        ({"parameters": {"loss.pixel.weight": {"min": 0.0, "max": float("inf")}}}, "must both be finite"),
+        (
+            {"parameters": {"loss.pixel.weight": {"distribution": "q_uniform", "min": 0.1, "max": 0.9}}},
+            "has the step q 1, which must be above 0 and at most max - min",
+        ),
         ({"method": "grid"}, "has endless values, which a grid cannot have"),
         ({"command": ["${env}", "python"]}, "must end with ${args}"),
         ({"command": ["${args_json}", "${args}"]}, "command has ${args_json}; here there are"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from srgan_dist.training.interval import IntervalMeans, Means
-from tests.conftest import metrics, options
+from tests.conftest import Train, metrics, options
 from tests.ranks.faults import on_ranks, train_and_die
 
 
@@ -121,3 +121,14 @@ def test_a_run_that_resumes_within_an_interval_logs_the_same_means(shards: Path,
         of = [one for one in of if one["step"] % 2 == 0]  # in which D was updated
         for name in ("d/loss", "d/real_score", "grad_norm/d"):
             assert line[name] == pytest.approx(sum(one[name] for one in of) / len(of), rel=1e-6), name
+
+
+def test_a_run_that_resumes_between_two_updates_of_d_logs_the_same_histograms(train: Train, tmp_path: Path) -> None:
+    changes = {"loss.perceptual.weight": 0, "train.steps": 8, "checkpoint.every": 6}  # D judges at 4, 6 and 8
+    assert train(tmp_path / "whole", changes=changes).code == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut/checkpoints/step-000008")
+    assert "resumes after step 6" in train(tmp_path / "cut", changes=changes).err
+    whole, cut = ((tmp_path / name / "histograms.jsonl").read_bytes() for name in ("whole", "cut"))
+    assert b'"step": 7' in whole
+    assert whole == cut

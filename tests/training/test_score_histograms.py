@@ -25,10 +25,10 @@ def patches(count: int, size: int) -> Patches:
 
 def test_scores_are_those_of_the_last_update(runtime: Runtime) -> None:
     step = tiny_step(runtime)
-    assert step.score_histograms(runtime.reduce_sum, bins=8) == {}
+    assert step.score_histograms(bins=8) == {}
     assert step.gan
     step.gan([patches(4, 48)], Rates(step=3, phase_step=2, is_pretraining=False, generator=0.0, discriminator=0.0))
-    found = step.score_histograms(runtime.reduce_sum, bins=8)
+    found = step.score_histograms(bins=8)
     judged = {name: torch.cat([part.flatten() for part in parts]).numpy() for name, parts in step.gan.judged.items()}
     assert set(judged) == {"real", "fake"}
     for name, logits in judged.items():
