@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -169,9 +170,11 @@ def _find(folder: Path, *, depth: int, seen: set[Path]) -> Iterator[Path]:
         yield folder
         return
     try:
-        below = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())
+        below = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:  # no folder, or not ours to read
         return
+    # `Path.is_dir` raises for a link to what cannot be looked at, which must not hide the others.
+    below = [entry for entry in below if os.path.isdir(entry)]  # noqa: PTH112
     for entry in below if depth < _DEEPEST else ():
         yield from _find(entry, depth=depth + 1, seen=seen)
 

@@ -98,6 +98,7 @@ class RunLogger:
         redone = self._metrics.drop_after(step)
         self._validation.drop_after(step)
         self._histograms.drop_after(step)
+        self._samples.drop_after(step)
         if isinstance(self.tracker, WandbRun):
             known = {**self.config, **facts, "run_info": _shared(read_run_info(self.folder) or {})}
             self.tracker.start(known, step=step, old_id=tracker_id, redone=redone, configuration=configuration)

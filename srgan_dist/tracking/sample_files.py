@@ -47,6 +47,13 @@ class SampleFiles:
             for kind, crop in crops.items():
                 _write_crop(self.folder / image / f"{kind}.webp", crop)
 
+    def drop_after(self, step: int) -> None:
+        """Remove the pictures of later steps, which will be taken again."""
+        for pattern in ("step-*.png", "*/step-*.webp"):
+            for path in self.folder.glob(pattern):
+                if max(_steps([path]), default=0) > step:
+                    path.unlink(missing_ok=True)
+
     def steps(self) -> list[int]:
         """The steps of which there are pictures, ascending."""
         sheets, crops = self.folder.glob("step-*.png"), self.folder.glob("*/step-*.webp")

@@ -53,6 +53,7 @@ def test_a_run_that_trains(held: Path) -> None:
         ({"failed": {"step": 4, "reason": "a\n\x1b[31mb"}}, 4, State.CRASHED, r"after step 4: a \x1b[31mb"),
         ({"failed": {"step": 10**500}}, 4, State.CRASHED, "after step 4: ?"),
     ],
+    ids=("finished", "stopped", "failed", "killed", "prolonged", "resumed", "odd reason", "huge step"),
 )
 def test_how_it_ended(tmp_path: Path, files: dict[str, Any], done: int, state: State, reason: str | None) -> None:
     run = read_run(make_run(tmp_path / "run", done=done, **files))
@@ -122,6 +123,7 @@ def test_of_a_long_file_the_end_is_read(tmp_path: Path) -> None:
         ("stopped.json", b"x" * 20_000_000),
         ("samples", b"no folder"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, name: str, content: bytes) -> None:
     folder = make_run(tmp_path / "run", result={"steps": 10})
@@ -168,6 +170,7 @@ def test_runs_below_a_folder(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "a/checkpoints/run within")
     (tmp_path / "empty").mkdir()
     (tmp_path / "sweep/again").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to("x" * 300)  # to a name that no file system takes
     found = find_runs(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "a",

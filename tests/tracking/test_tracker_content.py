@@ -149,6 +149,17 @@ def test_a_server_that_dies_costs_a_table_alone(
     check_rows(server.only_run)
 
 
+def test_what_is_damaged_is_left_out_of_the_tracker_and_later_pictures_go(folder: Path) -> None:
+    log(folder, "tensorboard", 0, 3, "stop")
+    (folder / "samples/baby/step-000002.webp").write_bytes(b"RIFFxx")
+    StepLines(folder / "histograms.jsonl").append(2, [{"d/real_scores": [1, 2], "d/fake_scores": None}])
+    err = log(folder, "tensorboard", 2, 3, "stop")
+    assert "samples/baby/step-000002.webp: cannot be read, and is left out of the tracker" in err
+    assert "Traceback" not in err
+    log(folder, "tensorboard", 1, 1, "stop")
+    assert [path.name for path in sorted((folder / "samples/baby").glob("step-*"))] == ["step-000001.webp"]
+
+
 def test_tensorboard_has_one_stream_with_each_step_once(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
