@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,6 +53,8 @@ def trial_environment(slot: int, *, parallel: int, num_gpus: int) -> dict[str, s
         cores where nobody has said how many a process takes.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _OF_AGENTS}
+    # `accelerate` is found beside this Python also where its virtual environment is not activated.
+    environment["PATH"] = f"{environment.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
     if num_gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
         devices = visible.split(",")

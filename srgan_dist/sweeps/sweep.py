@@ -244,7 +244,8 @@ class Sweep:
         if len(failed) == len(ended) and len(failed) >= min(_FEWEST, self.num_trials):
             self._stop_all()
             reason = failed[-1].user_attrs.get("reason", "unknown")
-            raise Failure(f"{self.folder}: the first {len(failed)} trials have failed, the last one since: {reason}")
+            which = f"all of the first {len(failed)} trials" if len(failed) > 1 else "the first trial"
+            raise Failure(f"{self.folder}: {which} failed: {reason}")
 
     def _stop_all(self) -> None:
         """Let all trials save and end; they stay begun, and go on at the next start."""

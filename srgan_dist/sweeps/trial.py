@@ -144,14 +144,15 @@ class Trial:
         return {"value": best.value if best else None, "step": best.step if best else None}
 
     def why(self) -> str:
-        """The last line that it said, or why its run ended."""
+        """Why its run ended, or the last line that it said: the training's own, not the launcher's about it."""
         reason = read_run(self.folder).reason if (self.folder / "failed.json").exists() else None
         if reason:
             return reason
-        lines = [line.strip() for line in self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()]
-        return next(
-            (line[:300] for line in reversed(lines) if line), f"exit code {self._process.poll()}, without a word"
-        )
+        text = self.log_file.read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip() for line in reversed(text.splitlines()) if line.strip()]
+        ours = [line.removeprefix("srgan-dist: ") for line in lines if line.startswith("srgan-dist: ")]
+        otherwise = f"exit code {self._process.poll()}, without a word"
+        return next((line[:300] for line in (*ours, *lines)), otherwise)
 
 
 def is_alive(process: Mapping[str, Any] | None) -> bool:

@@ -174,7 +174,7 @@ def test_a_trial_that_fails_is_not_the_end_but_a_mistake_in_all_is(write: Write,
     nowhere = {"run.dir": tmp_path / "other", "data.train": tmp_path / "nowhere"}
     done = cli("sweep", write({"run.seed": {"values": [0, 1, 2, 3, 4]}}, nowhere))
     assert done.code == 1
-    assert "the first 3 trials have failed, the last one since:" in done.err
+    assert "all of the first 3 trials failed: " in done.err
     assert "nowhere" in done.err.splitlines()[-1]
 
 
