@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from pathlib import Path
 
 from srgan_dist.errors import Failure, Stopped, UserError
@@ -66,10 +68,20 @@ def watch(options: argparse.Namespace) -> None:
     from srgan_dist.reports.watch import watch as watch_run
     from srgan_dist.tracking.console import output
 
+    interrupted = threading.Event()
+
+    def rest(seconds: float) -> None:
+        if interrupted.wait(seconds):
+            raise KeyboardInterrupt
+
+    # Between two looks, and not in the middle of drawing one, where the interrupt was lost once.
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     try:
-        run = watch_run(options.run, output)
+        run = watch_run(options.run, output, sleep=rest)
     except KeyboardInterrupt:  # what it looks at is another process's
         raise SystemExit(_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     if run.state == State.FINISHED:
         output.print(printable(last_words(run)), soft_wrap=True, highlight=False)
         return
