@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-lowest test-slurm docs lint format
+.PHONY: setup demo study test test-slow test-lowest test-slurm docs lint format
 
 setup: .venv/.ready
 
@@ -14,6 +14,15 @@ setup: .venv/.ready
 # make demo FRESH=1 starts over; without it a finished demo is shown again, and an interrupted one resumes.
 demo: setup
 	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
+
+# Does n:1 help? configs/study.yaml says what is trained; interrupted, the same command goes on. Another study:
+# make study STUDY=my-study.yaml STUDY_DIR=runs/my-study, the latter as --run.dir in the file's command.
+STUDY := configs/study.yaml
+STUDY_DIR := runs/study
+study: setup
+	test $(STUDY) != configs/study.yaml -o -f runs/demo/weights/pretrained.safetensors || $(BIN)/python -m srgan_dist.demo
+	$(BIN)/srgan-dist sweep $(STUDY)
+	$(BIN)/srgan-dist compare $(STUDY_DIR) -o $(STUDY_DIR).html
 
 # Two at a time: each process has one thread, and half of the tests are alone with it.
 test: setup lint

@@ -59,3 +59,17 @@ def test_a_program_with_a_mistake_is_refused(installed: Path, tmp_path: Path, li
     done = mypy(installed, tmp_path / "client.py")
     assert done.code == 1, done.out + done.err
     assert error in done.out
+
+
+def test_what_the_page_is_made_of_is_installed(installed: Path, tmp_path: Path) -> None:
+    program = (
+        "from srgan_dist.reports import page;"
+        "lists = dict.fromkeys(('metrics', 'runs', 'groups', 'differing', 'curves', 'images', 'assets', 'notes'), []);"
+        "made = page.render({'title': 'runs', 'made': '', 'version': '', 'baseline': None} | lists);"
+        "print(page.__file__, 'uPlot' in made)"
+    )
+    done = run(installed, "-c", program, cwd=tmp_path, PYTHONPATH="")
+    assert done.code == 0, done.err
+    file, is_whole = done.out.split()
+    assert Path(file).is_relative_to(installed.parent.parent)
+    assert is_whole == "True"

@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -61,9 +61,10 @@ class Checkpoints:
         self,
         step: int,
         state: TrainingState,
-        weights: WeightsFile | None = None,
+        weights: Sequence[WeightsFile] = (),
         *,
         sync_records: Callable[[], None] = lambda: None,
+        then: Callable[[list[int]], None] = lambda _: None,
     ) -> None:
         """Copy everything and begin to write it, after the end of the last save.
 
@@ -73,6 +74,8 @@ class Checkpoints:
             weights: Written by rank 0, too.
             sync_records: Waits, in the background, until what the run logged up to this step is on the disk: a
                 checkpoint that is found after a crash must not be ahead of it.
+            then: Called on rank 0 when all is written, in the background, with the steps of the checkpoints that are
+                kept.
 
         Raises:
             NotSaved: Some rank could not begin, or end the last save; earlier checkpoints are untouched.
@@ -85,7 +88,7 @@ class Checkpoints:
 
         def begin() -> None:
             self._prepare(temporary)
-            copy, export = on_host((mine, weights if is_main else None))
+            copy, export = on_host((mine, list(weights) if is_main else []))
             writes.update({temporary / name: write for name, write in copy.files(rank=self.runtime.rank).items()})
             writes.update(_export(export))
 
@@ -95,22 +98,29 @@ class Checkpoints:
 
         self._background.start(
             begin,
-            [write, lambda: self._publish(temporary, self.path(step))],
+            [write, lambda: self._publish(temporary, self.path(step)), lambda: self._end(then)],
             failure=NotSaved(f"the checkpoint of step {step} could not be written; earlier ones are untouched"),
             clean=lambda: self._discard(temporary),
         )
 
-    def save_weights(self, weights: WeightsFile) -> None:
+    def save_weights(
+        self, weights: Sequence[WeightsFile], *, then: Callable[[list[int]], None] = lambda _: None
+    ) -> None:
         """Copy weights and begin to write them alone, after the end of the last save.
+
+        Args:
+            weights: Written by rank 0.
+            then: As of `save`.
 
         Raises:
             NotSaved: Some rank could not begin, or end the last save.
         """
         writes: Writes = {}
+        names = " and ".join(str(file.path) for file in weights)
         self._background.start(
-            lambda: writes.update(_export(on_host(weights if self.runtime.is_main else None))),
-            [lambda: self._write(writes)],
-            failure=NotSaved(f"{weights.path} could not be written; checkpoints are untouched"),
+            lambda: writes.update(_export(on_host(list(weights) if self.runtime.is_main else []))),
+            [lambda: self._write(writes), lambda: self._end(then)],
+            failure=NotSaved(f"{names} could not be written; checkpoints are untouched"),
             clean=lambda: None,
         )
 
@@ -168,6 +178,10 @@ class Checkpoints:
             self._put_away(old)
         for old in self.folder.glob(".old-step-*"):
             _remove(old)
+
+    def _end(self, then: Callable[[list[int]], None]) -> None:
+        if self.runtime.is_main:
+            then([step_of(path) for path in self.found()])
 
     def _put_away(self, path: Path) -> None:
         path.rename(path.with_name(f".old-{path.name}"))
@@ -254,8 +268,8 @@ class Checkpoints:
         return state
 
 
-def _export(weights: WeightsFile | None) -> Writes:
-    return {weights.path: partial(save_weights, weights=weights.weights, metadata=weights.metadata)} if weights else {}
+def _export(files: Sequence[WeightsFile]) -> Writes:
+    return {file.path: partial(save_weights, weights=file.weights, metadata=file.metadata) for file in files}
 
 
 def _remove(path: Path) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.config.load import config_from
+from srgan_dist.cli.again import configuration
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
 OnProgress = Callable[[str], None]
 
 TAKES_CONFIG = (
-    "Train's options apply, too: --config FILE and --SECTION.KEY=VALUE. srgan-dist train --help lists the common ones, "
-    "srgan-dist train --help-all every one."
+    "Train's options apply, too: --config FILE or --from-run RUN, and --SECTION.KEY=VALUE. srgan-dist train --help "
+    "lists the common ones, srgan-dist train --help-all every one."
 )
 
 
@@ -152,7 +152,7 @@ def _report(
 
 
 def _config(options: argparse.Namespace, *, prog: str, default: dict[str, Any]) -> Config:
-    return config_from(options.overrides, prog=prog) if options.overrides else Config(**default)
+    return configuration(options.overrides, prog=prog)[0] if options.overrides else Config(**default)
 
 
 def _numbers(text: str, *, name: str) -> list[int]:

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.cli import bench as cli_bench
+from srgan_dist.cli import compare as cli_compare
+from srgan_dist.cli import evaluate as cli_evaluate
 from srgan_dist.cli import images as cli_images
+from srgan_dist.cli import runs as cli_runs
 from srgan_dist.cli import shards as cli_shards
+from srgan_dist.cli import sweep as cli_sweep
+from srgan_dist.cli.again import configuration
 from srgan_dist.cli.streams import survive_closed_streams
-from srgan_dist.config.load import config_from, load_config
+from srgan_dist.config.load import load_config
 from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.utils import strict_json
@@ -52,21 +57,23 @@ def train(arguments: Sequence[str], *, prog: str) -> int:
     sys.argv[1:] = map(shown_in, sys.argv[1:])
 
     def run() -> None:
-        config = config_from(arguments, prog=prog)
+        config, parent = configuration(arguments, prog=prog)
         from srgan_dist.distributed.signals import ignore_stop_signals
         from srgan_dist.tracking.console import console, result_table, setup_logging
         from srgan_dist.training.run import train as train_run
 
         setup_logging(is_main=process_rank() == 0)
         try:
-            result = train_run(config)
+            result = train_run(config, parent=parent)
         finally:
             ignore_stop_signals()
         if process_rank() == 0:
             if "final" in result:
                 console.print(result_table(result))
-            names = ("result.json", "weights/generator.safetensors", "samples/")
+            names = ("result.json", "weights/generator.safetensors", "weights/best.safetensors", "samples/")
             folder = trial_folder(config.run.dir)
+            if parent and folder.resolve() == parent.resolve():
+                folder = folder.with_name(result["name"])
             made = ", ".join(name for name in names if (folder / name).exists())
             console.print(f"{folder}/: {made}", soft_wrap=True)
 
@@ -141,20 +148,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli_shards.add_check(add("check", cli_shards.check, "Report every fault of shards, by shard, member and offset."))
 
-    evaluate = add("evaluate", _evaluate, "PSNR and SSIM on Y, beside bicubic.")
-    evaluate.add_argument(
-        "weights", type=Path, metavar="WEIGHTS", help="weights/generator.safetensors of a run, or another trainer's"
+    cli_evaluate.add_evaluate(
+        add("evaluate", cli_evaluate.evaluate, "PSNR and SSIM on Y, beside bicubic; of several models side by side.")
     )
-    evaluate.add_argument(
-        "folders",
-        type=Path,
-        metavar="DIR",
-        nargs="+",
-        help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
+
+    cli_compare.add_compare(
+        add("compare", cli_compare.compare, "Write a page that compares runs: curves, crops, keys.")
     )
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
     cli_images.add_upscale(add("upscale", cli_images.upscale, "Upscale an image, or every image of a folder."))
+
+    cli_runs.add_runs(
+        add("runs", cli_runs.runs, "List runs: how far they are, what they have reached, how they ended.")
+    )
+    cli_sweep.add_sweep(add("sweep", cli_sweep.sweep, "Train the trials of a sweep, without W&B."))
+    cli_runs.add_watch(add("watch", cli_runs.watch, "Watch a run in the terminal, until it has ended."))
 
     fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
     fetch.add_argument(
@@ -187,31 +195,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from srgan_dist.bench.common.measure import refuse_unwritable
-    from srgan_dist.evaluation.evaluate import evaluate, to_table, write_json
-    from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.console import output, progress_report, setup_logging
-
-    setup_logging(is_main=True)
-    if options.json:
-        refuse_unwritable(options.json)
-    generator = SRGenerator.from_pretrained(options.weights)
-    with progress_report("evaluate", "images") as report:
-        done = 0
-
-        def on_image(_: str) -> None:
-            nonlocal done
-            done += 1
-            report(done, None)
-
-        results = evaluate(generator, options.folders, on_image=on_image)
-    for result in results:
-        output.print(to_table(result))
-    if options.json:
-        write_json(options.json, options.weights, results)
-
-
 def _fetch(options: argparse.Namespace) -> None:
     from srgan_dist.models.build import build_features
     from srgan_dist.tracking.console import console
@@ -234,7 +217,7 @@ def _plan(options: argparse.Namespace) -> None:
         raise UserError(f"--memory is {memory} bytes: give its unit, such as {memory}GiB")
     if options.ranks < 1:
         raise UserError(f"--ranks is {options.ranks}, allowed are whole numbers from 1")
-    config = config_from(options.overrides, prog="srgan-dist plan")
+    config, _ = configuration(options.overrides, prog="srgan-dist plan")
     device: Device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("plan"):
         plan = make_plan(config, memory=memory, ranks=options.ranks, device=device)
@@ -249,7 +232,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
     if options.json:
         refuse_unwritable(options.json)
-    config = config_from(options.overrides, prog="srgan-dist doctor") if options.overrides else None
+    config = configuration(options.overrides, prog="srgan-dist doctor")[0] if options.overrides else None
     runtime = Runtime(threads=config.train.threads, num_ranks=config.run.ranks) if config else Runtime()
     answers = examine(config, runtime, run_commands=options.run_commands)
     runtime.close()

@@ -56,6 +56,11 @@ def learning_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def is_allowed(key: str, config: Config) -> bool:
+    """Whether run.allow_changes names a key, or a section that it is in."""
+    return _is_in(key, config.run.allow_changes)
+
+
 def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step: int) -> None:
     """Compare a run's configuration with a checkpoint's, key by key.
 

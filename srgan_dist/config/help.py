@@ -101,10 +101,11 @@ def in_words(value: Any) -> str:
 
 
 def _head(prog: str, text: str, width: int) -> list[str]:
-    usage = f"usage: {prog} [--config FILE] [--SECTION.KEY=VALUE ...]"
+    usage = f"usage: {prog} [--config FILE | --from-run RUN] [--SECTION.KEY=VALUE ...]"
     text = (
         "Train a super-resolution GAN. The YAML file holds what differs from the defaults, and the command line wins "
-        f"over it. {text}"
+        "over it. --from-run takes the configuration of a run and trains it again, in a folder beside it. "
+        f"{text}"
     )
     return [usage, "", *textwrap.wrap(text, width)]
 

@@ -68,6 +68,11 @@ class Config(Section):
         return self.train.steps - self.train.pretrain_steps
 
     @property
+    def has_perceptual_network(self) -> bool:
+        """Whether a perceptual network is used: in the loss, and then in validations too."""
+        return self.loss.perceptual.weight > 0 and self.adversarial_steps > 0
+
+    @property
     def holds_secrets(self) -> bool:
         """Whether a source of data in it has a part that others must not see."""
         return self.shown() != self.model_dump(mode="json", by_alias=True)
@@ -98,7 +103,12 @@ def _conflicts(config: Config) -> Iterator[str]:
         yield f"train.pretrain_steps is {train.pretrain_steps}, more than train.steps {train.steps}"
     if config.run.init_discriminator_from and not config.adversarial_steps:
         yield "run.init_discriminator_from is given, but train.pretrain_steps leaves no steps to the discriminator"
-    loss = config.loss
+    loss, best = config.loss, config.checkpoint.best
+    if best != "auto" and not data.validation:
+        yield f"checkpoint.best is {best}, but data.validation names no images to validate on: name some, or use auto"
+    if best in ("val/perceptual", "front") and not config.has_perceptual_network:
+        no_network = "loss.perceptual.weight is 0" if config.adversarial_steps else "all steps are of pretraining"
+        yield f"checkpoint.best is {best}, but no perceptual distance is measured, as {no_network}: choose val/psnr_y"
     if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
         yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
     if data.scale not in generator.scales:

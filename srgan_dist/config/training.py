@@ -146,8 +146,8 @@ class StabilityConfig(Section):
     """The discriminator's accuracy, the mean of those on real and on generated images, smoothed, with
     train.g_per_d=auto: above the high end it pauses, below the low end it is updated again, at every step."""
     patience: PositiveInt = 5
-    """Log lines in a row, in the adversarial phase after train.d_warmup_steps, that make a collapse when each is
-    outside of any of the limits below."""
+    """Log lines (means over their steps) in a row, in the adversarial phase after train.d_warmup_steps, that make a
+    collapse when each is outside of any of the limits below."""
     max_d_accuracy: Probability | None = 0.98
     """Most that the discriminator is right, on real images and on generated ones; None: no limit."""
     grad_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascends)] | None = (1e-4, 1e4)
@@ -155,7 +155,7 @@ class StabilityConfig(Section):
     max_saturated: Probability | None = 0.1
     """Most of the generated values, as a fraction, that are outside of [0, 1] by 5 of 255 levels; None: no limit."""
     max_psnr_drop: PositiveFloat | None = 4.0
-    """Most that the global batch's PSNR, less bicubic's, is below the best that it held for as many log lines,
+    """Most that the PSNR of the patches, less bicubic's, is below the best that it held for as many log lines,
     pretraining included, in dB; None: no limit."""
 
 
@@ -163,7 +163,7 @@ class LogConfig(Section):
     common = ("every",)
 
     every: PositiveInt = 100
-    """Steps between lines of metrics.jsonl and of the tracker."""
+    """Steps between lines of metrics.jsonl and of the tracker; a line has means over these steps."""
     images_every: PositiveInt = 5000
     """Steps between sample pictures; needs data.validation."""
 
@@ -175,6 +175,11 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; there is always one at the end."""
     keep: PositiveInt = 3
     """Newest checkpoints to keep."""
+    best: Literal["auto", "val/perceptual", "val/psnr_y", "val/ssim_y", "front"] = "auto"
+    """Which validated weights are kept as weights/best.safetensors. auto: the best by val/perceptual where that is
+    measured, else by val/psnr_y; front: besides, weights/front/ has all weights that no others surpass in both
+    val/psnr_y and val/perceptual, and best.safetensors is the one with the least val/perceptual. Needs
+    data.validation."""
 
 
 class ValidateConfig(Section):
@@ -191,7 +196,16 @@ class TrackerConfig(Section):
     """wandb is online where there is a key and the server answers, offline otherwise."""
     project: str | None = None
     """Project in W&B; None: what WANDB_PROJECT says, or srgan-dist. A run that resumes stays in its own."""
+    entity: str | None = None
+    """User or team in W&B that the project belongs to; None: what WANDB_ENTITY says, or the key's own."""
     group: str | None = None
     """Group of runs in W&B; None: what WANDB_RUN_GROUP says, or none."""
     tags: Paths = ()
     """Labels of the run in W&B, beside those of WANDB_TAGS."""
+    job_type: str | None = None
+    """Kind of run in W&B, such as train; None: what WANDB_JOB_TYPE says, or none."""
+    notes: str | None = None
+    """What the run is for, as its page in W&B shows it; None: what WANDB_NOTES says, or nothing."""
+    log_weights: Literal["none", "final", "best"] = "none"
+    """Which weights W&B gets at the end, as an artifact: none; final: weights/generator.safetensors; best: those of the
+    best validation, or the final ones where there was none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _LAUNCH_SCRIPTS = ("accelerate-launch", "accelerate.commands.launch", "accelerate/commands/launch.py")
+_OF_AGENTS = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
 _PARENT = os.getppid()  # of a program, as it begins: its launcher may die while torch is loaded
 
 
@@ -36,6 +38,31 @@ def trial_folder(folder: Path) -> Path:
     """
     sweep, trial = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
     return folder / trial if sweep and trial and trial not in folder.parts else folder
+
+
+def trial_environment(slot: int, *, parallel: int, num_gpus: int) -> dict[str, str]:
+    """The environment of a trial that trains beside others on this machine.
+
+    Args:
+        slot: Which of the places for trials it has, from 0.
+        parallel: Number of places.
+        num_gpus: GPUs that this process may use.
+
+    Returns:
+        This process's, without what an agent of W&B's would have set; with the place's share of the GPUs, or of the
+        cores where nobody has said how many a process takes.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_AGENTS}
+    # `accelerate` is found beside this Python also where its virtual environment is not activated.
+    environment["PATH"] = f"{environment.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
+    if num_gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
+        devices = visible.split(",")
+        mine = devices[slot::parallel] or [devices[slot % len(devices)]]
+        return environment | {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+    if parallel > 1 and "OMP_NUM_THREADS" not in environment:
+        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // parallel))
+    return environment
 
 
 class JobStart(NamedTuple):

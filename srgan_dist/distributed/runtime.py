@@ -24,6 +24,7 @@ from srgan_dist.distributed.environment import configuration_alone, cpu_threads,
 from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import UserError
+from srgan_dist.utils.provenance import cpu_name
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 log = logging.getLogger("srgan_dist")
@@ -38,8 +39,6 @@ class Runtime(Collectives):
         compile: Compile networks, each at its first call.
         threads: CPU threads of this rank; None: as ``OMP_NUM_THREADS`` says, else the cores it may use, divided by the
             ranks of its node.
-        tracker: ``wandb``, ``tensorboard`` or None.
-        folder: The run's folder, for trackers that write files.
         shares_memory_errors: Ranks report to each other when one runs out of memory, at the price of a vote an update.
         num_ranks: Ranks that there must be, or None.
         timeout: Seconds after which a collective that not all ranks have come to is an error.
@@ -61,8 +60,6 @@ class Runtime(Collectives):
         channels_last: bool = True,
         compile: bool = False,
         threads: int | None = None,
-        tracker: str | None = None,
-        folder: str | None = None,
         shares_memory_errors: bool = False,
         num_ranks: int | None = None,
         timeout: float = 1800.0,
@@ -76,8 +73,6 @@ class Runtime(Collectives):
             accelerator = Accelerator(
                 cpu=not torch.cuda.is_available(),
                 mixed_precision="no" if precision == "fp32" else precision,
-                log_with=tracker,
-                project_dir=folder,
                 kwargs_handlers=[
                     DistributedDataParallelKwargs(gradient_as_bucket_view=True),
                     InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
@@ -202,6 +197,11 @@ class Runtime(Collectives):
             return torch.cuda.mem_get_info(self.device)[0]
         return available_ram() // self.local_world_size
 
+    def device_names(self) -> list[str]:
+        """The name of every rank's GPU or processor, by rank."""
+        on_gpu = self.device.type == "cuda"
+        return self.all_gather_object(torch.cuda.get_device_name(self.device) if on_gpu else cpu_name())
+
     def describe(self) -> str:
         """One line: device, ranks, threads and what decided on them, precision."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -210,7 +210,7 @@ class Runtime(Collectives):
         return f"{name}, {ranks}, {self.threads.number} threads each ({self.threads.source}), {precision}"
 
     def close(self) -> None:
-        """End the trackers and leave the process groups."""
+        """Leave the process groups."""
         self.leave()
         gc.collect()
         self.accelerator.end_training()

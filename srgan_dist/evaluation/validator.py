@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,12 +21,29 @@ from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.losses.content import Features
 from srgan_dist.losses.functional import perceptual_distance
+from srgan_dist.utils.names import file_names
 
 Upscaler = Callable[[Tensor], Tensor]
 
 TILE = 512  # LR pixels: images of the test sets fit into one tile, larger photographs need bounded memory
 _SAMPLES = 4
 _CROP = 192  # HR pixels a side in the sample pictures
+
+
+class ImageQuality(TypedDict):
+    """The quality of one validation image: a line of val.jsonl.
+
+    Attributes:
+        image: Its name.
+        psnr_y: In dB; None where it is infinite, or would be for bicubic upscaling.
+        ssim_y: In [-1, 1].
+        perceptual: `perceptual_distance`, or None without a feature network.
+    """
+
+    image: str
+    psnr_y: float | None
+    ssim_y: float
+    perceptual: float | None
 
 
 class Validator:
@@ -35,36 +54,39 @@ class Validator:
         scale: Factor between LR and HR.
         runtime: The ranks.
         features: Frozen network for the perceptual distance, or None to omit it.
+
+    Attributes:
+        names: For each image a name of its own, which can be a folder's.
     """
 
     def __init__(self, images: Sequence[ImagePair], *, scale: int, runtime: Runtime, features: Features | None) -> None:
         self.images, self.scale, self.runtime, self.features = images, scale, runtime, features
+        self.names = file_names(image.name for image in images)
 
     def measure(self, network: nn.Module | Upscaler) -> dict[str, float | None]:
-        """Measure the mean quality over the images.
+        """Measure the mean quality over the images: `mean_quality` of `measure_each`."""
+        return mean_quality(self.measure_each(network))
+
+    def measure_each(self, network: nn.Module | Upscaler) -> list[ImageQuality]:
+        """Measure the quality of each image; all ranks call it, and get the same.
 
         Args:
             network: Maps [1, 3, h, w] in [0, 1] to [1, 3, h * scale, w * scale]; it must be the same on all ranks.
 
         Returns:
-            ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (`perceptual_distance`; None without a feature network).
-            The PSNR of identical images is infinite: they are not in its mean, which is None where there are no others,
-            nor are those that bicubic upscaling reproduces, such as blank pages, so that the means of all networks are
-            over the same images. ``identical`` counts both, if there are any.
+            The quality of each image, in their order.
         """
-        total = torch.zeros(4, dtype=torch.float64)
+        measured = []
         for image, is_blank in zip(self._own_images, self._are_blank, strict=True):
             sr = self.upscale(network, image)
-            psnr, *others = quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features)
-            total += torch.tensor([0.0, *others, 1.0] if is_blank or math.isinf(psnr) else [psnr, *others, 0.0])
-        psnr, ssim, perceptual, identical = self.runtime.reduce_sum(total).tolist()
-        count, differing = len(self.images), len(self.images) - identical
-        return {
-            "psnr_y": psnr / differing if differing else None,
-            "ssim_y": ssim / count,
-            "perceptual": perceptual / count if self.features else None,
-            **({"identical": int(identical)} if identical else {}),
-        }
+            psnr, ssim, distance = quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features)
+            measured.append((None if is_blank or math.isinf(psnr) else psnr, ssim, distance if self.features else None))
+        of_ranks = self.runtime.all_gather_object(measured)
+        rows = []
+        for number, name in enumerate(self.names):
+            psnr_y, ssim_y, perceptual = of_ranks[number % len(of_ranks)][number // len(of_ranks)]
+            rows.append(ImageQuality(image=name, psnr_y=psnr_y, ssim_y=ssim_y, perceptual=perceptual))
+        return rows
 
     @property
     def _own_images(self) -> Sequence[ImagePair]:
@@ -86,23 +108,72 @@ class Validator:
         """The baseline: MATLAB-like bicubic upscaling of [1, 3, h, w]."""
         return upscale_bicubic_tensor(lr, self.scale)
 
-    def contact_sheet(self, networks: Mapping[str, nn.Module]) -> Image.Image:
-        """Draw the most detailed crops: LR | bicubic | one column for each network | HR."""
-        labels = ["LR", "bicubic", *networks, "HR"]
+    @cached_property
+    def references(self) -> dict[str, dict[str, Image.Image]]:
+        """Of the sample images, by their names, the most detailed crop: ``lr``, with its pixels as squares, ``bicubic``
+        and ``hr``, all of the same size.
+        """
+        upscaled = {"lr": self.crops(self.nearest), "bicubic": self.crops(self.bicubic)}
+        hr = {name: Image.fromarray(image_array(image.hr[crop])) for name, image, crop in self._samples}
+        return {name: {kind: crops[name] for kind, crops in (upscaled | {"hr": hr}).items()} for name in hr}
+
+    def crops(self, network: nn.Module | Upscaler) -> dict[str, Image.Image]:
+        """The same crops of what a network makes of the sample images, by their names."""
+        return {
+            name: Image.fromarray(image_array(self.upscale(network, image)[crop]))
+            for name, image, crop in self._samples
+        }
+
+    def contact_sheet(self, columns: Mapping[str, Mapping[str, Image.Image]]) -> Image.Image:
+        """Draw the sample images: LR | bicubic | the columns | HR.
+
+        Args:
+            columns: By label, the `crops` of a network.
+        """
+        labels = ["LR", "bicubic", *columns, "HR"]
+        rows = [
+            [crops["lr"], crops["bicubic"], *(column[name] for column in columns.values()), crops["hr"]]
+            for name, crops in self.references.items()
+        ]
+        return contact_sheet(labels, [[np.asarray(crop) for crop in row] for row in rows])
+
+    @cached_property
+    def _samples(self) -> list[tuple[str, ImagePair, tuple[Any, ...]]]:
+        """Name, image and the index of its most detailed crop, of the first images; all crops have the same size."""
         smallest = min(min(image.hr.shape[-2:]) for image in self.images)
         side = min(_CROP, smallest) // self.scale * self.scale
-        rows = []
-        for image in self.images[:_SAMPLES]:
+        samples: list[tuple[str, ImagePair, tuple[Any, ...]]] = []
+        for name, image in zip(self.names[:_SAMPLES], self.images, strict=False):
             top, left = busiest_crop(image_array(image.hr), side=side, multiple=self.scale)
-            crop = (..., slice(top, top + side), slice(left, left + side))
-            upscalers: list[nn.Module | Upscaler] = [self.nearest, self.bicubic, *networks.values()]
-            big = [self.upscale(upscaler, image) for upscaler in upscalers]
-            rows.append([image_array(picture[crop]) for picture in (*big, image.hr)])
-        return contact_sheet(labels, rows)
+            samples.append((name, image, (..., slice(top, top + side), slice(left, left + side))))
+        return samples
 
     def nearest(self, lr: Tensor) -> Tensor:
         """Nearest-neighbour upscaling: the LR pixels as squares."""
         return lr.repeat_interleave(self.scale, dim=-2).repeat_interleave(self.scale, dim=-1)
+
+
+def mean_quality(rows: Sequence[ImageQuality]) -> dict[str, float | None]:
+    """The mean quality over all validation images.
+
+    Args:
+        rows: The quality of each.
+
+    Returns:
+        ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (None without a feature network). The PSNR of identical images
+        is infinite: they are not in its mean, which is None where there are no others, nor are those that bicubic
+        upscaling reproduces, such as blank pages, so that the means of all networks are over the same images.
+        ``identical`` counts both, if there are any.
+    """
+    psnr = [row["psnr_y"] for row in rows if row["psnr_y"] is not None]
+    perceptual = [row["perceptual"] for row in rows if row["perceptual"] is not None]
+    identical = len(rows) - len(psnr)
+    return {
+        "psnr_y": sum(psnr) / len(psnr) if psnr else None,
+        "ssim_y": sum(row["ssim_y"] for row in rows) / len(rows),
+        "perceptual": sum(perceptual) / len(perceptual) if perceptual else None,
+        **({"identical": identical} if identical else {}),
+    }
 
 
 def quality(sr: Tensor, hr: Tensor, *, scale: int, features: Features | None) -> tuple[float, float, float]:

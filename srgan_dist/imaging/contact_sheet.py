@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _MARGIN = 6
 _LABEL = 18
+_WHITE = 255
 
 
 def contact_sheet(labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
@@ -39,6 +40,28 @@ def contact_sheet(labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint
         for row, crops in enumerate(rows):
             sheet.paste(Image.fromarray(crops[column]), (_MARGIN + cell * column, _MARGIN + _LABEL + cell * row))
     return sheet
+
+
+def find_crops(sheet: NDArray[np.uint8], *, columns: int) -> tuple[int, list[list[tuple[int, int]]]] | None:
+    """Find the crops in a picture that `contact_sheet` laid out.
+
+    Args:
+        sheet: uint8 [H, W, 3].
+        columns: How many it has.
+
+    Returns:
+        Their side in pixels, and of each row the top and left of each crop; None where the picture is no such sheet.
+    """
+    grid = sheet[_MARGIN + _LABEL :, _MARGIN:]  # each crop has a margin to its right and below
+    cell, rest = divmod(grid.shape[1], columns)
+    if rest or cell <= _MARGIN or not len(grid) or len(grid) % cell:
+        return None
+    margins = np.arange(max(grid.shape)) % cell >= cell - _MARGIN
+    if not ((grid[margins[: len(grid)]] == _WHITE).all() and (grid[:, margins[: grid.shape[1]]] == _WHITE).all()):
+        return None
+    tops = range(_MARGIN + _LABEL, len(sheet), cell)
+    lefts = range(_MARGIN, sheet.shape[1], cell)
+    return cell - _MARGIN, [[(top, left) for left in lefts] for top in tops]
 
 
 def busiest_crop(image: NDArray[np.uint8], *, side: int, multiple: int) -> tuple[int, int]:

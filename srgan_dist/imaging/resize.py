@@ -127,6 +127,20 @@ def upscale_bicubic_tensor(lr: Tensor, scale: int) -> Tensor:
     return _resize(lr, height * scale, width * scale, padding=_PADDING, border=_PADDING * scale)
 
 
+def bicubic_matrix(length: int, scale: int) -> Tensor:
+    """The matrix by which `upscale_bicubic_tensor` enlarges each column, and each row, of an image.
+
+    Args:
+        length: Pixels of a column.
+        scale: Factor, >= 1.
+
+    Returns:
+        float [length * scale, length].
+    """
+    columns = torch.eye(length)[:, None, :, None]  # images of one column, in each of which one pixel is 1
+    return upscale_bicubic_tensor(columns, scale)[:, 0, :, 0].T.contiguous()
+
+
 def _resize(image: Tensor, height: int, width: int, *, padding: int, border: int) -> Tensor:
     padded = _pad_symmetric(image, padding)
     size = (height + 2 * border, width + 2 * border)

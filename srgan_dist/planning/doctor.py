@@ -25,7 +25,7 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.models.build import build_discriminator, build_features, build_generator
 from srgan_dist.models.pretrained import vgg19_file
-from srgan_dist.tracking.wandb_run import wandb_mode
+from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
 from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import Device, predict_bytes

@@ -24,6 +24,12 @@ log = logging.getLogger("srgan_dist")
 # Names of files are shown as they are: [b] and :smile: mean nothing in them.
 console = Console(stderr=True, markup=False, emoji=False)
 output = Console(markup=False, emoji=False)  # stdout: what was asked for
+_IN_A_FILE = 160  # columns
+
+
+def output_for_tables() -> Console:
+    """Standard output for tables that may be wide: in a file or a pipe they need not be as narrow as a terminal."""
+    return output if output.is_terminal else Console(markup=False, emoji=False, width=max(output.width, _IN_A_FILE))
 
 
 def setup_logging(*, is_main: bool) -> None:

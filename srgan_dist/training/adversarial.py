@@ -78,6 +78,7 @@ class AdversarialObjective:
     Attributes:
         batch: The micro-batches.
         generated: The generated images of each micro-batch, detached; complete after the generator's update.
+        judged: The logits of the discriminator's update, detached, of ``real`` and of ``fake`` images.
 
     Source:
         Jolicoeur-Martineau 2018, section 4.2; Gao et al. 2021 (GradCache), section 3, for the order of passes.
@@ -100,6 +101,7 @@ class AdversarialObjective:
         self.generated: list[Tensor] = []
         self._real: list[Tensor] = []
         self._fake: list[Tensor] = []
+        self.judged: dict[str, list[Tensor]] = {"real": [], "fake": []}
         self._precomputed: tuple[Tensor, list[Tensor]] | None = None
 
     def precompute_logits(self, generator: nn.Module) -> None:
@@ -143,6 +145,7 @@ class AdversarialObjective:
 
     def real_and_fake_batches(self) -> list[RealOrFakeBatch]:
         """The inputs of the discriminator's update: of every micro-batch the real images, then the generated ones."""
+        self.judged = {"real": [], "fake": []}  # an attempt that ran out of memory may have left some
         real = [RealOrFakeBatch(patches.hr, patches.key, is_real=True) for patches in self.batch]
         fake = [
             RealOrFakeBatch(sr, ~patches.key, is_real=False)
@@ -179,6 +182,7 @@ class AdversarialObjective:
             smoothing = self.settings.label_smoothing
             loss = losses.real_or_fake_loss(self.settings.kind, logits, is_real=part.is_real, label_smoothing=smoothing)
         name = "real" if part.is_real else "fake"
+        self.judged[name].append(logits.detach())
         terms = {
             "d/loss": loss,
             f"d/{name}_score": logits.detach().float().sigmoid().mean(),

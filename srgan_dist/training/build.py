@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from srgan_dist.checkpointing.best import BestWeights
 from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.config.compatibility import config_fingerprint, refuse_changes
 from srgan_dist.config.root import Config
@@ -145,6 +146,7 @@ def build_trainer(
         services=Services(
             run_logger=run_logger,
             checkpoints=checkpoints,
+            best=BestWeights(config.run.dir / "weights", by=_best_by(config)),
             validator=validator,
             signals=signals,
             folder=config.run.dir,
@@ -217,6 +219,17 @@ def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
                 "memory may not suffice for %d patches at a time: srgan-dist plan prints what is needed", smallest
             )
     return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime, smallest=smallest)
+
+
+def _best_by(config: Config) -> tuple[str, ...]:
+    """What decides which weights are the best."""
+    match config.checkpoint.best:
+        case "auto":
+            return ("perceptual",) if config.has_perceptual_network else ("psnr_y",)
+        case "front":
+            return ("psnr_y", "perceptual")
+        case metric:
+            return (metric.removeprefix("val/"),)
 
 
 def _intervals(config: Config) -> Intervals:

@@ -137,7 +137,7 @@ def build_adversarial_settings(config: AdversarialLossConfig, *, device: torch.d
 
 def build_perceptual_network(config: Config, *, runtime: Runtime) -> FeatureNetwork | None:
     """Build the frozen feature network on its device, in the precision it computes in; None if it is not used."""
-    if not config.loss.perceptual.weight or not config.adversarial_steps:
+    if not config.has_perceptual_network:
         return None
     network = build_features(config.loss.perceptual, recompute=config.train.recompute in ("perceptual", "both"))
     network.compute_in(runtime.dtype)

@@ -20,13 +20,14 @@ from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Terms
 from srgan_dist.models.discriminator import advance_power_iteration
+from srgan_dist.tracking.logged import SCORE_BINS
 from srgan_dist.training.adversarial import (
     AdversarialObjective,
     AdversarialSettings,
     RealOrFakeBatch,
     split_micro_batches,
 )
-from srgan_dist.training.collapse_monitor import batch_quality
+from srgan_dist.training.batch_quality import BatchQuality
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.ema import EMA
 from srgan_dist.training.micro_batch import MicroBatch
@@ -41,17 +42,16 @@ Batch = list[Patches]
 class TrainingStep(Protocol):
     """One update of the generator and of its EMA, and, depending on the step, of the discriminator."""
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step.
 
         Args:
             batch: This rank's part of the global batch.
             rates: Learning rates and factors of this step.
-            measure: Also measure the generated images, for a logged step.
 
         Returns:
             Scalars on the device by logged name: losses as means over this rank's micro-batches, norms of gradients; of
-            the discriminator, those of its last update. The host does not wait for them.
+            the discriminator, if this step updated it. The host does not wait for them.
         """
         ...
 
@@ -68,14 +68,15 @@ class PretrainingStep:
 
     def __init__(self, generator: TrainableNetwork, *, ema: EMA, content: ContentLoss, micro_batch: MicroBatch) -> None:
         self.generator, self.ema, self.content, self.micro_batch = generator, ema, content, micro_batch
+        self.quality = BatchQuality()
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
-        metrics = self.micro_batch.within_memory(partial(self.update_generator, rates=rates, measure=measure), batch)
+        metrics = self.micro_batch.within_memory(partial(self.update_generator, rates=rates), batch)
         self.ema.update(self.generator.network)
         return metrics
 
-    def update_generator(self, batch: Batch, *, rates: Rates, measure: bool) -> StepMetrics:
+    def update_generator(self, batch: Batch, *, rates: Rates) -> StepMetrics:
         """Minimise over G the mean of ``pixel(G(lr), hr)``."""
         batch = split_micro_batches(batch, self.micro_batch.size)
         generated: list[Tensor] = []
@@ -87,7 +88,7 @@ class PretrainingStep:
 
         weight, step = 1 / len(batch), rates.step
         metrics = self.generator.update(batch, losses, "g/total", weight=weight, rate=rates.generator, step=step)
-        return metrics | (batch_quality(generated, batch) if measure else {})
+        return metrics | self.quality(generated, batch)
 
 
 class GANStep:
@@ -108,6 +109,7 @@ class GANStep:
     Attributes:
         discriminator_updates: Number of discriminator updates so far; it decides which have the R1 penalty.
         discriminator_metrics: The metrics of the last discriminator update.
+        judged: Its logits of real and of generated images, those of this rank; none before the first.
     """
 
     def __init__(
@@ -124,27 +126,27 @@ class GANStep:
     ) -> None:
         self.generator, self.discriminator, self.ema = generator, discriminator, ema
         self.content, self.adversarial, self.schedule = content, adversarial, schedule
-        self.micro_batch, self.runtime = micro_batch, runtime
+        self.micro_batch, self.runtime, self.quality = micro_batch, runtime, BatchQuality()
         self.discriminator_updates = 0
         self.discriminator_metrics: StepMetrics = {}
+        self.judged: dict[str, list[Tensor]] = {}
         runtime.freeze_batchnorm_stats(discriminator.network)
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
-        update = partial(self.update_generator, rates=rates, measure=measure)
+        update = partial(self.update_generator, rates=rates)
         objective, metrics = self.micro_batch.within_memory(update, batch)
         if self.schedule.should_update(
             rates.phase_step,
             fooling_rate=objective.fooling_rate,
             real_accuracy=self.discriminator_metrics.get("d/real_accuracy"),
         ):
-            self.micro_batch.within_memory(partial(self.update_discriminator, rates=rates), objective)
+            update_discriminator = partial(self.update_discriminator, rates=rates)
+            metrics = self.micro_batch.within_memory(update_discriminator, objective) | metrics
         self.ema.update(self.generator.network)
-        return self.discriminator_metrics | metrics
+        return metrics
 
-    def update_generator(
-        self, batch: Batch, *, rates: Rates, measure: bool = False
-    ) -> tuple[AdversarialObjective, StepMetrics]:
+    def update_generator(self, batch: Batch, *, rates: Rates) -> tuple[AdversarialObjective, StepMetrics]:
         """Minimise over G the mean of ``content(G(lr), hr) + weight * adversarial(D(G(lr)))``; D is frozen.
 
         Returns:
@@ -171,13 +173,15 @@ class GANStep:
             parts = list(enumerate(batch))
             weight, step = 1 / len(batch), rates.step
             metrics = self.generator.update(parts, losses, "g/total", weight=weight, rate=rates.generator, step=step)
-        if measure:
-            metrics |= batch_quality(objective.generated, batch)
-            metrics["d/fake_accuracy"] = 1 - objective.fooling_rate()
-        return objective, metrics
+        quality = self.quality(objective.generated, batch)
+        return objective, metrics | quality | {"d/fake_accuracy": 1 - objective.fooling_rate()}
 
-    def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> None:
-        """Minimise over D its loss on the batch's real and just generated images, without a second forward of G."""
+    def update_discriminator(self, objective: AdversarialObjective, *, rates: Rates) -> StepMetrics:
+        """Minimise over D its loss on the batch's real and just generated images, without a second forward of G.
+
+        Returns:
+            The metrics.
+        """
         objective.split(self.micro_batch.size)
         r1_is_due = self.discriminator_updates % self.adversarial.r1_every == 0
 
@@ -185,16 +189,27 @@ class GANStep:
             return objective.discriminator_terms(part, self.discriminator.wrapped, r1_is_due=r1_is_due)
 
         parts, weight = objective.real_and_fake_batches(), 1 / len(objective.batch)
-        self.discriminator_metrics |= self.discriminator.update(
+        metrics = self.discriminator.update(
             parts, losses, "d/loss", weight=weight, rate=rates.discriminator, step=rates.step
         )
+        self.judged = objective.judged
         advance_power_iteration(self.discriminator.network)
         self.discriminator_updates += 1
+        self.discriminator_metrics |= metrics
+        return metrics
 
 
 def with_total(terms: Terms) -> Terms:
     """Add ``g/total``, the sum of the terms."""
     return terms | {"g/total": sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))}
+
+
+def _histogram(logits: Tensor, bins: int) -> Tensor:
+    """Count the sigmoid of logits [N] in bins of equal width in [0, 1]; int64 [bins]."""
+    edges = torch.linspace(0, 1, bins + 1, device=logits.device, dtype=torch.float64)[1:-1]
+    below = torch.searchsorted(logits.double().sigmoid().sort().values, edges)  # unlike histc, always the same way
+    ends = below.new_tensor([0]), below.new_tensor([len(logits)])
+    return torch.cat([ends[0], below, ends[1]]).diff()
 
 
 class TwoPhases:
@@ -210,17 +225,42 @@ class TwoPhases:
         self.pretraining, self.gan, self.guard = pretraining, gan, guard
         self.generator, self.ema, self.micro_batch = pretraining.generator, pretraining.ema, pretraining.micro_batch
         self.networks = {"generator": self.generator} | ({"discriminator": gan.discriminator} if gan else {})
+        self._restored_histograms: dict[str, list[int]] = {}
         self.generator.network.train()
 
-    def __call__(self, batch: Batch, rates: Rates, *, measure: bool = False) -> StepMetrics:
+    def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step of the current phase; see `TrainingStep`."""
         step: TrainingStep = self.gan if self.gan and not rates.is_pretraining else self.pretraining
-        return step(batch, rates, measure=measure)
+        return step(batch, rates)
+
+    def score_histograms(self, *, bins: int = SCORE_BINS) -> dict[str, list[int]]:
+        """How the discriminator judged at its last update: histograms of the sigmoid of its logits.
+
+        The step only keeps the logits; they are counted here, where the host waits for the device anyway.
+
+        Args:
+            bins: Number of bins of equal width in [0, 1].
+
+        Returns:
+            The counts over all ranks for ``d/real_scores`` and ``d/fake_scores``; none before the first update. Until
+            a resumed run has updated it, those that were saved.
+        """
+        if not (self.gan and self.gan.judged):
+            return self._restored_histograms
+        judged, reduce_sum = self.gan.judged, self.gan.runtime.reduce_sum
+        counts = [_histogram(torch.cat([logits.flatten() for logits in parts]), bins) for parts in judged.values()]
+        summed = reduce_sum(torch.stack(counts)).tolist()
+        return {f"d/{name}_scores": row for name, row in zip(judged, summed, strict=True)}
 
     @property
     def discriminator_updates(self) -> int:
         """Number of discriminator updates so far."""
         return self.gan.discriminator_updates if self.gan else 0
+
+    @property
+    def discriminator_metrics(self) -> StepMetrics:
+        """The metrics of the last discriminator update; empty before the first."""
+        return self.gan.discriminator_metrics if self.gan else {}
 
     def counters(self, reduce_mean: Callable[[Mapping[str, Tensor]], dict[str, float]]) -> dict[str, Any]:
         """What a resumed run needs in addition to weights and optimizers, for JSON.
@@ -228,12 +268,13 @@ class TwoPhases:
         Args:
             reduce_mean: Averages scalars over the ranks.
         """
-        stats = reduce_mean(self.gan.discriminator_metrics if self.gan else {})
+        stats = reduce_mean(self.discriminator_metrics)
         return {
             "averaged": self.ema.num_updates,
             "discriminator_updates": self.discriminator_updates,
             # The gradient of an update that fp16's loss scale skipped has no norm, and JSON nothing to write it as.
             "discriminator_stats": {name: value for name, value in stats.items() if math.isfinite(value)},
+            "score_histograms": self.score_histograms(),
         }
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
@@ -247,6 +288,7 @@ class TwoPhases:
 
     def load_counters(self, counters: Mapping[str, Any]) -> None:
         """Restore `counters`."""
+        self._restored_histograms = counters.get("score_histograms") or {}  # absent in those of earlier versions
         if self.gan:
             self.gan.discriminator_updates = counters["discriminator_updates"]
             metrics = counters["discriminator_stats"]

@@ -203,7 +203,7 @@ def operations(config: Config, *, recompute: Recompute) -> int:
             if gan:
                 objective, _ = gan.update_generator(rehearsal.batch, rates=_RATES)
             else:
-                rehearsal.step.pretraining.update_generator(rehearsal.batch, rates=_RATES, measure=False)
+                rehearsal.step.pretraining.update_generator(rehearsal.batch, rates=_RATES)
         with FlopCounterMode(display=False) as of_discriminator:
             if gan:
                 gan.update_discriminator(objective, rates=_RATES)

@@ -41,6 +41,11 @@ def after_restart(config: Config, runtime: Runtime) -> Config:
     return config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
 
 
+def was_begun_by_this_job(folder: Path) -> bool:
+    """Whether an earlier start of this job began the run in a folder."""
+    return _own_step(folder) is not None
+
+
 def record_start(folder: Path, *, step: int) -> None:
     """Write down who starts this run. Rank 0 calls it.
 

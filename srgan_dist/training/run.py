@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.checkpointing.manager import Checkpoints, step_of
 from srgan_dist.config.compatibility import learning_digest
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import process_rank, trial_folder
@@ -20,17 +20,23 @@ from srgan_dist.distributed.signals import StopGracePeriod, StopSignals, stop_si
 from srgan_dist.distributed.watchdog import watchdog
 from srgan_dist.errors import Failure, Stopped, UserError
 from srgan_dist.inference.generator import SRGenerator
+from srgan_dist.records.metrics import METRICS
 from srgan_dist.tracking.console import default_logging
+from srgan_dist.tracking.run_info import read_run_info, write_run_info
 from srgan_dist.tracking.run_logger import RunLogger
+from srgan_dist.tracking.train_log import TrainLog, train_log
+from srgan_dist.tracking.wandb_start import Labels
 from srgan_dist.training.build import build_trainer, check_networks
+from srgan_dist.training.repeat import beside_parent, compare_with_parent
 from srgan_dist.training.restart import after_restart, record_start
+from srgan_dist.training.saved_counters import load_state
 from srgan_dist.training.trainable_network import NonFiniteLoss
-from srgan_dist.training.trainer import Trainer, load_state
-from srgan_dist.utils import strict_json
+from srgan_dist.training.trainer import Trainer
 from srgan_dist.utils.files import clear_leftovers, whole_file, why_unwritable, write_whole
 from srgan_dist.utils.locks import LOCK_NAME, FolderLock
 from srgan_dist.utils.names import beside, expand_home
 from srgan_dist.utils.system_errors import explain
+from srgan_dist.utils.times import utc
 
 log = logging.getLogger("srgan_dist")
 
@@ -40,7 +46,7 @@ STOPPED = "stopped.json"  # in the run's folder: the run was stopped by a signal
 FAILED = "failed.json"  # in the run's folder: after which step the run failed, and why
 
 
-def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, Any]:
+def train(config: Config, *, stop: threading.Event | None = None, parent: Path | None = None) -> dict[str, Any]:
     """Train to the end; a run whose folder has checkpoints resumes from the newest sound one.
 
     Log lines go where the program sends those of ``srgan_dist``; where it has not decided, to stderr.
@@ -52,11 +58,15 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
     Args:
         config: The resolved configuration.
         stop: Set by another thread to stop the run as a signal would.
+        parent: Folder of the run that this one repeats: run.json names it, and the data is compared. Where run.dir is
+            this folder, the new run gets one beside it: ``NAME-again``.
 
     Returns:
-        The content of result.json: ``steps``, ``images``, ``seconds``, ``parameters``, and, with validation images,
-        ``bicubic``, ``final`` and after pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and
-        ``perceptual``, and ``identical`` where images were equal to HR, which are not in the mean of ``psnr_y``.
+        The content of result.json: ``name``, ``started`` and ``finished`` (UTC), ``hours`` (of training), ``steps``,
+        ``images``, ``seconds``, ``parameters``, and, with validation images, ``bicubic``, ``final`` and after
+        pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and ``perceptual``, and ``identical``
+        where images were equal to HR, which are not in the mean of ``psnr_y``. ``best`` has for each of the three the
+        best ``value`` of all validations and its ``step``.
 
     Raises:
         UserError: The configuration does not match the machine, the data or the checkpoint.
@@ -71,19 +81,18 @@ def train(config: Config, *, stop: threading.Event | None = None) -> dict[str, A
         >>> run = ThreadPoolExecutor(1).submit(train, config, stop=stop)
         >>> run.result()["final"]["psnr_y"]  # waits for the end; stop.set() brings it about earlier
     """
-    with default_logging(is_main=process_rank() == 0), stop_signals(stop) as signals:
-        return _train(config, signals)
+    is_main = process_rank() == 0
+    with default_logging(is_main=is_main), train_log(is_main=is_main) as lines, stop_signals(stop) as signals:
+        return _train(config, signals, lines, parent)
 
 
-def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
+def _train(config: Config, signals: StopSignals, lines: TrainLog, parent: Path | None) -> dict[str, Any]:
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": trial_folder(config.run.dir)})})
     runtime = Runtime(
         precision=config.train.precision,
         channels_last=config.train.channels_last,
         compile=config.train.compile,
         threads=config.train.threads,
-        tracker=None if config.tracker.name == "none" else config.tracker.name,
-        folder=str(config.run.dir),
         shares_memory_errors=config.data.micro_batch == "auto",
         num_ranks=config.run.ranks,
         timeout=config.run.hang_seconds
@@ -93,19 +102,26 @@ def _train(config: Config, signals: StopSignals) -> dict[str, Any]:
     for line in runtime.ignored_settings if runtime.is_main else ():
         log.warning("%s", line)
     check_networks(config, runtime)
-    config = after_restart(config, runtime)
+    config = after_restart(beside_parent(config, parent, runtime), runtime)
     with _held_folder(config, runtime) as set_aside:
-        return _train_in_folder(config, runtime, signals, set_aside)
+        return _train_in_folder(config, runtime, signals, set_aside, lines, parent)
 
 
-def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set_aside: Path | None) -> dict[str, Any]:
+def _train_in_folder(
+    config: Config,
+    runtime: Runtime,
+    signals: StopSignals,
+    set_aside: Path | None,
+    lines: TrainLog,
+    parent: Path | None,
+) -> dict[str, Any]:
     run_logger = RunLogger(
         folder=config.run.dir,
         accelerator=runtime.accelerator,
         tracker=config.tracker.name,
-        project=config.tracker.project,
-        group=config.tracker.group,
-        tags=config.tracker.tags,
+        labels=Labels(**config.tracker.model_dump(exclude={"name", "log_weights"})),
+        log_weights=config.tracker.log_weights,
+        goals=METRICS,
         config=config.shown(),
         num_steps=config.train.steps,
         pretrain_steps=config.train.pretrain_steps,
@@ -118,7 +134,9 @@ def _train_in_folder(config: Config, runtime: Runtime, signals: StopSignals, set
     )
     ended_by: BaseException | None = None
     try:
-        trainer = _start(config, runtime, run_logger, checkpoints, set_aside, signals)
+        trainer = _start(config, runtime, run_logger, checkpoints, set_aside, signals, parent)
+        if runtime.is_main:
+            lines.begin(config.run.dir)  # not before: a mistake leaves no file
         with _end_recorded(config.run.dir, trainer, runtime, signals):
             with watchdog(runtime, seconds=config.run.hang_seconds, step=lambda: trainer.step):
                 trainer.run()
@@ -167,6 +185,7 @@ def _start(
     checkpoints: Checkpoints,
     set_aside: Path | None,
     signals: StopSignals,
+    parent: Path | None,
 ) -> Trainer:
     """Build the trainer, restore a checkpoint if there is one, and log which."""
     folder = config.run.dir
@@ -180,10 +199,12 @@ def _start(
         signals=signals,
         position=state.counters if state else None,
     )
-    tracker_id = None
+    compare_with_parent(config, parent, runtime, shards=trainer.data.fingerprint["shards"])
+    tracker_id, is_resumed = None, False
     if state and source:
         trainer.restore(state, source)
-        if source.resolve().parent == checkpoints.folder.resolve():
+        is_resumed = source.resolve().parent == checkpoints.folder.resolve()
+        if is_resumed:
             tracker_id, trainer.saved_step = state.counters["tracker_id"], trainer.step
         for abandoned in checkpoints.set_aside_after(trainer.step):
             log.info("%s: belongs to a later step and is no longer used", abandoned)
@@ -191,17 +212,36 @@ def _start(
     else:
         old = f"; the previous run was moved to {set_aside}" if set_aside else ""
         log.info("%s: starts from scratch%s", folder, old)
+    devices = runtime.device_names()
     if runtime.is_main:
         for record in (STOPPED, FAILED):
             (folder / record).unlink(missing_ok=True)
-        for place in (folder, folder / "weights", folder / "samples"):
+        for place in (folder, folder / "samples", *(folder / "samples").glob("*/")):
             clear_leftovers(place)
         checkpoints.clear_leftovers()
+        trainer.best.clear_leftovers()
+        trainer.best.arrange(map(step_of, checkpoints.found()), history=trainer.best.history)
         record_start(folder, step=trainer.step)
+        write_run_info(
+            folder,
+            step=trainer.step,
+            is_resumed=is_resumed,
+            devices=devices,
+            seed=config.run.seed,
+            data_digest=trainer.data.fingerprint["shards"],
+            parent=parent,
+        )
         # So that the run resumes when it is started again with this file.
         resolved = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
         write_whole(folder / "config.yaml", resolved.to_yaml(), private=config.holds_secrets)
-    run_logger.start(step=trainer.step, tracker_id=tracker_id, configuration=learning_digest(config))
+    networks = trainer.take_step.networks.items()
+    parameters = {name: sum(tensor.numel() for tensor in trained.network.parameters()) for name, trained in networks}
+    run_logger.start(
+        step=trainer.step,
+        tracker_id=tracker_id,
+        configuration=learning_digest(config),
+        facts={"parameters": parameters},
+    )
     log.info("%s", trainer.describe())
     return trainer
 
@@ -248,28 +288,45 @@ def _free_name(folder: Path) -> Path:
 
 def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any]:
     """Write result.json and the final sample image."""
+    folder = config.run.dir
     qualities: dict[str, Any] = {}
     if trainer.validator:
         qualities["bicubic"] = trainer.validator.measure(trainer.validator.bicubic)
         qualities |= {name: trainer.results[name] for name in ("pretrained", "final") if name in trainer.results}
+    started, finished = _start_and_end(folder, trainer) if runtime.is_main else (None, None)
     result = {
+        "name": folder.resolve().name,
         **qualities,
+        "best": trainer.best.best_values(),
         "steps": trainer.step,
         "images": trainer.consumed,
+        "started": started,
+        "finished": finished,
+        "hours": round(trainer.clock.seconds / 3600, 4),
         "seconds": round(trainer.clock.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.take_step.generator.network.parameters()),
     }
-    if runtime.is_main:
-        write_whole(config.run.dir / "result.json", strict_json.dumps(result, indent=2))
-        if trainer.validator:
-            networks = {"SR": trainer.take_step.ema.network}
-            pretrained = config.run.dir / "weights" / "pretrained.safetensors"
-            if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
-                networks = {
-                    "pretrained": SRGenerator.from_pretrained(pretrained, device=runtime.device),
-                    "GAN": trainer.take_step.ema.network,
-                }
-            (config.run.dir / "samples").mkdir(exist_ok=True)
-            with whole_file(config.run.dir / "samples" / "final.png") as temporary:
-                trainer.validator.contact_sheet(networks).save(temporary, format="PNG")
+    weights = {"final": folder / "weights" / "generator.safetensors", "best": folder / "weights" / "best.safetensors"}
+    weights = {which: path for which, path in weights.items() if path.is_file()}
+    trainer.run_logger.finish(result, weights)
+    if runtime.is_main and trainer.validator:
+        columns = {"SR": trainer.take_step.ema.network}
+        pretrained = folder / "weights" / "pretrained.safetensors"
+        if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
+            before = SRGenerator.from_pretrained(pretrained, device=runtime.device)
+            columns = {"pretrained": before, "GAN": trainer.take_step.ema.network}
+        crops = {label: trainer.validator.crops(network) for label, network in columns.items()}
+        (folder / "samples").mkdir(exist_ok=True)
+        with whole_file(folder / "samples" / "final.png") as temporary:
+            trainer.validator.contact_sheet(crops).save(temporary, format="PNG")
     return result
+
+
+def _start_and_end(folder: Path, trainer: Trainer) -> tuple[str | None, str]:
+    """When the run began, None if that is unknown, and when it came to its end: a finished run ended when it did."""
+    info = read_run_info(folder)
+    started = info.get("started") if info else None
+    if trainer.step == trainer.first_step:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or none of this version
+            return started, str(json.loads((folder / "result.json").read_text(encoding="utf-8"))["finished"])
+    return started, utc()

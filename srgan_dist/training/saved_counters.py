@@ -1,13 +1,17 @@
-"""The types of what a checkpoint's state.json holds, checked before any of it is used."""
+"""Reads a checkpoint: the types of what its state.json holds are checked before any of it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from srgan_dist.checkpointing.format import CheckpointError
+from srgan_dist.checkpointing.format import CheckpointError, TrainingState, usable
+from srgan_dist.checkpointing.manager import Checkpoints
+from srgan_dist.tracking.logged import SCORE_BINS
+from srgan_dist.training.interval import TOTALS
 
 _DEEPEST = 20  # sections within sections; a configuration has five
 
@@ -25,7 +29,9 @@ def _compared(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+_Counts = Annotated[list[Count], Field(min_length=SCORE_BINS, max_length=SCORE_BINS)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Factor = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -59,6 +65,25 @@ class _CollapseResponse(_Counters):
     d_rate: Factor
 
 
+class _Interval(_Counters):
+    names: list[list[str]]
+    ranks: list[list[Finite]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Interval:
+        of_rank = TOTALS * sum(map(len, self.names))
+        if not self.ranks or any(len(row) != of_rank for row in self.ranks):
+            raise ValueError(f"does not have {of_rank} numbers for each rank")
+        return self
+
+
+class _Validated(_Counters):
+    step: Count
+    psnr_y: Finite | None = None
+    ssim_y: Finite | None = None
+    perceptual: Finite | None = None
+
+
 class _State(_Counters):
     step: Count
     consumed: Count
@@ -66,9 +91,12 @@ class _State(_Counters):
     averaged: Count
     discriminator_updates: Count
     discriminator_stats: dict[str, float]
+    score_histograms: dict[str, _Counts] = {}
     stability: _CollapseResponse
     seconds: Seconds
     results: dict[str, dict[str, float | None]]
+    validations: list[_Validated] = []  # it and the next are not there in a run of an earlier version
+    interval: _Interval | None = None
     tracker_id: str | None
 
 
@@ -87,3 +115,19 @@ def check_counters(counters: Mapping[str, Any]) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"state.json: {where!r:.100} {first['msg'][:100]}") from None
+
+
+def load_state(checkpoints: Checkpoints, path: Path) -> TrainingState:
+    """Read a checkpoint, with the types of its counters checked; whether the networks fit is seen when they load it.
+
+    Args:
+        checkpoints: The checkpoints of the run.
+        path: Folder of the checkpoint.
+
+    Raises:
+        UserError: It is not a sound checkpoint; the file is named.
+    """
+    state = checkpoints.load(path)
+    with usable(path):
+        check_counters(state.counters)
+    return state

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from srgan_dist.checkpointing.best import BestWeights
 from srgan_dist.checkpointing.format import TrainingState, usable
 from srgan_dist.checkpointing.manager import Checkpoints, NotSaved
 from srgan_dist.checkpointing.weights import WeightsFile
@@ -20,11 +22,12 @@ from srgan_dist.degradations.degradation import Degradation
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import Failure, Stopped
-from srgan_dist.evaluation.validator import Validator
+from srgan_dist.evaluation.validator import Validator, mean_quality
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.collapse_monitor import CollapseResponse
 from srgan_dist.training.gan_step import Batch, TwoPhases
-from srgan_dist.training.saved_counters import check_counters
+from srgan_dist.training.interval import Clock, IntervalMeans
+from srgan_dist.training.saved_counters import load_state
 from srgan_dist.training.schedules import Intervals, Rates
 
 log = logging.getLogger("srgan_dist")
@@ -77,6 +80,7 @@ class Services:
     Attributes:
         run_logger: Receives the metrics.
         checkpoints: Stores the training state.
+        best: Keeps the best weights.
         validator: Measures the generator on the validation images, or None.
         signals: Records whether this process was asked to stop.
         folder: The run's folder.
@@ -84,6 +88,7 @@ class Services:
 
     run_logger: RunLogger
     checkpoints: Checkpoints
+    best: BestWeights
     validator: Validator | None
     signals: StopSignals
     folder: Path
@@ -113,8 +118,10 @@ class Trainer:
     ) -> None:
         self.config, self.runtime, self.take_step, self.data = config, runtime, step, data
         self.rates_at, self.intervals, self.collapse = schedules.rates, schedules.intervals, schedules.collapse
-        self.run_logger, self.checkpoints = services.run_logger, services.checkpoints
+        self.run_logger, self.checkpoints, self.best = services.run_logger, services.checkpoints, services.best
         self.validator, self.signals, self.folder = services.validator, services.signals, services.folder
+        self.means = IntervalMeans(runtime)
+        self.unsaved: list[WeightsFile] = []  # of this step
         self.step = self.consumed = 0
         self.seconds = 0.0
         self.results: dict[str, dict[str, float | None]] = {}
@@ -128,7 +135,10 @@ class Trainer:
             batch = self.next_batch_or_stop()
             self.step += 1
             self.consumed += self.data.batch_size
-            self.metrics = self.take_step(batch, self.rates(), measure=self.is_due(self.intervals.log))
+            self.metrics = self.take_step(batch, self.rates())
+            if self.step == self.config.pretrain_steps + 1:
+                self.means.clear()  # no mean is over steps of both phases
+            self.means.add(self.metrics)
             self.stop_if_broken()
             self.report()
             self.collapse.respond(self.step, self.roll_back)
@@ -193,28 +203,52 @@ class Trainer:
 
     def report(self) -> None:
         """Log, validate and draw sample images if due; at most one line of metrics for each step."""
-        record = self.measure() if self.is_due(self.intervals.log) else {}
+        logs = self.is_due(self.intervals.log)
+        record = self.measure() if logs else {}
+        histograms = self.take_step.score_histograms() if logs else {}
         with self.clock.paused():
             if self.pretraining_ends:
-                self.checkpoints.save_weights(self.weights_file("pretrained"))
+                self.unsaved.append(self.weights_file("pretrained"))
             if self.validation_is_due:
                 record |= self.validate()
+            if self.unsaved and not self.is_due(self.intervals.checkpoint):
+                self.checkpoints.save_weights(self.take_unsaved(), then=self.arrange_best())
             with self.postponed_errors():
                 if record:
-                    self.run_logger.metrics(self.step, record)
+                    self.run_logger.metrics(self.step, self.position() | record)
+                    self.run_logger.histograms(self.step, histograms)
                 if self.validator and self.runtime.is_main and self.is_due(self.intervals.images):
-                    networks = {"SR": self.take_step.ema.network}
-                    self.run_logger.images(self.step, self.validator.contact_sheet(networks))
+                    crops = self.validator.crops(self.take_step.ema.network)
+                    self.run_logger.references(self.validator.references)
+                    self.run_logger.samples(self.step, self.validator.contact_sheet({"SR": crops}), crops)
 
-    def measure(self) -> dict[str, Any]:
-        """The metrics of this step's global batch: means over micro-batches and ranks."""
-        digest = int(self.runtime.reduce_sum(self.digest))
-        speed = self.clock.lap(self.step)
-        record = {
+    def position(self) -> dict[str, Any]:
+        """How far the run is, in each unit."""
+        return {
+            "hours": self.clock.seconds / 3600,
             "images": self.consumed,
             "epoch": self.consumed / self.data.epoch_size,
-            "learning_rate": self.rates().generator,
-            **self.runtime.reduce_mean(self.metrics),
+        }
+
+    def measure(self) -> dict[str, Any]:
+        """The metrics of the interval that ends here: means over steps, micro-batches and ranks."""
+        digest = int(self.runtime.reduce_sum(self.digest))
+        speed, rates = self.clock.lap(self.step), self.rates()
+        means, left_out = self.means.take()
+        # What had no step of its own, as of a discriminator that pauses, is as it was last.
+        latest = self.take_step.discriminator_metrics | self.metrics
+        latest = {name: value for name, value in latest.items() if name not in means or name.startswith("loss_scale/")}
+        skipped = {
+            f"skipped/{network}": left_out.get(f"grad_norm/{network}", 0)
+            for network in ("g", "d")
+            if f"loss_scale/{network}" in latest
+        }
+        record = {
+            "learning_rate": rates.generator,
+            **({} if rates.is_pretraining else {"learning_rate/d": rates.discriminator}),
+            **means,
+            **self.runtime.reduce_mean(latest),
+            **skipped,
             "d/updates": self.take_step.discriminator_updates,
             "perf/images_per_second": speed.steps_per_second * self.data.batch_size,
             "perf/data_wait": speed.data_wait,
@@ -235,10 +269,16 @@ class Trainer:
         """Measure the averaged generator on the validation images."""
         assert self.validator
         self.take_step.ema.broadcast_buffers()
-        quality = self.validator.measure(self.take_step.ema.network)
+        rows = self.validator.measure_each(self.take_step.ema.network)
+        with self.postponed_errors():
+            self.run_logger.validation(self.step, rows)
+        quality = mean_quality(rows)
         if self.pretraining_ends:
             self.results["pretrained"] = quality
         self.results["final"] = quality
+        if self.best.add(self.step, quality):
+            values = {f"val/{name}": str(value) for name, value in quality.items() if value is not None}
+            self.unsaved.append(self.weights_file(self.best.path(self.step), values))
         return {f"val/{name}": value for name, value in quality.items() if value is not None}
 
     def save_if_due(self) -> None:
@@ -252,8 +292,9 @@ class Trainer:
     def save(self) -> None:
         """Start saving a checkpoint and the weights in the background."""
         with self.clock.paused():
-            state, weights = self.state(), self.weights_file("generator")
-            self.checkpoints.save(self.step, state, weights, sync_records=self.run_logger.sync)
+            state, weights = self.state(), [*self.take_unsaved(), self.weights_file("generator")]
+            then = self.arrange_best()
+            self.checkpoints.save(self.step, state, weights, sync_records=self.run_logger.sync, then=then)
         self.saved_step = self.step
 
     def stop_together(self) -> None:
@@ -284,10 +325,25 @@ class Trainer:
             raise self.error or AnotherRankFailed(stopped)
         raise Stopped(f"stopped by a signal after step {self.step} of {self.config.steps}, with everything saved")
 
-    def weights_file(self, name: str) -> WeightsFile:
-        """The weights file of the averaged generator, to be written in the background."""
-        facts = {"step": str(self.step), "images": str(self.consumed)}
-        return self.take_step.ema.file(self.folder / "weights" / f"{name}.safetensors", facts)
+    def weights_file(self, path: str | Path, values: Mapping[str, str] = MappingProxyType({})) -> WeightsFile:
+        """The weights file of the averaged generator, to be written in the background.
+
+        Args:
+            path: The file, or its name in the run's folder.
+            values: Stored in it.
+        """
+        if isinstance(path, str):
+            path = self.folder / "weights" / f"{path}.safetensors"
+        return self.take_step.ema.file(path, {"step": str(self.step), "images": str(self.consumed), **values})
+
+    def take_unsaved(self) -> list[WeightsFile]:
+        """The weights that this step is to leave."""
+        unsaved, self.unsaved = self.unsaved, []
+        return unsaved
+
+    def arrange_best(self) -> Callable[[list[int]], None]:
+        """What is left to do for the best weights when those of this step are written."""
+        return partial(self.best.arrange, history=self.best.history)
 
     def state(self) -> TrainingState:
         """The complete state of the run."""
@@ -300,6 +356,8 @@ class Trainer:
                 "stability": self.collapse.state(),
                 "seconds": self.clock.seconds,
                 "results": self.results,
+                "validations": self.best.state(),
+                "interval": self.means.state(),
                 "tracker_id": self.run_logger.tracker_id,
             },
             weights=self.take_step.weights(),
@@ -331,68 +389,11 @@ class Trainer:
         counters = state.counters
         self.step, self.consumed = counters["step"], counters["consumed"]
         self.seconds, self.results = counters["seconds"], counters["results"]
+        self.means.load(counters.get("interval"))
+        validations = counters.get("validations")
+        if validations is None:  # an earlier version's
+            validations = self.run_logger.logged_validations(self.step)
+        self.best.load(*self.runtime.broadcast((validations, self.best.steps_on_disk())))
         self.take_step.load_counters(counters)
         self.collapse.load(counters["stability"])
         self.runtime.set_rng_state(state.rng)
-
-
-def load_state(checkpoints: Checkpoints, path: Path) -> TrainingState:
-    """Read a checkpoint, with the types of its counters checked; whether the networks fit is seen when they load it.
-
-    Args:
-        checkpoints: The checkpoints of the run.
-        path: Folder of the checkpoint.
-
-    Raises:
-        UserError: It is not a sound checkpoint; the file is named.
-    """
-    state = checkpoints.load(path)
-    with usable(path):
-        check_counters(state.counters)
-    return state
-
-
-@dataclass(frozen=True)
-class Lap:
-    """Speed since the last lap.
-
-    Attributes:
-        steps_per_second: Steps per second.
-        data_wait: Fraction of the time spent waiting for data.
-    """
-
-    steps_per_second: float
-    data_wait: float
-
-
-class Clock:
-    """Measures training time, and the speed between two log lines.
-
-    Args:
-        step: The current step.
-        seconds: Training time until then.
-    """
-
-    def __init__(self, step: int, seconds: float) -> None:
-        self.before, self.start = seconds, time.monotonic()
-        self.lap_step, self.lap_start, self.waited = step, self.start, 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Time of this run so far in seconds, including the time before it was resumed."""
-        return self.before + time.monotonic() - self.start
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Exclude what runs within it, such as validation, from the measured speed."""
-        begin = time.monotonic()
-        yield
-        self.lap_start += time.monotonic() - begin
-
-    def lap(self, step: int) -> Lap:
-        """The speed since the last call."""
-        now = time.monotonic()
-        elapsed = max(now - self.lap_start, 1e-9)
-        lap = Lap((step - self.lap_step) / elapsed, self.waited / elapsed)
-        self.lap_step, self.lap_start, self.waited = step, now, 0.0
-        return lap

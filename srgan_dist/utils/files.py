@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file a second name, or, on a file system without hard links, copy it; whole or not at all.
+
+    Args:
+        source: The file.
+        path: The other name, which is replaced. It must not be a name of the file already.
+    """
+    with whole_file(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+
+from srgan_dist.utils import strict_json
+from srgan_dist.utils.files import check_is_file
 
 log = logging.getLogger("srgan_dist")
 
@@ -44,6 +48,26 @@ def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
             # Unlocked by name: a process forked meanwhile still has a copy of the descriptor.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder by a `FolderLock` now; it is not disturbed, and nothing is written.
+
+    On a file system without locks the file alone says so, unless it is of a process of this host that has ended.
+    """
+    path = folder / LOCK_NAME
+    try:
+        check_is_file(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # none, or not ours to read
+        return False
+    try:
+        # Shared, and let go at once: a run that begins now is patient, and another reader is not in the way.
+        return not _lock(descriptor, wait=False, shared=True)
+    except OSError:
+        return not _has_ended(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FolderLock:
@@ -145,14 +169,38 @@ class FolderLock:
 def _holder(descriptor: int) -> str:
     """Who wrote into the file that it holds it."""
     try:
-        return "process {process} on {host}, since {since}".format(**json.loads(os.pread(descriptor, 4096, 0)))
-    except (ValueError, KeyError, TypeError):  # not written yet
+        return "process {process} on {host}, since {since}".format(**_facts(descriptor))
+    except KeyError:  # not written yet
         return "another process"
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
+def _has_ended(descriptor: int) -> bool:
+    """Whether the process that wrote that it holds the file was one of this host, and is no more."""
+    facts = _facts(descriptor)
+    process = facts.get("process")
+    if facts.get("host") != platform.node() or type(process) is not int or not 0 < process < 2**31:
+        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's
+        return False
+    return False
+
+
+def _facts(descriptor: int) -> dict[str, Any]:
+    """What the holder wrote into the file; empty where that is not to be read."""
+    try:
+        facts = strict_json.loads(os.pread(descriptor, 4096, 0).decode())
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _lock(descriptor: int, *, wait: bool, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from unicodedata import category
+from unicodedata import category, normalize
 
 _MAX_BYTES = 255  # NAME_MAX of Linux, macOS and every file system that is common there
+_MAX_NAME = 80  # characters, of up to three bytes in UTF-8, and a few for what makes the name unique
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, and what breaks a line
 
 
@@ -32,6 +36,28 @@ def beside(path: Path, *, before: str = "", after: str = "") -> Path:
         kept = os.fsencode(name[: room - len(mark)].decode(errors="ignore"))
         name = kept + mark
     return path.with_name(f"{before}{os.fsdecode(name)}{after}")
+
+
+def file_names(texts: Iterable[str]) -> list[str]:
+    """Names that files or folders can have on every common system, made of texts such as the names of images.
+
+    Args:
+        texts: Any texts; equal ones get different names.
+
+    Returns:
+        For each text a name of letters, digits and ``-_ ()+,=@``, some 80 characters long at most, that differs from
+        the others also where a file system does not tell upper from lower case. It is the text itself, where that can
+        be.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for text in texts:
+        plain = re.sub(r"[^\w ()+,=@-]", "_", normalize("NFC", text)).strip()[:_MAX_NAME].strip() or "_"
+        candidates = itertools.chain([plain], (f"{plain}-{number}" for number in itertools.count(2)))
+        name = next(name for name in candidates if name.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def printable(text: str) -> str:

@@ -193,7 +193,7 @@ def test_equal_states_are_equal_bytes_which_others_may_read(runtime: Runtime, tm
             checkpoints = Checkpoints(tmp_path / name, keep=1, runtime=runtime)
             state = state_at(1)
             weights = WeightsFile(tmp_path / name / "generator.safetensors", state.weights["generator"], facts)
-            checkpoints.save(1, state, weights)
+            checkpoints.save(1, state, [weights])
             checkpoints.wait()
             files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
             contents.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
@@ -391,13 +391,13 @@ def test_a_disk_that_is_full_at_any_moment_leaves_the_old_ones(
     state.optimizers["generator"]["moments"] = torch.ones(20_000)
     weights = WeightsFile(small_disk / "weights/generator.safetensors", state.weights["generator"], {})
     checkpoints = Checkpoints(small_disk / "checkpoints", keep=1, runtime=runtime)
-    checkpoints.save(1, state, weights)
+    checkpoints.save(1, state, [weights])
     checkpoints.wait()
     told = set()
     for free in range(0, 160_000, 8192):
         fill(small_disk, free=free)
         caplog.clear()
-        checkpoints.save(2, state, weights)
+        checkpoints.save(2, state, [weights])
         with pytest.raises(NotSaved, match="checkpoint of step 2 could not be written; earlier ones are untouched"):
             checkpoints.wait()
         (line,) = caplog.messages
@@ -408,7 +408,7 @@ def test_a_disk_that_is_full_at_any_moment_leaves_the_old_ones(
         assert load_weights(weights.path)[0]["w"].sum() == 10_000
         (small_disk / "ballast").unlink()
     assert told >= {"rng-00000.pt", "generator.safetensors", "optimizer_generator.pt"}
-    checkpoints.save(2, state, weights)
+    checkpoints.save(2, state, [weights])
     assert checkpoints.newest() == small_disk / "checkpoints/step-000002"
 
 

@@ -116,7 +116,7 @@ def test_the_help_is_printed(arguments: list[str], first: str) -> None:
 @pytest.mark.parametrize("command", [["plan"], ["doctor"], ["bench", "step"], ["bench", "scaling"]])
 def test_commands_that_take_a_configuration_say_so(command: list[str]) -> None:
     text = " ".join(call(*command, "--help").out.split())
-    assert "Train's options apply, too: --config FILE and --SECTION.KEY=VALUE." in text
+    assert "Train's options apply, too: --config FILE or --from-run RUN, and --SECTION.KEY=VALUE." in text
     assert "srgan-dist train --help " in text
 
 

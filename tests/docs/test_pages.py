@@ -87,7 +87,7 @@ def commands() -> dict[str, set[str]]:
 def refuse_unknown_options(command: str, words: list[str]) -> None:
     """Fail where a command line has an option that the command has not."""
     assert command in commands(), f"there is no command {command!r}"
-    known = commands()[command] | {"--config", "--help"}
+    known = commands()[command] | {"--config", "--from-run", "--help"}
     for word in words:
         option = word.split("=")[0]
         if option.startswith("--") and option not in known:

@@ -110,7 +110,7 @@ def test_validation_leaves_them_out_too(tmp_path: Path) -> None:
         world_size=1,
         device=torch.device("cpu"),
         memory_format=torch.contiguous_format,
-        reduce_sum=lambda value: value,
+        all_gather_object=lambda value: [value],
     )
 
     def measure(*of: int) -> dict[str, float | None]:

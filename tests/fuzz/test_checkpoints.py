@@ -21,7 +21,7 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.training.build import build_collapse_response
 from srgan_dist.training.build_step import build_schedule
 from srgan_dist.training.gan_step import TwoPhases
-from srgan_dist.training.trainer import load_state
+from srgan_dist.training.saved_counters import load_state
 from tests.fuzz.harness import fuzz, mutate, mutate_json, report
 from tests.fuzz.tensors import mutate_tensors, write_mutated
 from tests.training.tiny_step import SHARDS, tiny_config, tiny_state, tiny_step, update

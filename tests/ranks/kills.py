@@ -132,7 +132,7 @@ def compare(killed: list[dict[str, Any]], undisturbed: list[dict[str, Any]], tot
     expected = {line["step"]: line for line in undisturbed}
     for line in killed:
         other = expected.get(line["step"], {})
-        keys = [key for key in line if not key.startswith("perf/")]
+        keys = [key for key in line if not key.startswith(("perf/", "time", "hours"))]
         if different := {key: (line[key], other.get(key)) for key in keys if line[key] != other.get(key)}:
             totals.other_values += 1
             sys.stderr.write(f"step {line['step']}: {different}\n")

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.conftest import metrics, options
+from tests.conftest import ROOT, metrics, options
 from tests.slurm.conftest import SMALL, STEPS, Cluster, Job, Submit, until
+from tests.tracking.wandb_server import WandbServer
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -271,3 +272,39 @@ def test_a_sweep_is_one_run_a_line(cluster: Cluster, shards: Path) -> None:
     assert [config["train"]["g_per_d"] for config in settings] == [1, 3]
     assert {config["tracker"]["group"] for config in settings} == {"ratios"}
     assert settings[1]["tracker"]["tags"] == ["a b"]
+
+
+def test_a_sweep_of_wandb_is_an_array_of_agents(cluster: Cluster, shards: Path, validation: Path) -> None:
+    changes = SMALL | {"data.train": shards, "data.validation": validation, "tracker.name": "wandb", "train.steps": 150}
+    settings = [word for word in options(changes | {"run.dir": "runs/agents"}) if "train.g_per_d" not in word]
+    sweep = {
+        "program": str(ROOT / "train.py"),
+        "method": "grid",
+        "parameters": {"train.g_per_d": {"values": [1, 2]}},
+        "command": ["${env}", sys.executable, "${program}", *settings, "${args}"],
+    }
+    (cluster.folder / "agents.yaml").write_text(yaml.safe_dump(sweep))
+    with WandbServer() as server:
+        variables = [f"{name}={value}" for name, value in server.environment.items()]
+        cluster.call("env", *variables, "wandb", "sweep", "--project", "p", "agents.yaml")
+        export = f"--export=ALL,{','.join(variables)}"
+        script = ["--array=1-2", "--cpus-per-gpu=1", "launch/slurm/sweep.sbatch", "wandb:lab/p/sweep0"]
+        number = cluster.submit(export, *script)
+        runs = [cluster.folder / f"runs/agents/sweep0trial{trial}" for trial in (0, 1)]
+        jobs = [Job(cluster, f"{number}_{task}", cluster.folder) for task in (1, 2)]
+
+        def both_train() -> bool:
+            assert all(job.is_alive for job in jobs), [job.output for job in jobs]
+            return all((run / "metrics.jsonl").exists() for run in runs)
+
+        until("both trials", both_train)
+        cluster.call("scancel", "--batch", "--signal=USR1", jobs[0].number)
+        until("its next start", lambda: jobs[0].restarts == 1)
+        for job in jobs:
+            job.ended()
+        assert "the trial saves at its next step" in jobs[0].output
+        commands = list(dict.fromkeys(server.sweeps.sweeps["sweep0"].commands))
+        assert sorted(name for name, _ in commands) == ["resume", "run", "run"]
+        assert {run.exit_code for run in server.runs.values()} == {0}
+    for run in runs:
+        assert [line["step"] for line in metrics(run)] == list(range(1, 151))

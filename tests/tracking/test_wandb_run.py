@@ -228,7 +228,10 @@ def test_a_loss_that_is_not_finite_leaves_its_reason(train: Train, tmp_path: Pat
     assert done.code == 1
     failed = json.loads((folder / "failed.json").read_text())
     assert "g/pixel is not finite; no optimizer has moved since" in failed["reason"]
-    assert metrics(folder) == [{"step": failed["step"], "alert": failed["reason"]}]
+    (line,) = metrics(folder)
+    assert (line["step"], line["alert"]) == (failed["step"], failed["reason"])
+    ((title, text, _),) = server.only_run.alerts
+    assert (title, text) == (f"run, step {failed['step']}", failed["reason"])
     assert server.only_run.exit_code == 1
     assert not server.only_run.preempting
     assert server.only_run.summary["failed"] == failed["reason"]

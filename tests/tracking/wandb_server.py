@@ -9,6 +9,10 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
+
+from tests.tracking.wandb_artifacts import Artifacts
+from tests.tracking.wandb_sweeps import Sweeps
 
 ENTITY = "lab"
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -25,7 +29,9 @@ class ReceivedRun:
         summary: The summary.
         exit_code: The last one; None while it runs.
         preempting: Whether it said that it is being preempted.
-        files: Names of the files that were uploaded.
+        files: The files that were uploaded, by name.
+        alerts: What people were sent a message about: title, text, severity.
+        is_stopped: Whether somebody, or a sweep's early termination, has stopped it: W&B and the agent tell it.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +40,14 @@ class ReceivedRun:
     summary: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
     preempting: bool = False
-    files: set[str] = field(default_factory=set)
+    files: dict[str, bytes] = field(default_factory=dict)
+    alerts: list[tuple[str, str, str]] = field(default_factory=list)
+    is_stopped: bool = False
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether it shall go on elsewhere."""
+        return self.preempting and bool(self.exit_code) and not self.is_stopped
 
     def steps(self, name: str = "g/total") -> list[int]:
         """The training steps of the rows that have a metric, in the server's order."""
@@ -46,15 +59,21 @@ class WandbServer:
 
     Attributes:
         runs: What arrived, by id.
+        artifacts: The artifacts that arrived.
+        sweeps: The sweeps that were created.
+        handler: Answers its requests.
         status: The answer to every request; other than 200, it fails.
+        unanswered: Operations of GraphQL that it does not know.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, ReceivedRun] = {}
+        self.artifacts, self.sweeps = Artifacts(), Sweeps(self.runs)
         self.status = 200
+        self.unanswered: set[str] = set()
         self.lock = threading.RLock()
-        handler = type("Handler", (_Handler,), {"wandb": self})
-        self._http = _Server(("127.0.0.1", 0), handler)
+        self.handler: Any = type("Handler", (_Handler,), {"wandb": self})
+        self._http = _Server(("127.0.0.1", 0), self.handler)
 
     def __enter__(self) -> WandbServer:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -122,15 +141,20 @@ class _Handler(BaseHTTPRequestHandler):
             request = json.loads(body)
             found = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
             name = request.get("operationName") or (found[1] if found else "?")
-            answer = getattr(self, f"_graphql_{name}", None)
-            if answer is None:
-                return 200, {"data": None, "errors": [{"message": f"no answer to {name}"}]}
-            return 200, {"data": answer(request.get("variables") or {})}
+            for part in (self, self.wandb.artifacts, self.wandb.sweeps):
+                if answer := getattr(part, f"graphql_{name}", None):
+                    host = f"http://{self.headers['Host']}"
+                    return 200, {"data": answer(request.get("variables") or {}, host)}
+            self.wandb.unanswered.add(name)
+            return 200, {"data": None, "errors": [{"message": f"no answer to {name}"}]}
         if found := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", path):
             self._stream(self._run(found[1]), json.loads(body or b"{}"))
-            return 200, {}
+            return 200, {"stopped": self._run(found[1]).is_stopped}
         if found := re.fullmatch(r"/upload/([^/]+)/(.+)", path):
-            self._run(found[1]).files.add(found[2])
+            self._run(found[1]).files[unquote(found[2])] = body
+            return 200, {}
+        if found := re.fullmatch(r"/artifact/(\d+)/(.+)", path):
+            self.wandb.artifacts.upload(int(found[1]), unquote(found[2]), body)
             return 200, {}
         return 404, {}
 
@@ -151,13 +175,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     # The operations of GraphQL that the SDK sends.
 
-    def _graphql_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
+    def graphql_ServerFeaturesQuery(self, _: dict[str, Any], _host: str) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
-    def _graphql_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
+    def graphql_Viewer(self, _: dict[str, Any], _host: str) -> dict[str, Any]:
         return {"viewer": {"id": "U", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
 
-    def _graphql_RunResumeStatus(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def graphql_OrganizationCoreWeaveOrganizationID(self, _: dict[str, Any], _host: str) -> dict[str, Any]:
+        return {"entity": None}
+
+    def graphql_RunStoppedStatus(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
+        return {"project": {"run": {"stopped": self._run(asked["run"]).is_stopped}}}
+
+    def graphql_RunResumeStatus(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
         run, bucket = self.wandb.runs.get(asked["name"]), None
         if run:
             bucket = {
@@ -174,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
         return {"model": {**_project(asked.get("project")), "bucket": bucket}}
 
-    def _graphql_UpsertBucket(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def graphql_UpsertBucket(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
         run_id = asked.get("name") or asked["id"]
         is_new, run = run_id not in self.wandb.runs, self._run(run_id)
         run.facts |= {key: value for key, value in asked.items() if value is not None}
@@ -191,8 +221,15 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return {"upsertBucket": {"inserted": is_new, "bucket": bucket}}
 
-    def _graphql_CreateRunFiles(self, asked: dict[str, Any]) -> dict[str, Any]:
-        base = f"http://{self.headers['Host']}/upload/{asked['run']}"
+    def graphql_NotifyScriptableRunAlert(self, asked: dict[str, Any], _host: str) -> dict[str, Any]:
+        self._run(asked["runName"]).alerts.append((asked["title"], asked["text"], asked["severity"]))
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def graphql_MarkRunFilesUploaded(self, _: dict[str, Any], _host: str) -> dict[str, Any]:
+        return {"markRunFilesUploaded": {"success": True}}
+
+    def graphql_CreateRunFiles(self, asked: dict[str, Any], host: str) -> dict[str, Any]:
+        base = f"{host}/upload/{asked['run']}"
         files = [{"name": name, "uploadUrl": f"{base}/{name}"} for name in asked["files"]]
         return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
 

@@ -18,7 +18,7 @@ from srgan_dist.checkpointing.manager import Checkpoints
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import UserError
 from srgan_dist.training.gan_step import TwoPhases
-from srgan_dist.training.trainer import load_state
+from srgan_dist.training.saved_counters import load_state
 from tests.training.tiny_step import tiny_state, tiny_step, update
 
 Change = Callable[[Any], Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import platform
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from srgan_dist.utils.locks import LOCK_NAME, FolderLock
+from srgan_dist.utils.locks import LOCK_NAME, FolderLock, is_held
 
 
 def test_a_second_one_is_told_who_holds_it_until_it_is_released(tmp_path: Path) -> None:
@@ -73,3 +74,35 @@ def test_a_renamed_folder_is_let_go(tmp_path: Path) -> None:
     assert list((tmp_path / "run.1").iterdir()) == []
     assert lock.acquire() is None
     lock.release()
+
+
+def test_whether_it_is_held_is_asked_without_holding_it(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "none")
+    lock = FolderLock(tmp_path)
+    assert lock.acquire() is None
+    assert is_held(tmp_path)
+    assert is_held(tmp_path)
+    lock.release()
+    (tmp_path / LOCK_NAME).write_text('{"host": "elsewhere", "process": 1}')  # left by a process that was killed
+    assert not is_held(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        ('{"host": "HERE", "process": 2147483647}', False),
+        ('{"host": "HERE", "process": PID}', True),
+        ('{"host": "elsewhere", "process": 2147483647}', True),
+        ("[" * 4000, True),
+    ],
+)
+def test_without_locks_the_file_says_whether_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, held: bool
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    content = content.replace("HERE", platform.node()).replace("PID", str(os.getpid()))
+    (tmp_path / LOCK_NAME).write_text(content)
+    assert is_held(tmp_path) is held

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from srgan_dist.utils.files import clear_leftovers, whole_file, write_whole
-from srgan_dist.utils.names import beside, expand_home, printable
+from srgan_dist.utils.names import beside, expand_home, file_names, printable
 
 LONG = ["a" * 251, "a" * 255, "ä" * 127, "漢" * 85, os.fsdecode(b"\xff" * 255)]
 
@@ -44,3 +44,15 @@ def test_a_home_is_found_and_a_name_that_is_none_is_kept(monkeypatch: pytest.Mon
     assert expand_home("~/x") == Path("/home/me/x")
     for name in ("~nobody-has-this-name/x", "a/~", "x~"):
         assert expand_home(name) == Path(name)
+
+
+def test_any_texts_become_names_of_files_of_their_own(tmp_path: Path) -> None:
+    texts = ["baby", "baby", "Baby", "a/b", "a:b", "..", "", " ", "漢" * 300, "step-1.png", "x\n", os.fsdecode(b"\xff")]
+    names = file_names(texts)
+    assert names[:5] == ["baby", "baby-2", "Baby-3", "a_b", "a_b-2"]
+    assert names[9] == "step-1_png"
+    assert len({name.casefold() for name in names}) == len(texts)
+    for name in names:
+        (tmp_path / name).mkdir()
+        assert not name.startswith(".")
+    assert {path.name for path in tmp_path.iterdir()} == set(names)

@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from srgan_dist.errors import UserError
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.files import why_unwritable
+from srgan_dist.utils.provenance import cpu_name, versions
 
 REPEATS = 5
 _FEWEST_BATCHES = 4  # in a repeat: slow readers would otherwise be timed over one or two
@@ -107,7 +107,7 @@ def describe_machine() -> dict[str, Any]:
     """Describe the machine: cores, CPU, memory, GPU or None, operating system."""
     return {
         "cores": num_cores(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
@@ -116,13 +116,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_versions(*packages: str) -> dict[str, str | None]:
     """Versions of Python and of the given packages, None for those that are not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {"python": platform.python_version(), **versions(*packages)}
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -161,12 +155,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def verdict(reached: bool) -> str:
     """Say in one word whether a target is reached."""
     return "reached" if reached else "missed"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

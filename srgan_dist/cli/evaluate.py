@@ -1,0 +1,164 @@
+"""The command ``evaluate``: options, which arguments are models and which test sets, and the call of what measures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from srgan_dist.errors import UserError
+from srgan_dist.utils import strict_json
+from srgan_dist.utils.file_kind import NotWeights, weights_kind
+
+if TYPE_CHECKING:
+    from srgan_dist.inference.generator import SRGenerator
+
+_WEIGHTS = ("best.safetensors", "generator.safetensors")  # of a run, the first that is there
+
+
+class Model(NamedTuple):
+    """What is to be measured.
+
+    Attributes:
+        name: As it was given.
+        weights: The file.
+        is_run: Whether a run was given.
+    """
+
+    name: str
+    weights: Path
+    is_run: bool
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The options of ``evaluate``."""
+    parser.epilog = "Several models are measured side by side: first the runs and weights files, then the test sets."
+    parser.add_argument(
+        "weights",
+        type=Path,
+        metavar="WEIGHTS",
+        help="weights/generator.safetensors of a run, or another trainer's; or the folder of a run, for its best "
+        "weights, else its last; or several of them",
+    )
+    parser.add_argument(
+        "folders",
+        type=Path,
+        metavar="DIR",
+        nargs="+",
+        help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """``srgan-dist evaluate``."""
+    from srgan_dist.bench.common.measure import refuse_unwritable
+    from srgan_dist.evaluation.evaluate import to_table, write_json
+    from srgan_dist.inference.generator import SRGenerator
+    from srgan_dist.tracking.console import output, setup_logging
+
+    setup_logging(is_main=True)
+    if options.json:
+        refuse_unwritable(options.json)
+    models, folders = models_and_folders([options.weights, *options.folders])
+    generators = {model: SRGenerator.from_pretrained(model.weights) for model in models}
+    if len(models) == 1:
+        results = _measure(generators[models[0]], folders, label="evaluate")
+        if models[0].is_run:
+            output.print(f"{models[0].weights}:", soft_wrap=True, highlight=False)
+        for result in results:
+            output.print(to_table(result))
+        if options.json:
+            write_json(options.json, models[0].weights, results)
+        return
+    _side_by_side(generators, folders, json=options.json)
+
+
+def models_and_folders(paths: Sequence[Path]) -> tuple[list[Model], list[Path]]:
+    """Tell models from test sets, by what they are: of the first it is known that it is a model.
+
+    Raises:
+        UserError: A run has no weights, or is a folder of images as well; a model stands behind a test set, or twice.
+    """
+    known = [_model(path) for path in paths]
+    known[0] = known[0] or Model(str(paths[0]), paths[0], is_run=False)
+    count = next((at for at, model in enumerate(known) if model is None), len(known))
+    models = [model for model in known[:count] if model]
+    if late := next((model for model in known[count:] if model), None):
+        set_ = paths[count]
+        what = "is a folder of images" if set_.is_dir() else "is neither weights nor a run" if set_.exists() else ""
+        between = f"{set_} before it {what}" if what else f"there is no {set_}"
+        raise UserError(f"{late.name} is a model, but {between}: give runs and weights first, then folders of images")
+    if count == len(paths):
+        raise UserError(f"all of {', '.join(map(str, paths))} are models: name a folder of images to measure on")
+    if twice := next((model.name for at, model in enumerate(models) if model in models[:at]), None):
+        raise UserError(f"{twice} stands there twice: leave one of them out")
+    return models, list(paths[count:])
+
+
+def _model(path: Path) -> Model | None:
+    """The model that a path names; None where it is something else, a folder of images maybe."""
+    from srgan_dist.imaging.listing import SUFFIXES
+    from srgan_dist.records.run import is_run
+
+    if path.is_file():
+        try:
+            weights_kind(path)
+        except NotWeights:
+            return None
+        return Model(str(path), path, is_run=False)
+    weights = [path / "weights" / name for name in _WEIGHTS if (path / "weights" / name).is_file()]
+    if not path.is_dir() or not (weights or is_run(path)):
+        return None
+    suffixes = {suffix for of_format in SUFFIXES.values() for suffix in of_format}
+    if any(entry.suffix.lower() in suffixes and not entry.name.startswith(".") for entry in path.iterdir()):
+        what = "is the folder of a run, and holds images as well"
+        raise UserError(f"{path} {what}: name the file of weights in it, or move the images elsewhere")
+    if not weights:
+        raise UserError(f"{path}: this run has no weights yet (weights/{', weights/'.join(_WEIGHTS)})")
+    return Model(str(path), weights[0], is_run=True)
+
+
+def _measure(generator: SRGenerator, folders: Sequence[Path], *, label: str) -> list[dict[str, Any]]:
+    from srgan_dist.evaluation.evaluate import evaluate as measure
+    from srgan_dist.tracking.console import progress_report
+
+    with progress_report(label, "images") as report:
+        done = 0
+
+        def on_image(_: str) -> None:
+            nonlocal done
+            done += 1
+            report(done, None)
+
+        return measure(generator, folders, on_image=on_image)
+
+
+def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path], *, json: Path | None) -> None:
+    from srgan_dist.evaluation.side_by_side import to_table
+    from srgan_dist.inference.generator import NotFinite
+    from srgan_dist.tracking.console import output_for_tables
+
+    scales = {generator.scale: model for model, generator in generators.items()}
+    if len(scales) > 1:
+        listed = ", ".join(f"{model.name} {scale}" for scale, model in scales.items())
+        raise UserError(f"these models enlarge differently ({listed} times) and do not compare: measure them apart")
+    results = {}
+    for model, generator in generators.items():
+        try:
+            results[model] = _measure(generator, folders, label=model.name)
+        except NotFinite as error:
+            raise NotFinite(f"{model.name}: {error}") from None
+    details = {
+        model.name: ", ".join(
+            [model.weights.name] * model.is_run + [f"step {step}" for step in [generator.metadata.get("step")] if step]
+        )
+        for model, generator in generators.items()
+    }
+    output_for_tables().print(to_table({model.name: result for model, result in results.items()}, details))
+    if json:
+        content = [
+            {"name": model.name, "weights": str(model.weights), "sets": result} for model, result in results.items()
+        ]
+        json.write_text(strict_json.dumps({"models": content}, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What runs leave, read again: the folder of a run as data, whatever state it is in."""

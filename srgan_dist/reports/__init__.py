@@ -1,0 +1,1 @@
+"""Reports about runs: pages that a browser shows without a server."""
