@@ -44,9 +44,11 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.script = folder, ROOT / "tests/slurm/cluster.sh"
         programs = Path(sys.executable).parent
+        number = os.getpid() % 250
+        self.address = f"10.77.{number}.254"  # this machine, as the nodes reach it
         self.environment = environment(
             CLUSTER_DIR=str(folder / "slurm"),
-            CLUSTER_ID=str(os.getpid() % 250),
+            CLUSTER_ID=str(number),
             SLURM_CONF=str(folder / "slurm/slurm.conf"),
             PATH=f"{programs}:{os.environ['PATH']}",
             PYTHONPATH=str(ROOT),

@@ -284,7 +284,7 @@ def test_a_sweep_of_wandb_is_an_array_of_agents(cluster: Cluster, shards: Path, 
         "command": ["${env}", sys.executable, "${program}", *settings, "${args}"],
     }
     (cluster.folder / "agents.yaml").write_text(yaml.safe_dump(sweep))
-    with WandbServer() as server:
+    with WandbServer(cluster.address) as server:
         variables = [f"{name}={value}" for name, value in server.environment.items()]
         cluster.call("env", *variables, "wandb", "sweep", "--project", "p", "agents.yaml")
         export = f"--export=ALL,{','.join(variables)}"

@@ -66,14 +66,15 @@ class WandbServer:
         unanswered: Operations of GraphQL that it does not know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.runs: dict[str, ReceivedRun] = {}
         self.artifacts, self.sweeps = Artifacts(), Sweeps(self.runs)
         self.status = 200
         self.unanswered: set[str] = set()
         self.lock = threading.RLock()
         self.handler: Any = type("Handler", (_Handler,), {"wandb": self})
-        self._http = _Server(("127.0.0.1", 0), self.handler)
+        self._http = _Server((host, 0), self.handler)
 
     def __enter__(self) -> WandbServer:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -86,7 +87,7 @@ class WandbServer:
     @property
     def environment(self) -> dict[str, str]:
         """What a shell exports for it."""
-        return {"WANDB_BASE_URL": f"http://127.0.0.1:{self._http.server_port}", "WANDB_API_KEY": KEY}
+        return {"WANDB_BASE_URL": f"http://{self.host}:{self._http.server_port}", "WANDB_API_KEY": KEY}
 
     @property
     def only_run(self) -> ReceivedRun:
