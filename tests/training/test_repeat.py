@@ -26,9 +26,6 @@ class OneRank:
     def broadcast(self, value: Any) -> Any:
         return value
 
-    def use_folder(self, folder: Path) -> None:
-        self.folder = folder
-
 
 RUNTIME = cast("Runtime", OneRank())
 
@@ -53,7 +50,6 @@ def test_the_folder_is_a_free_name_beside_the_run(tmp_path: Path) -> None:
     parent = make_run(tmp_path / "run", result={"steps": 10})
     config = again(parent)
     assert chosen(config, parent) == "run-again"
-    assert cast("OneRank", RUNTIME).folder == tmp_path / "run-again"
     repeat(tmp_path / "run-again", parent, result={"steps": 10})
     assert chosen(config, parent) == "run-again-2"
     make_run(tmp_path / "run-again-2", done=3)  # somebody else's
