@@ -15,7 +15,7 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
 
-# Does n:1 help? configs/study.yaml says what is trained; interrupted, the same command goes on. Another study:
+# Does n:1 help? configs/study.yaml says what is trained; interrupted, the same command resumes it. Another study:
 # make study STUDY=my-study.yaml STUDY_DIR=runs/my-study, the latter as --run.dir in the file's command.
 STUDY := configs/study.yaml
 STUDY_DIR := runs/study

@@ -21,7 +21,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="folder of a run, or one with runs below; those that are going on or broken are shown as such",
+        help="folder of a run, or one with runs below; those that are running or broken are shown as such",
     )
     parser.add_argument(
         "-o",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from srgan_dist.config.fields import choosers
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
+from srgan_dist.utils.dotted import flat
 from srgan_dist.utils.secrets import shown_tree
 
 log = logging.getLogger("srgan_dist")
@@ -52,7 +53,7 @@ def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
 
 def learning_digest(config: Config) -> str:
     """A hash of what decides how a step comes out: of all keys but the `HARMLESS` ones."""
-    values = {key: value for key, value in _flat(config.shown()) if not _is_in(key, HARMLESS)}
+    values = {key: value for key, value in flat(config.shown()).items() if not _is_in(key, HARMLESS)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -92,23 +93,15 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
     """By key, the value that it had and the one that it has."""
-    before = dict(_flat(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
-    now = dict(_flat(config.shown()))
+    before = flat(shown_tree(old["configuration"]))  # 0.1.0 kept secrets
+    now = flat(config.shown())
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
     # A key that is new belongs to a choice that changed, which is reported; or to a newer version: its default to both.
     chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
-    set_now = dict(_flat(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))))
+    set_now = flat(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
     return changes | {key: ("not known", set_now[key]) for key in new}
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _is_in(key: str, sections: tuple[str, ...] | list[str]) -> bool:

@@ -136,7 +136,7 @@ def upscale_folder(
         jobs: Of `upscale_jobs`.
         tile: Largest side of a tile, in LR pixels.
         quality: Of JPEG and WebP, from 1 to 100.
-        on_error: What to do with an image that cannot be upscaled: log it and go on, or stop at it.
+        on_error: What to do with an image that cannot be upscaled: log it and continue, or stop at it.
         progress: Makes a context of a progress bar with a label.
 
     Returns:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
 from srgan_dist.utils import strict_json
+from srgan_dist.utils.dotted import flat
 from srgan_dist.utils.files import check_is_file, read_file
 from srgan_dist.utils.names import printable
 from srgan_dist.utils.secrets import shown_tree
@@ -129,17 +130,6 @@ def read_config(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(printable(str(error).replace(str(path), path.name)))
         return {}
     return flat(shown_tree(content))
-
-
-def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections of sections as one level, with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def read_images(folder: Path, problems: list[str]) -> dict[str, SampleImage]:

@@ -1,4 +1,4 @@
-"""How long a run that is going on still takes, by what it has logged."""
+"""How long a run in progress still takes, by what it has logged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from srgan_dist.records.run import RunRecord, State, finite
+from srgan_dist.utils.units import duration
 
 _LINES = 20  # the last ones of a phase, by which its speed is measured
 
@@ -14,7 +15,7 @@ class TimeLeft(NamedTuple):
     """What a run still has before it.
 
     Attributes:
-        seconds: Of training, to the end of the phase that is going on.
+        seconds: Of training, to the end of the current phase.
         later_steps: Steps of the phase after that, of which none has been timed.
     """
 
@@ -24,12 +25,6 @@ class TimeLeft(NamedTuple):
     def __str__(self) -> str:
         later = f" and {self.later_steps} GAN steps" if self.later_steps else ""
         return f"{duration(self.seconds)}{later}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def time_left(run: RunRecord) -> TimeLeft | None:

@@ -7,13 +7,14 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from srgan_dist.config.compatibility import HARMLESS
 from srgan_dist.config.fields import choosers
 from srgan_dist.config.root import Config
+from srgan_dist.utils.dotted import flat
 from srgan_dist.utils.names import printable
 from srgan_dist.utils.secrets import shown_tree
 
@@ -65,7 +66,7 @@ def completed(config: Flat) -> dict[str, Any]:
         nested = Config(**nested).shown()
     except (ValueError, TypeError):  # of another version
         nested = shown_tree(nested)
-    return dict(_flat(nested))
+    return flat(nested)
 
 
 def differing_keys(configs: Sequence[Flat]) -> list[str]:
@@ -171,14 +172,6 @@ def _shared_start(names: Sequence[str]) -> str:
 
 def _is_learnt(key: str) -> bool:
     return key != _SEED and not _is_in(key, _LEFT_OUT) and (key in _MATTERS or not _is_in(key, HARMLESS))
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + str(name), value
 
 
 def _is_in(key: str, sections: Sequence[str]) -> bool:

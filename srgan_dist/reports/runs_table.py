@@ -50,7 +50,7 @@ class RunRow:
 
 
 def list_runs(folder: Path) -> list[RunRow]:
-    """The runs at and below a folder: those that are going on, then the others, those that were written last first."""
+    """The runs at and below a folder: running ones, then the others, those that were written last first."""
     rows = [_row(found, folder) for found in find_runs(folder)]
     return sorted(rows, key=lambda row: (row.record.state != State.RUNNING, -row.changed, row.name))
 

@@ -110,16 +110,16 @@ def _show_live(records: Iterator[RunRecord], console: Console) -> RunRecord:
 
 def _show_lines(records: Iterator[RunRecord], console: Console) -> RunRecord:
     shown: int | None = None
-    told: set[tuple[int, str]] = set()
+    reported: set[tuple[int, str]] = set()
     for run in records:
         if shown is not None and run.step < shown:
             console.print(f"resumed after step {run.step}", soft_wrap=True, highlight=False)
-            told = {alert for alert in told if alert[0] <= run.step}
+            reported = {alert for alert in reported if alert[0] <= run.step}
         if run.step != shown:
             console.print(line(run), soft_wrap=True, highlight=False)
         for alert in alerts(run):
-            if alert not in told and shown is not None:
+            if alert not in reported and shown is not None:
                 console.print(f"step {alert[0]}: {alert[1]}", soft_wrap=True, highlight=False)
-            told.add(alert)
+            reported.add(alert)
         shown = run.step
     return run

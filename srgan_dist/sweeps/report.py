@@ -26,7 +26,7 @@ _STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "stopped early",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "going on",
+    TrialState.RUNNING: "running",
 }
 _FEWEST = 8  # finished trials that say something of which parameters matter
 

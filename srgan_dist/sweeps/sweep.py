@@ -70,7 +70,7 @@ class Sweep:
 
         Raises:
             UserError: Another sweep trains in the folder, or has begun one that differs.
-            Stopped: A signal came; everything is saved, and the same call goes on.
+            Stopped: A signal came; everything is saved, and the same call resumes it.
             Failure: The first trials have all failed.
         """
         if problem := why_unwritable(self.folder):
@@ -85,7 +85,7 @@ class Sweep:
                     while self._is_going_on():
                         if signals.received:
                             self._stop_all()
-                            raise Stopped(f"{self.folder}: stopped by a signal; the same command goes on")
+                            raise Stopped(f"{self.folder}: stopped by a signal; the same command resumes it")
                         self._fill_places()
                         for place in list(self._trials):
                             self._look_at(place)
@@ -126,7 +126,7 @@ class Sweep:
             for values in islice(self.file.grid(), len(known), self.num_trials):
                 study.enqueue_trial(values, skip_if_exists=True)
         if ended := sum(trial.state.is_finished() for trial in known):
-            log.info("%s: goes on; %d of %d trials have ended", self.folder, ended, self.num_trials)
+            log.info("%s: resumes; %d of %d trials have ended", self.folder, ended, self.num_trials)
         return study
 
     def _is_going_on(self) -> bool:
@@ -173,7 +173,7 @@ class Sweep:
         values = {**self.file.constants, **chosen}
         group = {} if self.file.config.tracker.group else {"tracker.group": self.folder.name}
         options = overrides({**group, **values, "run.dir": str(folder)})
-        verb = "goes on" if folder.exists() else "begins"
+        verb = "resumes" if folder.exists() else "starts"
         log.info("%s %s: %s", folder.name, verb, ", ".join(f"{key}={_brief(value)}" for key, value in chosen.items()))
         self._trials[place] = Trial(
             number,
@@ -194,7 +194,7 @@ class Sweep:
         end = trial.end()
         if end == State.PREEMPTED and not trial.pruned and self._restarts.get(trial.number, 0) < _MOST_RESTARTS:
             self._restarts[trial.number] = self._restarts.get(trial.number, 0) + 1
-            log.info("%s was stopped by somebody else, and goes on", trial.folder.name)
+            log.info("%s was stopped by another process, and resumes", trial.folder.name)
             trial.restart()
             self._keep(trial.number, {"process": trial.process})
             return
@@ -220,12 +220,12 @@ class Sweep:
         for value in trial.validations():
             known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
             at = trial.seen = trial.seen + 1
-            if at not in known:  # a trial that goes on after a kill logs some again
+            if at not in known:  # a trial that resumes after a kill logs some again
                 handle.report(value, at)
         if self.file.early_termination and not trial.pruned and trial.seen and handle.should_prune():
             log.info("%s is stopped after %d validations: it has fallen behind", trial.folder.name, trial.seen)
             trial.pruned = True
-            self._keep(trial.number, {"pruned": True})  # first: a sweep that is killed now must not let it go on
+            self._keep(trial.number, {"pruned": True})  # first: a sweep that is killed now must not let it continue
             trial.stop()
 
     def _handle(self, number: int) -> optuna.trial.Trial:
@@ -248,7 +248,7 @@ class Sweep:
             raise Failure(f"{self.folder}: {which} failed: {reason}")
 
     def _stop_all(self) -> None:
-        """Let all trials save and end; they stay begun, and go on at the next start."""
+        """Let all trials save and end; they stay begun, and resume at the next start."""
         for trial in self._trials.values():
             trial.stop()
         deadline = time.monotonic() + _PATIENCE
@@ -260,7 +260,7 @@ class Sweep:
 
 
 def _cut_unfinished_line(journal: Path) -> None:
-    """Remove the end of a journal that a full disk or a power cut broke off; Optuna would write on behind it."""
+    """Remove the end of a journal that a full disk or a power cut left incomplete; Optuna would append to it."""
     if journal.is_file():
         content = journal.read_bytes()
         if not content.endswith(b"\n") and content:

@@ -26,7 +26,7 @@ class Trial:
 
     Args:
         number: Its number in the sweep, from 0.
-        folder: Of the run; a training that was interrupted there goes on.
+        folder: Of the run; a training that was interrupted there resumes.
         command: What starts it, with all its options.
         environment: Of the process.
         metric: What the sweep compares.
@@ -71,14 +71,14 @@ class Trial:
             )
 
     def restart(self) -> None:
-        """Let it go on, after somebody else stopped it."""
+        """Resume it, after another process stopped it."""
         self._start()
 
     def validations(self) -> Iterator[float]:
         """The values of the metric that were logged since the last call, in their order."""
         try:
             with (self.folder / "metrics.jsonl").open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._read:  # cut back where a training goes on
+                if os.fstat(file.fileno()).st_size < self._read:  # cut back where a training resumes
                     self._read, self._rest, self.seen = 0, b"", 0
                 file.seek(self._read)
                 new = file.read()

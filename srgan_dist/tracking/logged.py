@@ -1,4 +1,4 @@
-"""What trackers get of a step: from the training as it goes on, or again from the run's folder."""
+"""What trackers get of a step: from the training as it runs, or again from the run's folder."""
 
 from __future__ import annotations
 

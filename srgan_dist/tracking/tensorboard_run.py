@@ -12,6 +12,7 @@ import numpy as np
 from srgan_dist.errors import UserError
 from srgan_dist.tracking.logged import SCORE_BINS, Logged
 from srgan_dist.tracking.sample_files import read_sample
+from srgan_dist.utils.dotted import flat
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -55,7 +56,7 @@ class TensorBoardRun:
         # Hides what a server that is running has read before, and what earlier versions wrote, in files of their own.
         self._writer = SummaryWriter(str(self.folder), purge_step=0, filename_suffix=_SUFFIX)
         # Not `add_hparams`, which begins another stream for them. Their metrics are the last values of these names.
-        *begins, self._ended = hparams(_flatten(self.config), dict.fromkeys(self.goals, 0.0))  # type: ignore[no-untyped-call]
+        *begins, self._ended = hparams(_hyper_parameters(self.config), dict.fromkeys(self.goals, 0.0))  # type: ignore[no-untyped-call]
         for summary in begins:
             self._file_writer.add_summary(summary)
 
@@ -115,12 +116,8 @@ class TensorBoardRun:
             self._writer = None
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """TensorBoard's hyper-parameters: one level, and only what it can show."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
+def _hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration on one level, and only what TensorBoard can show."""
+    return {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in flat(config).items()
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from srgan_dist.utils.units import duration
+
 
 class TimeLeft:
     """Estimates the time left by the steps of the current phase alone: a GAN step costs several of pretraining.
@@ -39,5 +41,4 @@ class TimeLeft:
 
     def _until(self, end: int, step: int) -> str:
         per_step = (self.clock() - self.started) / max(step - self.first_step, 1)
-        seconds = round(per_step * (end - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return duration(per_step * (end - step))

@@ -59,14 +59,14 @@ def _is_free(folder: Path) -> bool:
 
 
 def _is_unfinished(folder: Path, config: Config, parent: Path) -> bool:
-    """Whether a folder has an earlier start of this very run, which goes on there."""
+    """Whether a folder has an earlier start of this very run, which resumes there."""
     run = read_run(folder)
     has_broken_off = run.state in (State.CRASHED, State.PREEMPTED)  # a killed one may still hold its folder
     if run.info.get("parent") != str(parent.absolute()) or not (has_broken_off or was_begun_by_this_job(folder)):
         return False
     try:
         begun = load_config(folder / "config.yaml")
-    except UserError:  # damaged, or of another version: not to be gone on with
+    except UserError:  # damaged, or of another version: not to be resumed
         return False
     return learning_digest(begun) == learning_digest(config) and begun.train.steps == config.train.steps
 

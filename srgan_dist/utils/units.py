@@ -69,3 +69,9 @@ def parse_seconds(text: str, *, name: str) -> float:
     if not value:
         raise UserError(f"{name} is {text!r}, expected a duration above 0 such as 5us, 69ms or 0.2s")
     return value
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: ``0:01:30``."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,4 +1,4 @@
-"""The comparison of runs from their folders: sound, going on, broken, old, none."""
+"""The comparison of runs from their folders: sound, running, broken, old, none."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,7 @@ from srgan_dist.reports.configurations import (
     run_names,
     seed_groups,
 )
-
-
-def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+from srgan_dist.utils.dotted import flat
 
 
 def config(**sections: Any) -> dict[str, Any]:

@@ -44,11 +44,9 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.script = folder, ROOT / "tests/slurm/cluster.sh"
         programs = Path(sys.executable).parent
-        number = os.getpid() % 250
-        self.address = f"10.77.{number}.254"  # this machine, as the nodes reach it
         self.environment = environment(
             CLUSTER_DIR=str(folder / "slurm"),
-            CLUSTER_ID=str(number),
+            CLUSTER_ID=str(os.getpid() % 250),
             SLURM_CONF=str(folder / "slurm/slurm.conf"),
             PATH=f"{programs}:{os.environ['PATH']}",
             PYTHONPATH=str(ROOT),
@@ -69,6 +67,13 @@ class Cluster:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    @property
+    def address(self) -> str:
+        """This machine's address, as the nodes reach it; the cluster must have been started."""
+        found = re.search(r"^SlurmctldHost=.*\((.+)\)$", (self.folder / "slurm/slurm.conf").read_text(), re.MULTILINE)
+        assert found
+        return found[1]
 
     def control(self, *arguments: str) -> None:
         self.call(self.script, *arguments)

@@ -122,7 +122,7 @@ def test_killed_and_started_again_it_has_every_trial_once(write: Write, tmp_path
     process.send_signal(signal.SIGTERM)
     stopped = end(process)
     assert stopped.code == 75, stopped.err
-    assert "the same command goes on" in stopped.err
+    assert "the same command resumes it" in stopped.err
     done = cli("sweep", file, "--trials", "2")
     assert done.code == 0, done.err
     trials = report(tmp_path)["trials"]
@@ -140,7 +140,7 @@ def test_a_trial_of_two_ranks_that_somebody_stops_goes_on(write: Write, tmp_path
     launcher.send_signal(signal.SIGTERM)  # which ends before its ranks have saved
     done = end(process)
     assert done.code == 0, done.err
-    assert "trial-000 was stopped by somebody else, and goes on" in done.err
+    assert "trial-000 was stopped by another process, and resumes" in done.err
     assert [line["step"] for line in metrics(folder / "trial-000")] == list(range(1, 41))
     assert report(tmp_path)["trials"][0]["state"] == "finished"
 

@@ -55,7 +55,10 @@ class ReceivedRun:
 
 
 class WandbServer:
-    """A server on loopback, running inside ``with``.
+    """A server that runs inside ``with``.
+
+    Args:
+        host: The address that it listens on; loopback is not that of other network namespaces.
 
     Attributes:
         runs: What arrived, by id.
