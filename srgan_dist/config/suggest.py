@@ -23,7 +23,7 @@ _OTHER_WORDS = {
     "data.workers": "num_workers num_worker_per_gpu dataloader_num_workers",
     "generator.name": "arch model network_g net_g netg which_model_g",
     "generator.channels": "nf num_feat n_feats ngf dim width",
-    "generator.blocks": "nb num_block num_blocks n_resblocks num_res_blocks depth layers",
+    "generator.blocks": "nb num_block num_blocks n_resblocks num_res_blocks depth",
     "generator.growth": "gc num_grow_ch growth_rate",
     "discriminator.name": "network_d net_d netd which_model_d",
     "discriminator.channels": "ndf",

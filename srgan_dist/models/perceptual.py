@@ -110,17 +110,19 @@ class DISTS(FeatureNetwork):
         """
         with torch.no_grad():
             target = [hr, *self.network(hr)]
-        luminance, structure = [], []
+        differences = []  # 1 minus the similarities, so that equal images are exactly 0 apart
         for ours, theirs in zip([sr, *self.network(sr)], target, strict=True):
             x, y = full(ours), full(theirs)
             x_mean, y_mean = x.mean(dim=(2, 3)), y.mean(dim=(2, 3))
             x, y = x - x_mean[..., None, None], y - y_mean[..., None, None]
             variances = x.square().mean(dim=(2, 3)) + y.square().mean(dim=(2, 3))
             covariance = (x * y).mean(dim=(2, 3))
-            luminance.append((2 * x_mean * y_mean + STABILITY) / (x_mean.square() + y_mean.square() + STABILITY))
-            structure.append((2 * covariance + STABILITY) / (variances + STABILITY))
-        similarity = torch.cat(luminance, dim=1) @ self.alpha + torch.cat(structure, dim=1) @ self.beta
-        return 1.0 - similarity
+            texture = (2 * x_mean * y_mean + STABILITY) / (x_mean.square() + y_mean.square() + STABILITY)
+            structure = (2 * covariance + STABILITY) / (variances + STABILITY)
+            differences.append(torch.stack([1.0 - texture, 1.0 - structure]))
+        texture, structure = torch.cat(differences, dim=2)
+        # Not a product of matrices, which autocast would compute in bfloat16.
+        return (texture * self.alpha + structure * self.beta).sum(dim=1)
 
 
 def _package_file(name: str) -> dict[str, Tensor]:
