@@ -122,7 +122,8 @@ class DISTS(FeatureNetwork):
             differences.append(torch.stack([1.0 - texture, 1.0 - structure]))
         texture, structure = torch.cat(differences, dim=2)
         # Not a product of matrices, which autocast would compute in bfloat16.
-        return (texture * self.alpha + structure * self.beta).sum(dim=1)
+        distance: Tensor = (texture * self.alpha + structure * self.beta).sum(dim=1)
+        return distance
 
 
 def _package_file(name: str) -> dict[str, Tensor]:

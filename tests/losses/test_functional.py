@@ -88,7 +88,7 @@ def test_perceptual_losses_need_the_same_layers() -> None:
     maps = [torch.zeros(1, 2, 4, 4)]
     with pytest.raises(ValueError, match="longer"):
         perceptual_loss("l1", maps, maps * 2)
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="shorter"):
         perceptual_distance(maps * 2, maps)
 
 

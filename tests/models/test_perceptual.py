@@ -46,7 +46,7 @@ def pairs() -> tuple[Tensor, Tensor]:
 
 def test_lpips_is_torchmetrics_own(vgg16: nn.Module, weights: Path, pairs: tuple[Tensor, Tensor]) -> None:
     theirs = their_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
-    state = vgg16.features.state_dict()
+    state = vgg16.get_submodule("features").state_dict()
     theirs.net.load_state_dict({key: state[key.partition(".")[2]] for key in theirs.net.state_dict()})
     expected = theirs(*pairs, normalize=True).flatten()
     found = LPIPS(weights=weights)(*pairs)
