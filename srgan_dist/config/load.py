@@ -8,7 +8,7 @@ import re
 import reprlib
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from srgan_dist.config.fields import Key, choosers, is_list, known_keys, parts
 from srgan_dist.config.help import full_help, in_words, kind, short_help
 from srgan_dist.config.lists import split_list
+from srgan_dist.config.perceptual import OLD_KEYS, completed
 from srgan_dist.config.root import Config
 from srgan_dist.config.suggest import meant_key, suggestion
 from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
 from srgan_dist.utils.secrets import shown_in, shown_tree
 
+_PERCEPTUAL = "loss.perceptual."
 _NOTHING = ("", "None", "null", "Null", "NULL", "~")  # None on the command line, as in YAML
 
 
@@ -48,9 +50,9 @@ def load_config(
     places: dict[str, str] = {}
     for name in files:
         part, lines = read_yaml(Path(name))
-        content = _merged(content, part)
+        content = _merged(content, _with_perceptual(part, content), values=set(known_keys()))
         places |= {key: f"{name}:{line}: " for key, line in lines.items()}
-    given = _read_overrides(overrides, prog=prog)
+    given = _completed(_read_overrides(overrides, prog=prog), content)
     for key, value in given.items():
         _set(content, key, value)
     for key in _list_keys():
@@ -96,7 +98,7 @@ def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
     parser = _Parser(prog=prog, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--help-all", action=_FullHelp, nargs=0)
-    for key in known_keys():
+    for key in [*known_keys(), *(_PERCEPTUAL + key for key in OLD_KEYS)]:
         parser.add_argument(f"--{key}", action="append", dest=key)
     given: dict[str, list[str]] = {key: texts for key, texts in vars(parser.parse_args(arguments)).items() if texts}
     given.pop("config", None)
@@ -114,13 +116,37 @@ def _list_keys() -> set[str]:
     return {key.name for part in parts() for key in part.keys if is_list(key.field)}
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, ``above`` winning. Its sections are copied, since in a file those that an alias repeats are one object."""
+def _with_perceptual(part: dict[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, with what a preset or an old key in it stands for; ``content`` is what it wins over."""
+    perceptual, below = _get(part, "loss.perceptual"), _get(content, "loss.perceptual")
+    if not isinstance(perceptual, Mapping):
+        return part
+    perceptual = completed(perceptual, below if isinstance(below, Mapping) else None)
+    return {**part, "loss": {**part["loss"], "perceptual": perceptual}}
+
+
+def _completed(given: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line says, likewise."""
+    inside = {key.removeprefix(_PERCEPTUAL): value for key, value in given.items() if key.startswith(_PERCEPTUAL)}
+    others = {key: value for key, value in given.items() if not key.startswith(_PERCEPTUAL)}
+    below = _get(content, "loss.perceptual")
+    perceptual = completed(inside, below if isinstance(below, Mapping) else None)
+    return others | {_PERCEPTUAL + key: value for key, value in perceptual.items()}
+
+
+def _merged(
+    below: Mapping[str, Any], above: Mapping[str, Any], *, values: Set[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Both, ``above`` winning. Its sections are copied, since in a file those that an alias repeats are one object.
+
+    ``values`` are the keys that a mapping is the value of, not a section: they are replaced as a whole.
+    """
     merged = dict(below)
     for key, value in above.items():
-        if isinstance(value, dict):
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name not in values:
             old = merged.get(key)
-            merged[key] = _merged(old if isinstance(old, dict) else {}, value)
+            merged[key] = _merged(old if isinstance(old, dict) else {}, value, values=values, prefix=f"{name}.")
         else:
             merged[key] = None if isinstance(value, str) and value.strip() in _NOTHING else value
     return merged

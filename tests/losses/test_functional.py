@@ -75,6 +75,15 @@ def test_perceptual_loss_is_the_mean_over_layers_of_means() -> None:
     assert perceptual_loss("mse", sr, hr).item() == pytest.approx((9 + 1) / 2)
 
 
+def test_weighted_layers_are_summed() -> None:
+    sr, hr = ([torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)] for _ in range(2))
+    weighted = perceptual_loss("l1", sr, hr, weights=(0.1, 2.0))
+    expected = 0.1 * (sr[0] - hr[0]).abs().mean() + 2.0 * (sr[1] - hr[1]).abs().mean()
+    torch.testing.assert_close(weighted, expected)
+    with pytest.raises(ValueError, match="longer"):
+        perceptual_loss("l1", sr, hr, weights=(1.0,))
+
+
 def test_perceptual_losses_need_the_same_layers() -> None:
     maps = [torch.zeros(1, 2, 4, 4)]
     with pytest.raises(ValueError, match="longer"):

@@ -37,7 +37,7 @@ SHAPE: dict[str, Any] = {
     "data": {"patch_size": 96, "batch_size": 4},
     "generator": {"channels": 48, "blocks": 8, "norm": "none", "skip": "bicubic", "upsampler": "pixelshuffledirect"},
     "discriminator": {"channels": 16, "norm": "spectral"},
-    "loss": {"perceptual": {"layer": "conv2_2"}},
+    "loss": {"perceptual": {"layers": {"conv2_2": 1.0}}},
     "train": {"g_per_d": 2},
 }
 

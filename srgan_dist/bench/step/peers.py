@@ -42,8 +42,11 @@ class Networks:
         """The weighted perceptual loss, with a graph through those of the two images that require gradients."""
         if self.features is None:
             return sr.new_zeros(())
-        distance = losses.perceptual_loss(self.loss.perceptual.criterion, self.features(sr), self.features(hr))
-        return self.loss.perceptual.weight * distance
+        loss = self.loss.perceptual
+        sr_features, hr_features = self.features(sr), self.features(hr)
+        return loss.weight * losses.perceptual_loss(
+            loss.criterion, sr_features, hr_features, weights=loss.layer_weights
+        )
 
     def fooling(self, sr: Tensor) -> Tensor:
         """The generator's weighted adversarial loss."""
