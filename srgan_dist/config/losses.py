@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from srgan_dist.config.additional_losses import AdditionalLossConfig, no_kind_twice
 from srgan_dist.config.base import Choice, Fraction, Section
 
 
@@ -81,3 +82,5 @@ class LossConfig(Section):
     """Distance between features of a frozen network."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
     """Adversarial loss."""
+    additional: Annotated[tuple[AdditionalLossConfig, ...], AfterValidator(no_kind_twice)] = ()
+    """Further terms of the generator's loss in the adversarial phase, such as `[{kind: ldl, weight: 1}]`."""

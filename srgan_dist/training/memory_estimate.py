@@ -228,7 +228,7 @@ class _RehearsalRuntime:
     """Stands in for `Runtime`: one rank without hardware, and without Accelerate."""
 
     device = torch.device("cpu")
-    world_size = 1
+    world_size = batchnorm_ranks = 1
     shares_memory_errors = False
     memory_format = torch.channels_last
 
