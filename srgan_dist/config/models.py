@@ -77,5 +77,18 @@ class UNetDiscriminatorConfig(Section):
     """Channels at full resolution."""
 
 
+class PatchGANDiscriminatorConfig(Section):
+    name: Literal["patchgan"] = "patchgan"
+    """Isola et al. 2017 (pix2pix): convolutions alone, one logit for each patch of, by default, 70 pixels."""
+    channels: Channels = 64
+    """Channels of the first convolution; the last have up to eight times as many."""
+    layers: Annotated[int, Field(ge=1, le=5)] = 3
+    """Convolutions with a stride of 2; 1 to 5 make patches of 16, 34, 70, 142 and 286 pixels."""
+    norm: Literal["batch", "spectral", "none"] = "batch"
+    """Normalisation of the convolutions."""
+
+
 GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
-DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]
+DiscriminatorConfig = Annotated[
+    VGGDiscriminatorConfig | UNetDiscriminatorConfig | PatchGANDiscriminatorConfig, Choice()
+]

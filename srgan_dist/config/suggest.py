@@ -28,6 +28,7 @@ _OTHER_WORDS = {
     "generator.growth": "gc num_grow_ch growth_rate",
     "discriminator.name": "network_d net_d netd which_model_d",
     "discriminator.channels": "ndf",
+    "discriminator.layers": "n_layers n_layers_d num_layers",
     "loss.pixel.weight": "pixel_weight l1_weight lambda_pixel",
     "loss.perceptual.weight": "perceptual_weight feature_weight lambda_perceptual vgg_weight",
     "loss.adversarial.weight": "gan_weight adv_weight lambda_gan adversarial_weight",

@@ -17,12 +17,13 @@ from srgan_dist.config.models import (
     DiscriminatorConfig,
     GeneratorConfig,
     MSRResNetConfig,
+    PatchGANDiscriminatorConfig,
     RRDBConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
-from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
+from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.rrdb import RRDBNet
@@ -98,6 +99,8 @@ def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
             return VGGDiscriminator(channels=config.channels, norm=config.norm, layout=config.layout)
         case UNetDiscriminatorConfig():
             return UNetDiscriminator(channels=config.channels)
+        case PatchGANDiscriminatorConfig():
+            return PatchGANDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
         case _:
             assert_never(config)
 

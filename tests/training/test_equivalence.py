@@ -97,6 +97,7 @@ STABILISERS = {
         {"loss__adversarial__kind": "hinge"},
         RELATIVISTIC,
         RELATIVISTIC | {"discriminator__name": "unet", "discriminator__norm": None},
+        RELATIVISTIC | {"discriminator__name": "patchgan"},
         STABILISERS,
         RELATIVISTIC | STABILISERS,
     ],
