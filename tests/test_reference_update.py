@@ -26,7 +26,7 @@ from srgan_dist.data.loading.loader import BatchStream, make_loader, to_device
 from srgan_dist.data.loading.pairs import PairDataset
 from srgan_dist.data.shards.shard_set import open_shards
 from srgan_dist.models.discriminator import VGGDiscriminator
-from srgan_dist.models.features import VGG19Features
+from srgan_dist.models.features import VGGFeatures
 from srgan_dist.models.srresnet import SRResNet
 from tests.conftest import TINY
 from tests.ranks import equivalence
@@ -122,7 +122,7 @@ def reference(shards: Path, *, kind: str, n: int) -> dict[str, nn.Module]:
     ).train()
     net_g_ema = copy.deepcopy(net_g)
     net_d = VGGDiscriminator(channels=1, norm="none").train()
-    features = VGG19Features(layer="conv2_2", activation="before", feature_scale=1.0, weights="random")
+    features = VGGFeatures(network="vgg19", layers=["conv2_2"], weights="random")
     # One at a time, and not fused: the slowest and plainest that torch has.
     plain: dict[str, Any] = {"betas": BETAS, "weight_decay": WEIGHT_DECAY, "foreach": False, "fused": False}
     optimizer_g = torch.optim.AdamW(net_g.parameters(), **plain)

@@ -46,22 +46,32 @@ def pixel_loss(kind: PixelKind, sr: Tensor, hr: Tensor) -> Tensor:
     assert_never(kind)
 
 
-def perceptual_loss(criterion: Criterion, sr_features: Sequence[Tensor], hr_features: Sequence[Tensor]) -> Tensor:
+def perceptual_loss(
+    criterion: Criterion,
+    sr_features: Sequence[Tensor],
+    hr_features: Sequence[Tensor],
+    *,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
     """Compute the distance between the feature maps of generated and of true images.
 
     Args:
         criterion: "mse" (the paper) or "l1".
         sr_features: Feature maps of the generated images, [N, C, H, W] each.
         hr_features: Feature maps of the true images, same shapes.
+        weights: Of each layer; None for a mean over layers.
 
     Returns:
-        Scalar, at least float32: the mean over layers of the mean over elements.
+        Scalar, at least float32: the weighted sum over layers, or the mean, of the mean over elements.
 
     Source:
-        Ledig et al. 2017, eq. 5; "l1" is what ESRGAN's and BasicSR's recipes use.
+        Ledig et al. 2017, eq. 5; "l1" is what ESRGAN's and BasicSR's recipes use; Johnson et al. 2016 and Wang et al.
+        2021 (Real-ESRGAN) sum over layers.
     """
     distances = [pixel_loss(criterion, sr, hr) for sr, hr in zip(sr_features, hr_features, strict=True)]
-    return torch.stack(distances).mean()
+    if weights is None:
+        return torch.stack(distances).mean()
+    return torch.stack([weight * distance for weight, distance in zip(weights, distances, strict=True)]).sum()
 
 
 def perceptual_distance(sr_features: Sequence[Tensor], hr_features: Sequence[Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ from srgan_dist.config.models import (
     VGGDiscriminatorConfig,
 )
 from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscriminator, VGGDiscriminator
-from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
+from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
@@ -109,9 +109,9 @@ def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> 
     """Build the frozen feature network with its weights; ``recompute`` trades time for memory."""
     match config:
         case VGG19Config():
-            return VGG19Features(
-                layer=config.layer,
-                activation=config.activation,
+            return VGGFeatures(
+                network="vgg19",
+                layers=[("conv" if config.activation == "before" else "relu") + config.layer.removeprefix("conv")],
                 feature_scale=config.feature_scale,
                 weights=config.weights,
                 recompute=recompute,

@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from srgan_dist.losses.functional import full
 from srgan_dist.models.pretrained import (
-    download_vgg19,
+    VGG,
+    InputScaling,
     import_package,
+    input_scaling,
     lite0_package_file,
     load_parameters,
     parameter_keys,
     read_state_dict,
+    vgg_file,
 )
 from srgan_dist.models.recompute import in_turn
 from srgan_dist.utils.names import expand_home
-
-Layer = Literal["conv5_4", "conv2_2"]
-Activation = Literal["before", "after"]
 
 log = logging.getLogger(__name__)
 
 RANDOM_SEED = 0  # "random" weights are the same in every process and run
 
-# Simonyan & Zisserman 2015, table 1, column E: channels of the 3x3 convolutions; "M" halves the size.
-VGG19_PLAN: tuple[int | Literal["M"], ...] = (
-    *(64, 64, "M"),
-    *(128, 128, "M"),
-    *(256, 256, 256, 256, "M"),
-    *(512, 512, 512, 512, "M"),
-    *(512, 512, 512, 512, "M"),
-)
-VGG19_INDEX: Mapping[Layer, int] = {
-    "conv2_2": 7,
-    "conv5_4": 34,
-}  # positions in torchvision's vgg19().features
+# Simonyan & Zisserman 2015, table 1, columns D and E: 3x3 convolutions in each block, and their channels.
+VGG_CONVS: Mapping[VGG, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+VGG_CHANNELS = (64, 128, 256, 512, 512)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN = (103.939, 116.779, 123.68)  # of blue, green and red in [0, 255], for weights that come from Caffe's
 
 _Self = TypeVar("_Self", bound=nn.Module)
 
@@ -81,20 +76,26 @@ class FeatureNetwork(nn.Module):
         return nn.Module.train(self, False)
 
 
-class VGG19Features(FeatureNetwork):
-    """The output of one layer of VGG19; later layers are neither built nor computed.
+class VGGFeatures(FeatureNetwork):
+    """The outputs of layers of VGG16 or VGG19; what lies behind the last of them is neither built nor computed.
 
     Args:
-        layer: "conv5_4" (the paper's 5,4: contents) or "conv2_2" (2,2: edges and texture).
-        activation: "before" the ReLU (ESRGAN) or "after" it (SRGAN).
+        network: "vgg16" or "vgg19".
+        layers: Names such as "conv5_4", the fourth convolution of the fifth block before its ReLU, or "relu5_4", after
+            it; see `vgg_layers`.
+        normalise: Divide the channels at each position by their root mean square: unit length, as in LPIPS, times the
+            root of their number, so that a mean over elements of squared differences is a sum over channels of those
+            of unit-length features, alike for 64 channels and for 512.
         feature_scale: Multiplies the features; the SRGAN paper's is 1 / 12.75.
-        weights: "auto" (torchvision's ImageNet weights, downloaded once), "random" (untrained), or the path
-            of a state dict with torchvision's names, whole or its "features" only.
+        weights: "auto" (torchvision's ImageNet weights, downloaded once), "hed" (those of `srgan-dist fetch hed`,
+            for VGG16 alone), "random" (untrained), or the path of a state dict with torchvision's names, whole or its
+            "features" only.
+        pooling: What halves the size between blocks: "max", or "l2" (`L2Pooling`), which DISTS uses.
         recompute: Run the stages again in the backward pass instead of keeping their activations.
 
     Raises:
-        WeightsUnavailable: ``weights`` is "auto", and they are not on this machine and could not be downloaded.
-        UserError: The file is not a state dict of VGG19.
+        WeightsUnavailable: The weights are not on this machine, and could not be downloaded.
+        UserError: The file is not a state dict of the network.
 
     Source:
         Simonyan & Zisserman 2015; Ledig et al. 2017, section 2.2.1; Wang et al. 2018, section 3.3.
@@ -106,40 +107,82 @@ class VGG19Features(FeatureNetwork):
     def __init__(
         self,
         *,
-        layer: Layer,
-        activation: Activation,
-        feature_scale: float,
+        network: VGG,
+        layers: Sequence[str],
         weights: str | Path,
+        normalise: bool = False,
+        feature_scale: float = 1.0,
+        pooling: Literal["max", "l2"] = "max",
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.feature_scale, self.recompute = feature_scale, recompute
-        num_layers = VGG19_INDEX[layer] + (2 if activation == "after" else 1)
+        self.normalise, self.feature_scale, self.recompute = normalise, feature_scale, recompute
+        index = vgg_layers(network)
+        self.taken = [index[name] for name in layers]
         with _private_rng():
-            self.features = _vgg19_layers(num_layers)
+            self.features = _vgg(network, num_layers=max(self.taken) + 1, kept=self.taken, pooling=pooling)
+        pools = [number for number, layer in enumerate(self.features) if isinstance(layer, (nn.MaxPool2d, L2Pooling))]
+        self.ends = sorted({*self.taken, *pools})
+        scaling: InputScaling = "imagenet"
         if weights == "random":
-            _warn_random("vgg19")
+            _warn_random(network)
         else:
-            path = download_vgg19() if weights == "auto" else expand_home(weights)
+            path = vgg_file(network, weights)
             state = {key.removeprefix("features."): value for key, value in read_state_dict(path).items()}
             load_parameters(self.features, state, path=path, prefix="features.")
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+            scaling = input_scaling(path)
+        self.is_caffe = scaling == "caffe"
+        mean, std = (CAFFE_MEAN, (1.0, 1.0, 1.0)) if self.is_caffe else (IMAGENET_MEAN, IMAGENET_STD)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.freeze()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the features of a batch of images.
 
         Args:
-            images: [N, 3, H, W], RGB in [0, 1]; sides of 16 pixels or more for "conv5_4".
+            images: [N, 3, H, W], RGB in [0, 1]; sides of 2 pixels for each pooling before the last layer, or more.
 
         Returns:
-            One tensor: [N, 512, H // 16, W // 16] for "conv5_4", [N, 128, H // 2, W // 2] for "conv2_2".
+            [N, C, H', W'] for each of the layers, in the order in which they were given: 64 channels at full size in
+            the first block, then 128 at 1/2, 256 at 1/4, 512 at 1/8 and at 1/16, sizes rounded down (with "l2" up).
         """
-        x = (images - self.mean) / self.std
-        if self.recompute:
-            return [self.feature_scale * in_turn(_stages(self.features), x, recompute=True)]
-        return [self.feature_scale * cast(Tensor, self.features(x))]
+        x = ((images.flip(1) * 255.0 if self.is_caffe else images) - self.mean) / self.std
+        maps: dict[int, Tensor] = {}
+        start = 0
+        for end in self.ends:
+            x = in_turn([self.features[start : end + 1]], x, recompute=self.recompute)
+            maps[end], start = x, end + 1
+        return [self._scaled(maps[end]) for end in self.taken]
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        if self.normalise:
+            x = math.sqrt(x.shape[1]) * unit_length(x)
+        return self.feature_scale * x
+
+
+class L2Pooling(nn.Module):
+    """Halves the size by the root of a weighted mean of squares, without the aliasing of a maximum.
+
+    Source:
+        Ding et al. 2020 (DISTS), section 3.1; Henaff & Simoncelli 2016.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool each channel.
+
+        Args:
+            x: [N, C, H, W].
+
+        Returns:
+            [N, C, H / 2, W / 2], sizes rounded up, at least float32.
+        """
+        x = full(x)
+        hann = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+        kernel = (hann[:, None] * hann).expand(x.shape[1], 1, 3, 3)
+        with torch.autocast(x.device.type, enabled=False):  # squares of bfloat16 would have two digits
+            means = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])
+        return (means + 1e-12).sqrt()
 
 
 class EfficientNetLite0Features(FeatureNetwork):
@@ -207,31 +250,59 @@ def _private_rng() -> Iterator[None]:
         yield
 
 
+def vgg_layers(network: VGG) -> dict[str, int]:
+    """The layers of a VGG by name, with their positions in torchvision's ``features``.
+
+    Args:
+        network: "vgg16" or "vgg19".
+
+    Returns:
+        "conv1_1": 0, "relu1_1": 1, "conv1_2": 2 and so on, in order.
+    """
+    layers: dict[str, int] = {}
+    position = 0
+    for block, num_convs in enumerate(VGG_CONVS[network], start=1):
+        for conv in range(1, num_convs + 1):
+            layers |= {f"conv{block}_{conv}": position, f"relu{block}_{conv}": position + 1}
+            position += 2
+        position += 1  # the pooling
+    return layers
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Divide the channels at each position by their length.
+
+    Args:
+        features: [N, C, H, W].
+
+    Returns:
+        The same shape, at least float32; what is 0 stays 0, with a finite gradient.
+
+    Source:
+        Zhang et al. 2018, section 3.1.
+    """
+    features = full(features)
+    return features / (features.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()
+
+
 def _warn_random(network: str) -> None:
-    log.warning("loss.perceptual.weights=random: %s is untrained, good for benchmarks and tests only", network)
+    log.warning("%s is untrained (weights: random), good for benchmarks and tests only", network)
 
 
-def _vgg19_layers(num_layers: int) -> nn.Sequential:
+def _vgg(network: VGG, *, num_layers: int, kept: Sequence[int], pooling: Literal["max", "l2"]) -> nn.Sequential:
+    """The first layers of torchvision's ``features``; what is kept is not overwritten by the ReLU behind it."""
     layers: list[nn.Module] = []
-    channels = 3
-    for entry in VGG19_PLAN:
-        if entry == "M":
-            layers.append(nn.MaxPool2d(2))
-            continue
-        conv = nn.Conv2d(channels, entry, 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # only matters where weights stay random
-        layers += [conv, nn.ReLU(inplace=True)]
-        channels = entry
-        if len(layers) >= num_layers:
-            break
+    inputs = 3
+    for num_convs, channels in zip(VGG_CONVS[network], VGG_CHANNELS, strict=True):
+        for _ in range(num_convs):
+            if len(layers) >= num_layers:
+                break
+            conv = nn.Conv2d(inputs, channels, 3, padding=1)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # only matters where weights stay random
+            layers += [conv, nn.ReLU(inplace=len(layers) not in kept)]
+            inputs = channels
+        layers.append(nn.MaxPool2d(2) if pooling == "max" else L2Pooling())
     return nn.Sequential(*layers[:num_layers])
-
-
-def _stages(layers: nn.Sequential) -> list[nn.Sequential]:
-    """The parts up to each halving of the size, and the rest."""
-    ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    bounds = zip([0, *ends], [*ends, len(layers)], strict=True)
-    return [layers[start:end] for start, end in bounds]
 
 
 def _rename_lite0(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

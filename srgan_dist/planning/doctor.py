@@ -24,7 +24,7 @@ from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.models.build import build_discriminator, build_features, build_generator
-from srgan_dist.models.pretrained import vgg19_file
+from srgan_dist.models.pretrained import torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
 from srgan_dist.training.computable import smallest_micro_batch
@@ -244,8 +244,8 @@ def _perceptual(config: Config) -> Iterator[Answer]:
     if not perceptual.weight or not config.adversarial_steps:
         yield Answer("perceptual", "ok", "not used")
         return
-    if perceptual.network == "vgg19" and perceptual.weights == "auto" and not vgg19_file().exists():
-        text = f"{vgg19_file()} is not there: srgan-dist fetch --config FILE, on a machine with network"
+    if perceptual.network == "vgg19" and perceptual.weights == "auto" and not torchvision_file("vgg19").exists():
+        text = f"{torchvision_file('vgg19')} is not there: srgan-dist fetch vgg19, on a machine with network"
         yield Answer("perceptual", "fail", text)
         return
     build_features(perceptual)

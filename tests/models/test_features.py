@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srgan_dist.errors import UserError
+from srgan_dist.losses.functional import perceptual_distance, perceptual_loss
 from srgan_dist.models import features, pretrained
 from srgan_dist.models.features import (
     EfficientNetLite0Features,
     FeatureNetwork,
-    VGG19Features,
+    VGGFeatures,
+    unit_length,
+    vgg_layers,
 )
-from srgan_dist.models.pretrained import WeightsUnavailable
+from srgan_dist.models.pretrained import VGG, WeightsUnavailable
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +36,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def vgg(weights: str | Path = "random", **changes: Any) -> VGG19Features:
-    settings: dict[str, Any] = {"layer": "conv2_2", "activation": "before", "feature_scale": 1.0}
-    return VGG19Features(weights=weights, **(settings | changes))
+def vgg(weights: str | Path = "random", **changes: Any) -> VGGFeatures:
+    settings: dict[str, Any] = {"network": "vgg19", "layers": ["conv2_2"]}
+    return VGGFeatures(weights=weights, **(settings | changes))
 
 
 def torchvision_convs(num_convs: int) -> dict[str, Tensor]:
@@ -46,25 +49,69 @@ def torchvision_convs(num_convs: int) -> dict[str, Tensor]:
     return {name: torch.randn(whole.state_dict()[name].shape) / 16 for name in names}
 
 
-@pytest.mark.parametrize(("layer", "shape"), [("conv2_2", (1, 128, 16, 16)), ("conv5_4", (1, 512, 2, 2))])
-@pytest.mark.parametrize("activation", ["before", "after"])
-def test_vgg_stops_at_the_layer(layer: str, shape: tuple[int, ...], activation: str) -> None:
-    network = vgg(layer=layer, activation=activation)
-    (maps,) = network(torch.rand(1, 3, 32, 32))
-    assert maps.shape == shape
-    assert (maps.min() < 0) == (activation == "before")
-    assert isinstance(network.features[-1], nn.Conv2d if activation == "before" else nn.ReLU)
-    num_convs = sum(isinstance(layer, nn.Conv2d) for layer in network.features)
-    assert num_convs == (4 if layer == "conv2_2" else 16)
+@pytest.mark.parametrize(
+    ("network", "layer", "shape", "num_convs"),
+    [
+        ("vgg19", "conv2_2", (128, 16, 16), 4),
+        ("vgg19", "conv5_4", (512, 2, 2), 16),
+        ("vgg16", "conv1_1", (64, 32, 32), 1),
+        ("vgg16", "conv5_3", (512, 2, 2), 13),
+    ],
+)
+@pytest.mark.parametrize("kind", ["conv", "relu"])
+def test_vgg_stops_at_the_last_layer(
+    kind: str, network: str, layer: str, shape: tuple[int, ...], num_convs: int
+) -> None:
+    built = vgg(network=network, layers=[layer.replace("conv", kind)])
+    (maps,) = built(torch.rand(1, 3, 32, 32))
+    assert maps.shape == (1, *shape)
+    assert (maps.min() < 0) == (kind == "conv")
+    assert isinstance(built.features[-1], nn.Conv2d if kind == "conv" else nn.ReLU)
+    assert sum(isinstance(layer, nn.Conv2d) for layer in built.features) == num_convs
 
 
-def test_vgg_layers_are_torchvisions() -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_several_layers_are_those_of_networks_of_one_in_the_order_asked_for(recompute: bool) -> None:
+    layers = ["relu3_1", "conv1_2", "relu1_2", "conv3_1"]
+    images = torch.rand(2, 3, 16, 20, requires_grad=True)
+    several = vgg(layers=layers, recompute=recompute)(images)
+    alone = [vgg(layers=[name])(images)[0] for name in layers]
+    assert all(torch.equal(one, other) for one, other in zip(several, alone, strict=True))
+    gradients = [
+        torch.autograd.grad(torch.stack([part.square().mean() for part in maps]).sum(), images)[0]
+        for maps in (several, alone)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_vgg_layers_are_torchvisions(name: VGG) -> None:
     with torch.device("meta"):
-        whole = torchvision.models.vgg19(weights=None).features
-    ours = vgg(layer="conv5_4", activation="after").features
+        whole = torchvision.models.get_model(name, weights=None).features
+    *_, last = layers = vgg_layers(name)
+    ours = vgg(network=name, layers=[last]).features
+    assert layers[last] == len(whole) - 2 == len(ours) - 1
     for mine, theirs in zip(ours, whole, strict=False):
         assert type(mine) is type(theirs)
         assert [p.shape for p in mine.parameters()] == [p.shape for p in theirs.parameters()]
+    for layer, position in layers.items():
+        assert type(whole[position]) is (nn.Conv2d if layer.startswith("conv") else nn.ReLU)
+
+
+def test_mse_of_normalised_features_is_lpips_with_heads_of_one() -> None:
+    layers = ["relu1_2", "conv2_2", "relu3_1"]
+    sr, hr = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
+    plain, unit = vgg(layers=layers), vgg(layers=layers, normalise=True)
+    expected = perceptual_distance(plain(sr), plain(hr)).mean()
+    found = perceptual_loss("mse", unit(sr), unit(hr), weights=[1 / 3, 1 / 3, 1 / 3])
+    torch.testing.assert_close(found, expected)
+
+
+def test_normalised_features_of_nothing_have_a_finite_gradient() -> None:
+    zeros = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    unit_length(zeros).sum().backward()
+    assert zeros.grad is not None
+    assert zeros.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -85,7 +132,7 @@ def test_vgg_loads_a_state_dict_whole_or_features_only(tmp_path: Path, suffix: s
             x = F.max_pool2d(x, 2)
         x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
         x = x if index == 7 else x.relu()
-    before, after = vgg(path, feature_scale=0.5), vgg(path, activation="after")
+    before, after = vgg(path, feature_scale=0.5), vgg(path, layers=["relu2_2"])
     torch.testing.assert_close(before(images)[0], 0.5 * x, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after(images)[0], x.relu(), rtol=1e-4, atol=1e-4)
 

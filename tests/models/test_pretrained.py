@@ -1,4 +1,4 @@
-"""The download of VGG19's weights, from a real server on this machine."""
+"""The download of VGG's weights, from a real server on this machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 import torchvision
 
 from srgan_dist.models import pretrained as module
-from srgan_dist.models.features import VGG19Features
-from srgan_dist.models.pretrained import WeightsUnavailable, download_vgg19
+from srgan_dist.models.features import VGGFeatures
+from srgan_dist.models.pretrained import VGG, WeightsUnavailable, download_torchvision
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def call_at_once(times: int) -> list[Path | WeightsUnavailable]:
 
     def call() -> None:
         try:
-            results.append(download_vgg19())
+            results.append(download_torchvision("vgg19"))
         except WeightsUnavailable as error:
             results.append(error)
 
@@ -87,24 +87,27 @@ def call_at_once(times: int) -> list[Path | WeightsUnavailable]:
     return results
 
 
-def test_the_address_is_torchvisions() -> None:
-    assert torchvision.models.VGG19_Weights.IMAGENET1K_V1.url == module.VGG19_URL
+@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+def test_the_address_is_torchvisions(network: VGG) -> None:
+    weights = torchvision.models.get_model_weights(network)["IMAGENET1K_V1"]
+    assert weights.url == module.VGG_URLS[network]
+    assert round(weights.meta["_file_size"]) == module.VGG_MEGABYTES[network]
 
 
 def test_of_several_processes_one_downloads(hub: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"vgg19-{sha8(body)}.pth"
     with Server(body) as server:
-        monkeypatch.setattr(module, "VGG19_URL", server.url(name))
+        monkeypatch.setitem(module.VGG_URLS, "vgg19", server.url(name))
         assert call_at_once(4) == [hub / name] * 4
         assert server.requests == [f"/{name}"]
     assert (hub / name).read_bytes() == body
-    assert download_vgg19() == hub / name  # the server is gone
+    assert download_torchvision("vgg19") == hub / name  # the server is gone
     assert not list(hub.glob("*.partial"))
 
 
 def test_if_the_download_fails_the_others_do_not_try_again(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(b"", status=503) as server:
-        monkeypatch.setattr(module, "VGG19_URL", server.url("vgg19-00000000.pth"))
+        monkeypatch.setitem(module.VGG_URLS, "vgg19", server.url("vgg19-00000000.pth"))
         results = call_at_once(3)
         assert len(server.requests) == 1
     assert all(isinstance(result, WeightsUnavailable) for result in results)
@@ -113,20 +116,20 @@ def test_if_the_download_fails_the_others_do_not_try_again(hub: Path, monkeypatc
 
 def test_a_damaged_download_is_not_kept(hub: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(body) as server:
-        monkeypatch.setattr(module, "VGG19_URL", server.url("vgg19-dcbb9e9d.pth"))
+        monkeypatch.setitem(module.VGG_URLS, "vgg19", server.url("vgg19-dcbb9e9d.pth"))
         with pytest.raises(WeightsUnavailable, match=f"begins with {sha8(body)}, expected dcbb9e9d"):
-            download_vgg19()
+            download_torchvision("vgg19")
     assert not list(hub.glob("*.p*"))
 
 
 def test_without_network_one_line_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Port 9 of this machine: refused like any address of a machine without network.
-    monkeypatch.setattr(module, "VGG19_URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
+    monkeypatch.setitem(module.VGG_URLS, "vgg19", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     with pytest.raises(WeightsUnavailable) as caught:
-        VGG19Features(layer="conv2_2", activation="before", feature_scale=1.0, weights="auto")
+        VGGFeatures(network="vgg19", layers=["conv2_2"], weights="auto")
     message = str(caught.value)
     assert "\n" not in message
-    for part in (str(hub / "vgg19-dcbb9e9d.pth"), "srgan-dist fetch --config FILE", "TORCH_HOME"):
+    for part in (str(hub / "vgg19-dcbb9e9d.pth"), "srgan-dist fetch vgg19", "TORCH_HOME"):
         assert part in message
     for part in ("loss.perceptual.weights=PATH", "loss.perceptual.network=efficientnet_lite0"):
         assert part in message
@@ -134,8 +137,8 @@ def test_without_network_one_line_says_what_to_do(hub: Path, monkeypatch: pytest
 
 def test_a_silent_server_is_given_up(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(b"late") as server:
-        monkeypatch.setattr(module, "VGG19_URL", server.url("vgg19-00000000.pth"))
+        monkeypatch.setitem(module.VGG_URLS, "vgg19", server.url("vgg19-00000000.pth"))
         monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 0.05)
         with pytest.raises(WeightsUnavailable, match="timed out"):
-            download_vgg19()
+            download_torchvision("vgg19")
     assert not list(hub.glob("*.p*"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srgan_dist.models.features import EfficientNetLite0Features, VGG19Features
+from srgan_dist.models.features import EfficientNetLite0Features, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
@@ -22,8 +22,9 @@ GENERATORS: dict[str, Make] = {
     "rrdb": lambda recompute: RRDBNet(channels=4, blocks=2, growth=2, recompute=recompute),
 }
 FEATURES: dict[str, Make] = {
-    "vgg19": lambda recompute: VGG19Features(
-        layer="conv5_4", activation="after", feature_scale=1.0, weights="random", recompute=recompute
+    "vgg19": lambda recompute: VGGFeatures(network="vgg19", layers=["relu5_4"], weights="random", recompute=recompute),
+    "vgg16": lambda recompute: VGGFeatures(
+        network="vgg16", layers=["conv2_1", "relu3_3"], normalise=True, weights="random", recompute=recompute
     ),
     "efficientnet_lite0": lambda recompute: EfficientNetLite0Features(weights="random", recompute=recompute),
 }

@@ -9,12 +9,12 @@ from tests.conftest import run
 # A process of its own: Accelerate fixes the precision of a whole process.
 CODE = """
 import torch
-from srgan_dist.models.features import EfficientNetLite0Features, VGG19Features
+from srgan_dist.models.features import EfficientNetLite0Features, VGGFeatures
 from srgan_dist.distributed.runtime import Runtime
 
 runtime = Runtime(precision="bf16", threads=1)
 for make in (
-    lambda: VGG19Features(layer="conv5_4", activation="before", feature_scale=1.0, weights="random"),
+    lambda: VGGFeatures(network="vgg19", layers=["conv5_4"], weights="random"),
     lambda: EfficientNetLite0Features(weights="random"),
 ):
     cast, plain = runtime.place(make()), runtime.place(make())
