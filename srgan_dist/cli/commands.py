@@ -196,12 +196,15 @@ class _Version(argparse.Action):
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from srgan_dist.models.build import build_features
+    from srgan_dist.models.build import build_features, build_learned_distance
     from srgan_dist.tracking.console import console
 
-    perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
-    build_features(perceptual)
-    console.print(f"{perceptual.network}: weights are here")
+    loss = load_config(options.config, [], prog="srgan-dist fetch").loss
+    build_features(loss.perceptual)
+    console.print(f"{loss.perceptual.network}: weights are here")
+    for section in loss.learned:
+        build_learned_distance(section)
+        console.print(f"{section.kind}: weights are here")
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -19,6 +19,22 @@ class _AdditionalLossConfig(Section):
     """Steps over which the weight then grows from 0."""
 
 
+class LPIPSLossConfig(_AdditionalLossConfig):
+    kind: Literal["lpips"] = "lpips"
+    """Zhang et al. 2018: LPIPS 0.1 on VGG16, as it is measured."""
+    weights: str = "auto"
+    """Of VGG16. auto: torchvision's, downloaded on first use (528 MB); hed: those of `srgan-dist fetch hed`; random: an
+    untrained network, for benchmarks and tests; or the path of a state dict."""
+
+
+class DISTSLossConfig(_AdditionalLossConfig):
+    kind: Literal["dists"] = "dists"
+    """Ding et al. 2020: structure and texture of VGG16's features, forgiving texture that differs in place."""
+    weights: str = "auto"
+    """Of VGG16. auto: torchvision's, downloaded on first use (528 MB); hed: those of `srgan-dist fetch hed`; random: an
+    untrained network, for benchmarks and tests; or the path of a state dict."""
+
+
 class LDLLossConfig(_AdditionalLossConfig):
     kind: Literal["ldl"] = "ldl"
     """Liang et al. 2022 (LDL): L1 where the residual looks like an artefact, by its local variance, and where SR is
@@ -52,7 +68,11 @@ class WaveletLossConfig(_AdditionalLossConfig):
     """Weights of the bands: low (of the last level alone), horizontal, vertical and diagonal detail."""
 
 
-AdditionalLossConfig = Annotated[LDLLossConfig | FrequencyLossConfig | WaveletLossConfig, Choice()]
+LearnedLossConfig = LPIPSLossConfig | DISTSLossConfig
+"""Those that have a network."""
+AdditionalLossConfig = Annotated[
+    LPIPSLossConfig | DISTSLossConfig | LDLLossConfig | FrequencyLossConfig | WaveletLossConfig, Choice()
+]
 
 
 def no_kind_twice(losses: tuple[AdditionalLossConfig, ...]) -> tuple[AdditionalLossConfig, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from srgan_dist.config.additional_losses import AdditionalLossConfig, no_kind_twice
+from srgan_dist.config.additional_losses import AdditionalLossConfig, LearnedLossConfig, no_kind_twice
 from srgan_dist.config.base import Choice, Fraction, Section
 
 
@@ -84,3 +84,17 @@ class LossConfig(Section):
     """Adversarial loss."""
     additional: Annotated[tuple[AdditionalLossConfig, ...], AfterValidator(no_kind_twice)] = ()
     """Further terms of the generator's loss in the adversarial phase, such as `[{kind: ldl, weight: 1}]`."""
+
+    @property
+    def learned(self) -> list[LearnedLossConfig]:
+        """The additional losses in use that have a network."""
+        return [loss for loss in self.additional if loss.weight and isinstance(loss, LearnedLossConfig)]
+
+    def untrained(self) -> LossConfig:
+        """The same with random weights in all networks, so that nothing need be read or downloaded to build them."""
+        random = {"weights": "random"}
+        additional = [
+            loss.model_copy(update=random) if isinstance(loss, LearnedLossConfig) else loss for loss in self.additional
+        ]
+        perceptual = self.perceptual.model_copy(update=random)
+        return self.model_copy(update={"perceptual": perceptual, "additional": tuple(additional)})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import assert_never
 
+from srgan_dist.config.additional_losses import DISTSLossConfig, LearnedLossConfig, LPIPSLossConfig
 from srgan_dist.config.losses import EfficientNetLite0Config, PerceptualLossConfig, VGG19Config
 from srgan_dist.config.models import (
     DiscriminatorConfig,
@@ -26,6 +27,7 @@ from srgan_dist.config.models import (
 from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
+from srgan_dist.models.perceptual import DISTS, LPIPS
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
 
@@ -118,6 +120,17 @@ def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> 
             )
         case EfficientNetLite0Config():
             return EfficientNetLite0Features(weights=config.weights, recompute=recompute)
+        case _:
+            assert_never(config)
+
+
+def build_learned_distance(config: LearnedLossConfig, *, recompute: bool = False) -> LPIPS | DISTS:
+    """Build the frozen network of an additional loss with its weights; ``recompute`` trades time for memory."""
+    match config:
+        case LPIPSLossConfig():
+            return LPIPS(weights=config.weights, recompute=recompute)
+        case DISTSLossConfig():
+            return DISTS(weights=config.weights, recompute=recompute)
         case _:
             assert_never(config)
 

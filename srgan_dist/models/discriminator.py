@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -10,10 +11,11 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-DiscriminatorNorm = Literal["batch", "spectral", "none"]
+DiscriminatorNorm = Literal["batch", "spectral", "spectral_gain", "none"]
 VGGLayout = Literal["srgan", "basicsr"]
 
 NEGATIVE_SLOPE = 0.2  # Ledig et al. 2017, section 2.1.1; the U-Net uses the same
+LEAKY_RELU_GAIN = math.sqrt(2 / (1 + NEGATIVE_SLOPE**2))  # He et al. 2015, section 2.2: makes up for what it takes
 
 
 class _Layout(NamedTuple):
@@ -41,7 +43,20 @@ def _init(layer: nn.Conv2d | nn.Linear) -> None:
 
 def _layer(layer: nn.Conv2d | nn.Linear, *, norm: DiscriminatorNorm) -> nn.Module:
     _init(layer)
-    return spectral_norm(layer) if norm == "spectral" else layer
+    return spectral_norm(layer) if norm in ("spectral", "spectral_gain") else layer
+
+
+class _Gain(nn.Module):
+    """Multiply by `LEAKY_RELU_GAIN`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * LEAKY_RELU_GAIN
+
+
+def _activation(norm: DiscriminatorNorm) -> nn.Module:
+    """LeakyReLU; as one module in either case, so that the layers behind it keep their numbers."""
+    activation = nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+    return nn.Sequential(activation, _Gain()) if norm == "spectral_gain" else activation
 
 
 def _batchnorm(channels: int) -> nn.Module:
@@ -80,7 +95,10 @@ class VGGDiscriminator(nn.Module):
 
     Args:
         channels: Channels of the first convolution; they double with each stride, up to eight times as many.
-        norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer) or "none".
+        norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer), "spectral_gain" (there,
+            and each activation times `LEAKY_RELU_GAIN`) or "none". A layer of spectral norm 1 and a LeakyReLU leave
+            about half of a signal, the ten of "srgan" a thousandth: without the gain logits and gradients are so small
+            at first that Adam follows noise.
         layout: "srgan", the paper's eight convolutions, or "basicsr", BasicSR's ten with 4x4 kernels at the strides.
         hidden: Width of the first dense layer; None for the layout's own, 1024 or 100.
 
@@ -108,11 +126,11 @@ class VGGDiscriminator(nn.Module):
             layers.append(_layer(nn.Conv2d(previous, width, kernel, stride, 1, bias=not normalised), norm=norm))
             if normalised:
                 layers.append(_batchnorm(width))
-            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+            layers.append(_activation(norm))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             _layer(nn.Linear(widths[-1] * self.pooled_size**2, hidden), norm=norm),
-            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            _activation(norm),
             _layer(nn.Linear(hidden, 1), norm=norm),
         )
 
@@ -204,7 +222,7 @@ class PatchGANDiscriminator(nn.Module):
         channels: Channels of the first convolution; they double with each layer, up to eight times as many.
         layers: Convolutions with a stride of 2, before two without. A logit sees patches of 16, 34, 70, 142 or 286
             pixels for 1 to 5 of them.
-        norm: "batch" (the paper; not in the first and last layer), "spectral" (on every layer) or "none".
+        norm: As in `VGGDiscriminator`; "batch" is the paper's, not in the first and last layer.
 
     Source:
         Isola et al. 2017 (pix2pix), section 3.2.2 and appendix 6.1.2: 70 pixels; layers numbered as in its code.
@@ -221,7 +239,7 @@ class PatchGANDiscriminator(nn.Module):
             modules.append(_layer(conv, norm=norm))
             if normalised:
                 modules.append(_batchnorm(width))
-            modules.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+            modules.append(_activation(norm))
         self.model = nn.Sequential(*modules, _layer(nn.Conv2d(widths[-1], 1, 4, 1, 1), norm=norm))
 
     def forward(self, images: Tensor) -> Tensor:

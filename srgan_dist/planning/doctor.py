@@ -23,7 +23,7 @@ from srgan_dist.distributed.environment import ignored_settings
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.models.build import build_discriminator, build_features, build_generator
+from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
 from srgan_dist.models.pretrained import torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
@@ -82,6 +82,7 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
             "shards": lambda: _shards(config, runtime, run_commands=run_commands),
             "disk": lambda: _disk(config),
             "perceptual": lambda: _perceptual(config),
+            "additional": lambda: _additional(config),
             "tracker": lambda: _tracker(config),
         }
     questions |= {"clocks": lambda: _clocks(runtime), "ranks": lambda: _ranks(runtime)}
@@ -253,6 +254,20 @@ def _perceptual(config: Config) -> Iterator[Answer]:
         yield Answer("perceptual", "warn", f"{perceptual.network} is untrained: loss.perceptual.weights=random")
         return
     yield Answer("perceptual", "ok", f"{perceptual.network}: weights are here")
+
+
+def _additional(config: Config) -> Iterator[Answer]:
+    for loss in config.loss.learned if config.adversarial_steps else []:
+        path = torchvision_file("vgg16")
+        if loss.weights == "auto" and not path.exists():
+            text = f"{path} is not there: srgan-dist fetch vgg16, on a machine with network"
+            yield Answer(loss.kind, "fail", text)
+            continue
+        build_learned_distance(loss)
+        if loss.weights == "random":
+            yield Answer(loss.kind, "warn", "VGG16 is untrained: weights: random in loss.additional")
+        else:
+            yield Answer(loss.kind, "ok", "weights are here")
 
 
 def _tracker(config: Config) -> Iterator[Answer]:

@@ -119,6 +119,26 @@ def test_patchgan_takes_images_from_its_smallest_size_on(norm: str, layers: int)
         network(torch.rand(2, 3, smallest - 1, smallest))
 
 
+@pytest.mark.parametrize("name", ["vgg", "patchgan"])
+def test_the_gain_makes_up_for_every_activation_and_changes_no_key(name: str) -> None:
+    """Without biases the logits are homogeneous in each activation: they grow by the gain once for each."""
+
+    def made(norm: str) -> nn.Module:
+        torch.manual_seed(0)
+        network = small_vgg(norm) if name == "vgg" else PatchGANDiscriminator(channels=4, norm=norm)  # type: ignore[arg-type]
+        return network.double().eval()
+
+    plain, gained = made("spectral"), made("spectral_gain")
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+        key: value.shape for key, value in gained.state_dict().items()
+    }
+    images = torch.rand(2, 3, 96, 96, dtype=torch.float64)
+    activations = sum(isinstance(module, nn.LeakyReLU) for module in plain.modules())
+    assert activations == (9 if name == "vgg" else 4)
+    gained.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(gained(images), plain(images) * (2 / 1.04) ** (activations / 2))
+
+
 def test_size_of_the_published_unet() -> None:
     assert sum(p.numel() for p in UNetDiscriminator().parameters()) == 4_376_897
 
@@ -192,7 +212,7 @@ def test_advance_leaves_other_networks_alone() -> None:
     assert buffers(network) == {}
 
 
-@pytest.mark.parametrize("norm", ["batch", "spectral", "none", "unet", "patchgan"])
+@pytest.mark.parametrize("norm", ["batch", "spectral", "spectral_gain", "none", "unet", "patchgan"])
 def test_gradients_reach_the_images_and_every_parameter(norm: str) -> None:
     network = spectral(norm) if norm in ("unet", "patchgan") else small_vgg(norm)
     images = torch.rand(2, 3, 48, 48, requires_grad=True)

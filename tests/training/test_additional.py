@@ -38,8 +38,8 @@ def test_a_weight_joins_late_and_grows() -> None:
 
 def test_what_has_no_weight_is_not_built(runtime: Runtime) -> None:
     text = "{kind: ldl, weight: 0}, {kind: wavelet, weight: 2}"
-    loss = load_config(None, [f"--loss.additional={text}"]).loss
-    (wavelet,) = build_additional_losses(loss, runtime=runtime, average=torch.nn.Identity())
+    config = load_config(None, [f"--loss.additional={text}"])
+    (wavelet,) = build_additional_losses(config, runtime=runtime, average=torch.nn.Identity())
     assert (wavelet.kind, wavelet.weight, wavelet.uses_average) == ("wavelet", 2.0, False)
 
 
@@ -50,8 +50,8 @@ def test_ldl_compares_with_the_images_of_the_average(runtime: Runtime) -> None:
 
     sr, hr = torch.rand(2, 3, 3, 16, 16)
     lr = hr[..., ::4, ::4]
-    loss = load_config(None, ["--loss.additional={kind: ldl}"]).loss
-    (ldl,) = build_additional_losses(loss, runtime=runtime, average=Average())
+    config = load_config(None, ["--loss.additional={kind: ldl}"])
+    (ldl,) = build_additional_losses(config, runtime=runtime, average=Average())
     assert ldl.uses_average
     assert ldl.distance(sr, hr, lr) == ldl_loss(sr, hr, Average()(lr))
 
@@ -61,7 +61,8 @@ def test_the_memory_of_additional_losses_is_predicted() -> None:
         config = load_config(None, [*options({}), "--loss.perceptual.weight=0", f"--loss.additional=[{text}]"])
         return estimate_step_memory(config, micro_batch=4, num_micro_batches=1, recompute="none").peak
 
-    assert peak("{kind: ldl}, {kind: wavelet, levels: 4}") > peak("{kind: ldl, weight: 0}")
+    networks = "{kind: lpips, weights: nowhere.pth}, {kind: dists, weights: nowhere.pth}"  # nothing is read
+    assert peak(f"{{kind: ldl}}, {{kind: wavelet, levels: 4}}, {networks}") > peak("{kind: ldl, weight: 0}") + 2 * 2**25
 
 
 @pytest.mark.slow

@@ -76,6 +76,12 @@ def check(config: Config, micro_batch: int, *, per_rank_batch: int = 4, ranks: i
             "allowed are data.patch_size from 16",
         ),
         (
+            {"data.patch_size": 8, "discriminator.name": "unet", "loss.additional": "[{kind: lpips}]"},
+            4,
+            "lpips in loss.additional cannot compute that (given input size: (512x1x1). Calculated output size: "
+            "(512x0x0). Output size is too small); allowed are data.patch_size from 16",
+        ),
+        (
             {"data.patch_size": 20, "discriminator.name": "patchgan", "discriminator.norm": "spectral"},
             4,
             "discriminator.name=patchgan cannot compute that (calculated padded input size per channel: (3 x 3). Kernel "

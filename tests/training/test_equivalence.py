@@ -112,6 +112,8 @@ def test_micro_batches_are_one_batch_with_every_loss_and_stabiliser(weights: Any
 
 
 ADDITIONAL = {
+    "lpips": "{kind: lpips, weights: random, weight: 0.1}",
+    "dists": "{kind: dists, weights: random, weight: 0.1}",
     "ldl": "{kind: ldl, weight: 20, start: 1}",
     "frequency": "{kind: frequency, weight: 0.1, ramp_steps: 3}",
     "wavelet": "{kind: wavelet, weight: 0.1, bands: [1, 0.5, 0.5, 2]}",
