@@ -68,7 +68,7 @@ class VGGDiscriminatorConfig(Section):
     """Channels of the first convolution; the last have eight times as many."""
     norm: Literal["batch", "spectral", "spectral_gain", "none"] = "batch"
     """Normalisation of the convolutions. spectral: the norms of all layers are 1, so that little is left of a signal
-    behind the last; spectral_gain: each activation makes up for what it takes, and the first updates learn."""
+    behind the last; spectral_gain: activations make up for what they take, so that a wide network begins to learn."""
 
 
 class UNetDiscriminatorConfig(Section):
@@ -87,7 +87,7 @@ class PatchGANDiscriminatorConfig(Section):
     """Convolutions with a stride of 2; 1 to 5 make patches of 16, 34, 70, 142 and 286 pixels."""
     norm: Literal["batch", "spectral", "spectral_gain", "none"] = "batch"
     """Normalisation of the convolutions. spectral: the norms of all layers are 1, so that little is left of a signal
-    behind the last; spectral_gain: each activation makes up for what it takes, and the first updates learn."""
+    behind the last; spectral_gain: activations make up for what they take, so that a wide network begins to learn."""
 
 
 GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]

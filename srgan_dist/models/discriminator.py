@@ -96,9 +96,8 @@ class VGGDiscriminator(nn.Module):
     Args:
         channels: Channels of the first convolution; they double with each stride, up to eight times as many.
         norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer), "spectral_gain" (there,
-            and each activation times `LEAKY_RELU_GAIN`) or "none". A layer of spectral norm 1 and a LeakyReLU leave
-            about half of a signal, the ten of "srgan" a thousandth: without the gain logits and gradients are so small
-            at first that Adam follows noise.
+            and each activation times `LEAKY_RELU_GAIN`) or "none". A layer of norm 1 and a LeakyReLU leave about half
+            of a signal: a wide network that "spectral" keeps from learning at first begins with the gain.
         layout: "srgan", the paper's eight convolutions, or "basicsr", BasicSR's ten with 4x4 kernels at the strides.
         hidden: Width of the first dense layer; None for the layout's own, 1024 or 100.
 

@@ -84,8 +84,9 @@ def check(config: Config, micro_batch: int, *, per_rank_batch: int = 4, ranks: i
         (
             {"data.patch_size": 20, "discriminator.name": "patchgan", "discriminator.norm": "spectral"},
             4,
-            "discriminator.name=patchgan cannot compute that (calculated padded input size per channel: (3 x 3). Kernel "
-            "size: (4 x 4). Kernel size can't be greater than actual input size); allowed are data.patch_size from 24",
+            "discriminator.name=patchgan cannot compute that (calculated padded input size per channel: (3 x 3). "
+            "Kernel size: (4 x 4). Kernel size can't be greater than actual input size); allowed are data.patch_size "
+            "from 24",
         ),
         (
             {"data.patch_size": 28, "discriminator.layout": "basicsr", "discriminator.norm": "spectral"},
