@@ -44,9 +44,22 @@ def reference() -> str:
         for part in group:
             pieces += _title(part, name)
             if rows := [_row(part, number) for number in range(len(part.keys))]:
-                table = ["| key | allowed | default | what it does |", "| --- | --- | --- | --- |", *rows]
-                pieces.append("\n".join(table) + "\n")
+                pieces.append(_table(rows))
+            for key in part.keys:
+                for item in key.items:
+                    pieces += _item(item)
     return "\n".join(pieces)
+
+
+def _table(rows: list[str]) -> str:
+    return "\n".join(["| key | allowed | default | what it does |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def _item(part: Part) -> list[str]:
+    """What a section in a list may be."""
+    assert part.chosen
+    title = f"#### {part.path}: {part.chosen.key}: {part.chosen.value}\n\n{_marked(describe(part))}\n"
+    return [title, _table([_row(part, number, whole=False) for number in range(len(part.keys))])]
 
 
 def _title(part: Part, section: str) -> list[str]:
@@ -56,12 +69,13 @@ def _title(part: Part, section: str) -> list[str]:
     return [f"### {part.path}\n\n{_marked(part.description)}\n"] if part.path != section else []
 
 
-def _row(part: Part, number: int) -> str:
+def _row(part: Part, number: int, *, whole: bool = True) -> str:
     key = part.keys[number]
+    name = key.name if whole else key.name.rpartition(".")[2]
     text = sentence(key.field)
     if not text:
         raise SystemExit(f"{key.name} has no docstring")
-    cells = (f"`{key.name}`", _marked(kind(key.field)), f"`{_null(in_words(key.default))}`", _marked(text))
+    cells = (f"`{name}`", _marked(kind(key.field)), f"`{_null(in_words(key.default))}`", _marked(text))
     return f"| {' | '.join(cells)} |"
 
 

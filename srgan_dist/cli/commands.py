@@ -197,7 +197,7 @@ class _Version(argparse.Action):
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from srgan_dist.models.build import build_features
+    from srgan_dist.models.build import build_features, build_learned_distance
     from srgan_dist.models.hed import fetch_hed
     from srgan_dist.models.pretrained import download_torchvision
     from srgan_dist.tracking.console import console
@@ -210,11 +210,14 @@ def _fetch(options: argparse.Namespace) -> None:
         console.print(f"{name}: weights are here ({path})")
     if options.names and not options.config:
         return
-    perceptual = load_config(options.config, [], prog="srgan-dist fetch").loss.perceptual
-    if perceptual.weights == "hed":
+    loss = load_config(options.config, [], prog="srgan-dist fetch").loss
+    if "hed" in (loss.perceptual.weights, *(section.weights for section in loss.learned)):
         fetch_hed()
-    build_features(perceptual)
-    console.print(f"{perceptual.network}: weights are here")
+    build_features(loss.perceptual)
+    console.print(f"{loss.perceptual.network}: weights are here")
+    for section in loss.learned:
+        build_learned_distance(section)
+        console.print(f"{section.kind}: weights are here")
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -122,6 +122,15 @@ def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Section)
 
 
+def item_of(annotation: Any) -> Any:
+    """The sections of which a value is a list, as `choices` takes them; None for any other value."""
+    if get_origin(annotation) is not tuple:
+        return None
+    item = get_args(annotation)[0]
+    item = get_args(item)[0] if get_origin(item) is Annotated else item
+    return item if choices(item) else None
+
+
 def choice_key(union: Any) -> str:
     """The key whose value chooses among the sections of a union."""
     (key,) = {key for section in choices(union).values() for key, _ in _fixed(section)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srgan_dist.config.fields import choosers, known_keys
+from srgan_dist.config.fields import Part, choosers, known_keys, lists_of_sections
 from srgan_dist.config.perceptual import completed
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
@@ -98,12 +98,23 @@ def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, t
     before = _by_key(_with_layers(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
     now = _by_key(config.shown())
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
+    for key, items in lists_of_sections().items():
+        if isinstance(sections := before.get(key), list):
+            before[key] = [_completed(section, items) for section in sections]
     changes = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
     # A key that is new belongs to a choice that changed, which is reported; or to a newer version: its default to both.
     chosen = [key.rpartition(".")[0] for key in choosers() if key in changes]
     set_now = _by_key(shown_tree(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     new = (key for key in set_now if key not in before and not _is_in(key, chosen))
-    return changes | {key: ("not known", set_now[key]) for key in new}
+    return changes | {key: ("not known", now[key]) for key in new}
+
+
+def _completed(section: Any, items: Sequence[Part]) -> Any:
+    """A section of a list, with the defaults of the keys that the version that wrote it did not have yet."""
+    for part in items:
+        if part.chosen and isinstance(section, Mapping) and section.get(part.chosen.key) == part.chosen.value:
+            return part.defaults.model_dump(mode="json") | dict(section)
+    return section
 
 
 def _with_layers(config: dict[str, Any]) -> dict[str, Any]:

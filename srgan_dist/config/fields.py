@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from srgan_dist.config.base import Section, choice_key, choices, is_section
+from srgan_dist.config.base import Section, choice_key, choices, is_section, item_of
 from srgan_dist.config.root import Config
 
 
@@ -29,6 +29,11 @@ class Key(NamedTuple):
     default: Any
     is_common: bool
     """Whether the short help shows it."""
+
+    @property
+    def items(self) -> list[Part]:
+        """What each section in it may be, if its value is a list of sections; their keys are no keys of their own."""
+        return list(_parts_at(self.name, "", item_of(self.field.annotation), None))
 
 
 class Part(NamedTuple):
@@ -55,7 +60,8 @@ class Part(NamedTuple):
         return [
             Key(f"{self.path}.{key}", field, getattr(self.defaults, name), name in self.section.common)
             for name, key, field in _fields(self.section)
-            if not _sections(field) and not (self.chosen and name == self.chosen.key)
+            if not (is_section(field.annotation) or choices(field.annotation))
+            and not (self.chosen and name == self.chosen.key)
         ]
 
 
@@ -63,14 +69,20 @@ def parts(model: type[BaseModel] = Config, defaults: BaseModel | None = None, pr
     """All sections in their order, each before those inside it."""
     defaults = defaults or Config()
     for name, key, field in _fields(model):
-        value, alternatives = getattr(defaults, name), choices(field.annotation)
-        for section in _sections(field):
-            selected = [tag for tag, one in alternatives.items() if one is section]
-            chosen = Chosen(choice_key(field.annotation), selected[0]) if selected else None
-            is_default = isinstance(value, section)
-            own = value if is_default else section()
-            yield Part(prefix + key, section, " ".join((field.description or "").split()), own, chosen, is_default)
-            yield from parts(section, own, f"{prefix}{key}.")
+        description = " ".join((field.description or "").split())
+        for part in _parts_at(prefix + key, description, field.annotation, getattr(defaults, name)):
+            yield part
+            yield from parts(part.section, part.defaults, f"{prefix}{key}.")
+
+
+def _parts_at(path: str, description: str, annotation: Any, value: object) -> Iterator[Part]:
+    """The sections of one place, by its annotation; ``value`` is what stands there by default."""
+    alternatives = choices(annotation)
+    for section in [annotation] if is_section(annotation) else alternatives.values():
+        selected = [tag for tag, one in alternatives.items() if one is section]
+        chosen = Chosen(choice_key(annotation), selected[0]) if selected else None
+        default = value if isinstance(value, section) else None
+        yield Part(path, section, description, default or section(), chosen, default is not None)
 
 
 def known_keys() -> list[str]:
@@ -88,6 +100,11 @@ def choosers() -> dict[str, list[str]]:
     return found
 
 
+def lists_of_sections() -> dict[str, list[Part]]:
+    """The keys whose value is a list of sections, and what each of these may be."""
+    return {key.name: items for part in parts() for key in part.keys if (items := key.items)}
+
+
 def is_list(field: FieldInfo) -> bool:
     """Whether a key has several values, or may have them."""
 
@@ -100,8 +117,3 @@ def is_list(field: FieldInfo) -> bool:
 def _fields(model: type[BaseModel]) -> list[tuple[str, str, FieldInfo]]:
     """Attribute, name in the configuration, and field."""
     return [(name, field.alias or name, field) for name, field in model.model_fields.items()]
-
-
-def _sections(field: FieldInfo) -> list[type[Section]]:
-    """The classes that a section may be; none where the field is a value."""
-    return [field.annotation] if is_section(field.annotation) else list(choices(field.annotation).values())

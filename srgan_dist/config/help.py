@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ByteSize
 from pydantic.fields import FieldInfo
 
+from srgan_dist.config.base import choice_key, choices
 from srgan_dist.config.fields import Key, Part, parts
 
 _COLUMN = 37  # where the short help's descriptions begin
@@ -62,6 +63,8 @@ def full_help(prog: str, *, width: int) -> str:
             facts = f"{kind(key.field)}; default: {in_words(key.default)}"
             lines += _wrapped(f"--{key.name} ({facts})", width, indent="  ", hanging="    ")
             lines += _wrapped(sentence(key.field), width, indent="      ")
+            for item in key.items:
+                lines += _item(item, width)
     return "\n".join(lines) + "\n"
 
 
@@ -132,6 +135,17 @@ def _rows(group: list[Part]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _item(part: Part, width: int) -> list[str]:
+    """What a section in a list may be, below the key whose value is the list."""
+    name = f"{part.chosen.key}: {part.chosen.value}" if part.chosen else part.path
+    lines = _wrapped(f"{name} - {describe(part)}", width, indent="      ", hanging="    ")
+    for key in part.keys:
+        facts = f"{kind(key.field)}; default: {in_words(key.default)}"
+        text = f"{key.name.rpartition('.')[2]} ({facts}): {sentence(key.field)}"
+        lines += _wrapped(text, width, indent="        ", hanging="    ")
+    return lines
+
+
 def _shortened(text: str, width: int) -> str:
     """The beginning of a description: up to a comma or the like, if that leaves enough of it."""
     if len(text) <= width:
@@ -153,11 +167,14 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
     if origin is Annotated:
         return _kind(arguments[0], [*arguments[1:], *metadata])
     if origin in (Union, UnionType):
-        text = " or ".join("None" if one is NoneType else _kind(one) for one in arguments)
+        if sections := choices(annotation):
+            text = f"section whose {choice_key(annotation)} is {', '.join(sections)}"
+        else:
+            text = " or ".join("None" if one is NoneType else _kind(one) for one in arguments)
     elif origin is Literal:
         text = ", ".join(map(str, arguments))
     elif origin is tuple:
-        several = _kind(arguments[0]).replace("number", "numbers").replace("text", "texts")
+        several = re.sub(r"\b(number|text|section)\b", r"\1s", _kind(arguments[0]))
         text = f"list of {several}" if arguments[-1] is Ellipsis else f"{len(arguments)} {several}"
     elif origin is dict:
         text = "names with numbers"

@@ -8,21 +8,23 @@ import re
 import reprlib
 import shutil
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from srgan_dist.config.fields import Key, choosers, is_list, known_keys, parts
+from srgan_dist.config.fields import Key, choosers, is_list, known_keys, lists_of_sections, parts
 from srgan_dist.config.help import full_help, in_words, kind, short_help
 from srgan_dist.config.lists import split_list
 from srgan_dist.config.perceptual import OLD_KEYS, completed
 from srgan_dist.config.root import Config
 from srgan_dist.config.suggest import meant_key, suggestion
-from srgan_dist.config.yaml_file import read_yaml
+from srgan_dist.config.yaml_file import read_list, read_yaml
 from srgan_dist.errors import UserError
 from srgan_dist.utils.secrets import shown_in, shown_tree
+
+_Split = Callable[[str], list[Any]]
 
 _PERCEPTUAL = "loss.perceptual."
 _NOTHING = ("", "None", "null", "Null", "NULL", "~")  # None on the command line, as in YAML
@@ -55,10 +57,13 @@ def load_config(
     given = _completed(_read_overrides(overrides, prog=prog), content)
     for key, value in given.items():
         _set(content, key, value)
-    for key in _list_keys():
-        if isinstance(value := _get(content, key), str):
-            _set(content, key, split_list(value))
     place = _Places(places, given, otherwise=f"{files[-1]}: " if files else "")
+    for key, split in _list_keys().items():
+        if isinstance(value := _get(content, key), str):
+            try:
+                _set(content, key, split(value))
+            except ValueError as error:
+                raise UserError(f"{place(key)}{key} is {_brief(value)}: {error}") from None
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
@@ -103,17 +108,25 @@ def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
     given: dict[str, list[str]] = {key: texts for key, texts in vars(parser.parse_args(arguments)).items() if texts}
     given.pop("config", None)
     lists = _list_keys()
-    return {key: _value(texts, is_list=key in lists) for key, texts in given.items()}
+    return {key: _value(key, texts, split=lists.get(key)) for key, texts in given.items()}
 
 
-def _value(texts: list[str], *, is_list: bool) -> Any:
+def _value(key: str, texts: list[str], *, split: _Split | None) -> Any:
     if texts[-1].strip() in _NOTHING:
         return None
-    return [item for text in texts for item in split_list(text)] if is_list else texts[-1]
+    if not split:
+        return texts[-1]
+    try:
+        return [item for text in texts for item in split(text)]
+    except ValueError as error:
+        raise UserError(f"{key} is {_brief(' '.join(texts))}: {error}") from None
 
 
-def _list_keys() -> set[str]:
-    return {key.name for part in parts() for key in part.keys if is_list(key.field)}
+def _list_keys() -> dict[str, _Split]:
+    """The keys that have several values, and what takes one text apart into them."""
+    sections = lists_of_sections()
+    keys = (key for part in parts() for key in part.keys if is_list(key.field))
+    return {key.name: read_list if key.name in sections else split_list for key in keys}
 
 
 def _with_perceptual(part: dict[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,6 +222,8 @@ class _Parser(argparse.ArgumentParser):
             inside = [key for key in known_keys() if key.startswith(f"{unknown[1]}.")]
             if inside:
                 raise UserError(f"--{unknown[1]} is a section: set its keys, such as --{inside[0]}")
+            if whole := next((key for key in lists_of_sections() if unknown[1].startswith(f"{key}.")), None):
+                raise UserError(f"--{unknown[1]}: {whole} is a list: --{whole}='[{_item_example(whole)}]'")
             raise UserError(f"unknown option --{unknown[1]}{suggestion(unknown[1])}")
         raise UserError(f"{shown_in(message)}; --help-all lists every option")
 
@@ -234,22 +249,38 @@ def _explain(error: ValidationError, place: _Places) -> str:
             text = (f"{key}: " if key else "") + str(fault["ctx"]["error"])
             at = place(*_named(text, section=key), key)
         case "unknown_choice":
-            chooser, allowed = next((name, to) for name, to in choosers().items() if name.rpartition(".")[0] == key)
-            text = _unknown_choice(key, chooser.rpartition(".")[2], allowed, fault["input"])
-            at = place(chooser)
+            chooser, allowed = _choice_at(key)
+            text = _unknown_choice(key, chooser, allowed, fault["input"])
+            at = place(f"{key}.{chooser}")
         case "model_type":
             inside = [name.removeprefix(f"{key}.") for name in known_keys() if name.startswith(f"{key}.")]
             text = f"{key} is {_brief(fault['input'])}; expected keys, such as {inside[0]}{_or_not(fault['input'])}"
         case _ if fault["input"] is None and (known := _key(key)):
             text = f"{key} is None; allowed: {kind(known.field)}{_or_not(None)}, {in_words(known.default)}"
         case "tuple_type":
-            text = f"{key} is {_brief(fault['input'])}; expected a list, such as [a, b]"
+            such = f"[{_item_example(key)}]" if key in lists_of_sections() else "[a, b]"
+            text = f"{key} is {_brief(fault['input'])}; expected a list, such as {such}"
         case "string_type" if isinstance(fault["input"], (int, float)):
             text = f"{key} is {_brief(fault['input'])}; expected a text: put it in quotes"
         case _:
             text = f"{key} is {_brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{at}{text}{more}"
+
+
+def _choice_at(section: str) -> tuple[str, Sequence[str]]:
+    """The key that chooses the class of a section, which may be one of a list, and the values that it may have."""
+    if items := lists_of_sections().get(section.rpartition(".")[0]):
+        chosen = [part.chosen for part in items if part.chosen]
+        return chosen[0].key, [one.value for one in chosen]
+    chooser = next(name for name in choosers() if name.rpartition(".")[0] == section)
+    return chooser.rpartition(".")[2], choosers()[chooser]
+
+
+def _item_example(key: str) -> str:
+    """How a section of a list is written."""
+    chooser, allowed = _choice_at(f"{key}.0")
+    return f"{{{chooser}: {allowed[0]}}}"
 
 
 def _or_not(value: Any) -> str:
@@ -285,10 +316,11 @@ def _brief(value: Any) -> str:
 
 def _key_at(location: tuple[int | str, ...]) -> str:
     """The name of a key from pydantic's location, in which the values of choices stand as well."""
-    chosen = {(part.path, part.chosen.value) for part in parts() if part.chosen}
+    items = (part for found in lists_of_sections().values() for part in found)
+    chosen = {(part.path, part.chosen.value) for part in (*parts(), *items) if part.chosen}
     key = ""
     for step in location:
-        if (key, step) not in chosen:
+        if (re.sub(r"\.\d+$", "", key), step) not in chosen:
             key = f"{key}.{step}" if key else str(step)
     return key
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from srgan_dist.config.additional_losses import AdditionalLossConfig, LearnedLossConfig, no_kind_twice
 from srgan_dist.config.base import Fraction, Section
 from srgan_dist.config.perceptual import PerceptualLossConfig, VGG19Config, completed
 
@@ -48,6 +49,8 @@ class LossConfig(Section):
     """Distance between features of a frozen network."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
     """Adversarial loss."""
+    additional: Annotated[tuple[AdditionalLossConfig, ...], AfterValidator(no_kind_twice)] = ()
+    """Further terms of the generator's loss in the adversarial phase, such as `[{kind: ldl, weight: 1}]`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,3 +58,17 @@ class LossConfig(Section):
         if isinstance(value, Mapping) and isinstance(perceptual := value.get("perceptual"), Mapping):
             return {**value, "perceptual": completed(perceptual)}
         return value
+
+    @property
+    def learned(self) -> list[LearnedLossConfig]:
+        """The additional losses in use that have a network."""
+        return [loss for loss in self.additional if loss.weight and isinstance(loss, LearnedLossConfig)]
+
+    def untrained(self) -> LossConfig:
+        """The same with random weights in all networks, so that nothing need be read or downloaded to build them."""
+        random = {"weights": "random"}
+        additional = [
+            loss.model_copy(update=random) if isinstance(loss, LearnedLossConfig) else loss for loss in self.additional
+        ]
+        perceptual = self.perceptual.model_copy(update=random)
+        return self.model_copy(update={"perceptual": perceptual, "additional": tuple(additional)})

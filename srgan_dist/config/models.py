@@ -66,8 +66,9 @@ class VGGDiscriminatorConfig(Section):
     """srgan: the paper's eight convolutions; basicsr: BasicSR's ten, with 4x4 kernels at the strides."""
     channels: Channels = 64
     """Channels of the first convolution; the last have eight times as many."""
-    norm: Literal["batch", "spectral", "none"] = "batch"
-    """Normalisation of the convolutions."""
+    norm: Literal["batch", "spectral", "spectral_gain", "none"] = "batch"
+    """Normalisation of the convolutions. spectral: the norms of all layers are 1, so that little is left of a signal
+    behind the last; spectral_gain: activations make up for what they take, so that a wide network begins to learn."""
 
 
 class UNetDiscriminatorConfig(Section):
@@ -77,5 +78,19 @@ class UNetDiscriminatorConfig(Section):
     """Channels at full resolution."""
 
 
+class PatchGANDiscriminatorConfig(Section):
+    name: Literal["patchgan"] = "patchgan"
+    """Isola et al. 2017 (pix2pix): convolutions alone, one logit for each patch of, by default, 70 pixels."""
+    channels: Channels = 64
+    """Channels of the first convolution; the last have up to eight times as many."""
+    layers: Annotated[int, Field(ge=1, le=5)] = 3
+    """Convolutions with a stride of 2; 1 to 5 make patches of 16, 34, 70, 142 and 286 pixels."""
+    norm: Literal["batch", "spectral", "spectral_gain", "none"] = "batch"
+    """Normalisation of the convolutions. spectral: the norms of all layers are 1, so that little is left of a signal
+    behind the last; spectral_gain: activations make up for what they take, so that a wide network begins to learn."""
+
+
 GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
-DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]
+DiscriminatorConfig = Annotated[
+    VGGDiscriminatorConfig | UNetDiscriminatorConfig | PatchGANDiscriminatorConfig, Choice()
+]

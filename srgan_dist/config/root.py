@@ -109,8 +109,13 @@ def _conflicts(config: Config) -> Iterator[str]:
     if best in ("val/perceptual", "front") and not config.has_perceptual_network:
         no_network = "loss.perceptual.weight is 0" if config.adversarial_steps else "all steps are of pretraining"
         yield f"checkpoint.best is {best}, but no perceptual distance is measured, as {no_network}: choose val/psnr_y"
-    if config.adversarial_steps and not (loss.pixel.weight or loss.perceptual.weight or loss.adversarial.weight):
-        yield "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight are all 0: nothing is learnt"
+    weighted = (loss.pixel, loss.perceptual, loss.adversarial, *loss.additional)
+    if config.adversarial_steps and not any(section.weight for section in weighted):
+        names = "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight"
+        yield f"{names}{', and those of loss.additional,' * bool(loss.additional)} are all 0: nothing is learnt"
+    for section in loss.additional:
+        if section.kind == "wavelet" and 2**section.levels > data.patch_size:
+            yield f"loss.additional: {section.levels} levels of wavelet need data.patch_size from {2**section.levels}"
     if data.scale not in generator.scales:
         allowed = ", ".join(map(str, generator.scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"

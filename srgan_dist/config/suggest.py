@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 
-from srgan_dist.config.fields import choosers, known_keys
+from srgan_dist.config.fields import choosers, known_keys, lists_of_sections
 
 # What other trainers and papers call it, by our key.
 _OTHER_WORDS = {
@@ -27,6 +28,7 @@ _OTHER_WORDS = {
     "generator.growth": "gc num_grow_ch growth_rate",
     "discriminator.name": "network_d net_d netd which_model_d",
     "discriminator.channels": "ndf",
+    "discriminator.layers": "n_layers n_layers_d num_layers",
     "loss.pixel.weight": "pixel_weight l1_weight lambda_pixel",
     "loss.perceptual.weight": "perceptual_weight feature_weight lambda_perceptual vgg_weight",
     "loss.perceptual.network": "vgg_type",
@@ -71,6 +73,8 @@ def suggestion(name: str) -> str:
     Returns:
         Such as "; did you mean optimizer.generator.learning_rate?".
     """
+    if (item := re.fullmatch(r"(.+)\.\d+\.(\w+)", name)) and item[1] in lists_of_sections():
+        return _suggestion_in_item(item[1], item[2])
     keys = known_keys()
     for chooser in choosers():
         if name in keys and name.startswith(f"{chooser.rpartition('.')[0]}."):
@@ -78,6 +82,17 @@ def suggestion(name: str) -> str:
     if meant := meant_key(name):
         return f"; did you mean {meant}?"
     return f"; the sections are {', '.join(sections())}"
+
+
+def _suggestion_in_item(key: str, name: str) -> str:
+    """The same in a section of a list, where ``name`` stands without the sections around it."""
+    items = lists_of_sections()[key]
+    names = list(dict.fromkeys(one.name.rpartition(".")[2] for part in items for one in part.keys))
+    if name in names and items[0].chosen:
+        return f"; it belongs to another {items[0].chosen.key} than the one chosen"
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"; did you mean {close[0]}?"
+    return f"; the keys are {', '.join(names)}"
 
 
 def meant_key(name: str) -> str | None:

@@ -85,6 +85,25 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UserError(f"{path}:{mark.line + 1 if mark else 1}: {what}") from None
 
 
+def read_list(text: str) -> list[Any]:
+    """Read a list of mappings from one text, as a command line gives it.
+
+    Args:
+        text: Such as ``[{kind: ldl}]``; its brackets may be left out. JSON is read as well.
+
+    Raises:
+        ValueError: It is not YAML, or nothing that a configuration can have; says what.
+    """
+    text = text.strip()
+    try:
+        items = _parse(f"items: {text if text.startswith('[') else f'[{text}]'}")[0]["items"]
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(" ".join((error.problem or error.context or "no list").split())) from None
+    except ReaderError as error:
+        raise ValueError(f"holds the character U+{error.character:04X}") from None
+    return items if isinstance(items, list) else [items]
+
+
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, int]]:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):  # unlike what follows, not recursive
@@ -129,7 +148,7 @@ class _Walk:
 
     def _children(self, node: yaml.Node, key: str) -> list[tuple[yaml.Node, str]]:
         if isinstance(node, yaml.SequenceNode):
-            return [(item, "") for item in node.value]
+            return [(item, f"{key}.{number}") for number, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
             return []
         names: dict[str, int] = {}

@@ -12,19 +12,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import assert_never
 
+from srgan_dist.config.additional_losses import DISTSLossConfig, LearnedLossConfig, LPIPSLossConfig
 from srgan_dist.config.models import (
     DiscriminatorConfig,
     GeneratorConfig,
     MSRResNetConfig,
+    PatchGANDiscriminatorConfig,
     RRDBConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
 from srgan_dist.config.perceptual import EfficientNetLite0Config, PerceptualLossConfig, VGG16Config, VGG19Config
-from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
+from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
+from srgan_dist.models.perceptual import DISTS, LPIPS
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.srresnet import SRResNet
 
@@ -98,6 +101,8 @@ def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
             return VGGDiscriminator(channels=config.channels, norm=config.norm, layout=config.layout)
         case UNetDiscriminatorConfig():
             return UNetDiscriminator(channels=config.channels)
+        case PatchGANDiscriminatorConfig():
+            return PatchGANDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
         case _:
             assert_never(config)
 
@@ -116,6 +121,17 @@ def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> 
             )
         case EfficientNetLite0Config():
             return EfficientNetLite0Features(weights=config.weights, recompute=recompute)
+        case _:
+            assert_never(config)
+
+
+def build_learned_distance(config: LearnedLossConfig, *, recompute: bool = False) -> LPIPS | DISTS:
+    """Build the frozen network of an additional loss with its weights; ``recompute`` trades time for memory."""
+    match config:
+        case LPIPSLossConfig():
+            return LPIPS(weights=config.weights, recompute=recompute)
+        case DISTSLossConfig():
+            return DISTS(weights=config.weights, recompute=recompute)
         case _:
             assert_never(config)
 

@@ -1,7 +1,8 @@
-"""Discriminators: SRGAN's VGG-style classifier and Real-ESRGAN's U-Net."""
+"""Discriminators: SRGAN's VGG-style classifier, Real-ESRGAN's U-Net, and pix2pix's PatchGAN."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -10,10 +11,11 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-DiscriminatorNorm = Literal["batch", "spectral", "none"]
+DiscriminatorNorm = Literal["batch", "spectral", "spectral_gain", "none"]
 VGGLayout = Literal["srgan", "basicsr"]
 
 NEGATIVE_SLOPE = 0.2  # Ledig et al. 2017, section 2.1.1; the U-Net uses the same
+LEAKY_RELU_GAIN = math.sqrt(2 / (1 + NEGATIVE_SLOPE**2))  # He et al. 2015, section 2.2: makes up for what it takes
 
 
 class _Layout(NamedTuple):
@@ -37,6 +39,31 @@ def _init(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def _layer(layer: nn.Conv2d | nn.Linear, *, norm: DiscriminatorNorm) -> nn.Module:
+    _init(layer)
+    return spectral_norm(layer) if norm in ("spectral", "spectral_gain") else layer
+
+
+class _Gain(nn.Module):
+    """Multiply by `LEAKY_RELU_GAIN`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * LEAKY_RELU_GAIN
+
+
+def _activation(norm: DiscriminatorNorm) -> nn.Module:
+    """LeakyReLU; as one module in either case, so that the layers behind it keep their numbers."""
+    activation = nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+    return nn.Sequential(activation, _Gain()) if norm == "spectral_gain" else activation
+
+
+def _batchnorm(channels: int) -> nn.Module:
+    # No running statistics: D is never evaluated with them, and as buffers they would be changed by the forward passes
+    # of G's update and broadcast between those of D's. Without them the layer uses the batch's own statistics in train
+    # and eval mode alike.
+    return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 def advance_power_iteration(module: nn.Module) -> None:
@@ -68,7 +95,9 @@ class VGGDiscriminator(nn.Module):
 
     Args:
         channels: Channels of the first convolution; they double with each stride, up to eight times as many.
-        norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer) or "none".
+        norm: "batch" (the paper; not after the first convolution), "spectral" (on every layer), "spectral_gain" (there,
+            and each activation times `LEAKY_RELU_GAIN`) or "none". A layer of norm 1 and a LeakyReLU leave about half
+            of a signal: a wide network that "spectral" keeps from learning at first begins with the gain.
         layout: "srgan", the paper's eight convolutions, or "basicsr", BasicSR's ten with 4x4 kernels at the strides.
         hidden: Width of the first dense layer; None for the layout's own, 1024 or 100.
 
@@ -93,24 +122,16 @@ class VGGDiscriminator(nn.Module):
             normalised = norm == "batch" and index > 0
             previous = widths[index - 1] if index else 3
             kernel, stride = (strided_kernel, 2) if index % 2 else (3, 1)
-            layers.append(self._layer(nn.Conv2d(previous, width, kernel, stride, 1, bias=not normalised), norm=norm))
+            layers.append(_layer(nn.Conv2d(previous, width, kernel, stride, 1, bias=not normalised), norm=norm))
             if normalised:
-                # No running statistics: D is never evaluated with them, and as buffers they would be changed by
-                # the forward passes of G's update and broadcast between those of D's. Without them the
-                # layer uses the batch's own statistics in train and eval mode alike.
-                layers.append(nn.BatchNorm2d(width, track_running_stats=False))
-            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+                layers.append(_batchnorm(width))
+            layers.append(_activation(norm))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            self._layer(nn.Linear(widths[-1] * self.pooled_size**2, hidden), norm=norm),
-            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
-            self._layer(nn.Linear(hidden, 1), norm=norm),
+            _layer(nn.Linear(widths[-1] * self.pooled_size**2, hidden), norm=norm),
+            _activation(norm),
+            _layer(nn.Linear(hidden, 1), norm=norm),
         )
-
-    @staticmethod
-    def _layer(layer: nn.Conv2d | nn.Linear, *, norm: DiscriminatorNorm) -> nn.Module:
-        _init(layer)
-        return spectral_norm(layer) if norm == "spectral" else layer
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logit of each image.
@@ -191,3 +212,42 @@ class UNetDiscriminator(nn.Module):
             up = self._activate(conv(up)) + skip
         up = self._activate(self.conv8(self._activate(self.conv7(up))))
         return cast(Tensor, self.conv9(up))
+
+
+class PatchGANDiscriminator(nn.Module):
+    """Classify overlapping patches of an image with convolutions alone: texture, whatever the image shows.
+
+    Args:
+        channels: Channels of the first convolution; they double with each layer, up to eight times as many.
+        layers: Convolutions with a stride of 2, before two without. A logit sees patches of 16, 34, 70, 142 or 286
+            pixels for 1 to 5 of them.
+        norm: As in `VGGDiscriminator`; "batch" is the paper's, not in the first and last layer.
+
+    Source:
+        Isola et al. 2017 (pix2pix), section 3.2.2 and appendix 6.1.2: 70 pixels; layers numbered as in its code.
+    """
+
+    def __init__(self, *, channels: int = 64, layers: int = 3, norm: DiscriminatorNorm = "batch") -> None:
+        super().__init__()
+        widths = [channels * min(2**index, 8) for index in range(layers + 1)]
+        modules: list[nn.Module] = []
+        for index, width in enumerate(widths):
+            normalised = norm == "batch" and index > 0
+            stride = 2 if index < layers else 1
+            conv = nn.Conv2d(widths[index - 1] if index else 3, width, 4, stride, 1, bias=not normalised)
+            modules.append(_layer(conv, norm=norm))
+            if normalised:
+                modules.append(_batchnorm(width))
+            modules.append(_activation(norm))
+        self.model = nn.Sequential(*modules, _layer(nn.Conv2d(widths[-1], 1, 4, 1, 1), norm=norm))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logit of each patch.
+
+        Args:
+            images: [N, 3, H, W], RGB in [0, 1]; H and W at least 3 * 2 ** layers.
+
+        Returns:
+            [N, 1, H // 2 ** layers - 2, W // 2 ** layers - 2], logits; above 0 means "real".
+        """
+        return cast(Tensor, self.model(images))

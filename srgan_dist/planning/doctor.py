@@ -23,7 +23,7 @@ from srgan_dist.distributed.environment import ignored_settings
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
-from srgan_dist.models.build import build_discriminator, build_features, build_generator
+from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
 from srgan_dist.models.pretrained import hed_file, torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
@@ -82,6 +82,7 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
             "shards": lambda: _shards(config, runtime, run_commands=run_commands),
             "disk": lambda: _disk(config),
             "perceptual": lambda: _perceptual(config),
+            "additional": lambda: _additional(config),
             "tracker": lambda: _tracker(config),
         }
     questions |= {"clocks": lambda: _clocks(runtime), "ranks": lambda: _ranks(runtime)}
@@ -244,20 +245,34 @@ def _perceptual(config: Config) -> Iterator[Answer]:
     if not perceptual.weight or not config.adversarial_steps:
         yield Answer("perceptual", "ok", "not used")
         return
-    if perceptual.network != "efficientnet_lite0" and perceptual.weights in ("auto", "hed"):
-        is_hed = perceptual.weights == "hed"
-        path = hed_file() if is_hed else torchvision_file(perceptual.network)
-        if not path.exists():  # asking must not download it
-            name = "hed" if is_hed else perceptual.network
-            yield Answer(
-                "perceptual", "fail", f"{path} is not there: srgan-dist fetch {name}, on a machine with network"
-            )
-            return
+    if perceptual.network != "efficientnet_lite0" and (missing := _missing(perceptual.network, perceptual.weights)):
+        yield Answer("perceptual", "fail", missing)
+        return
     build_features(perceptual)
     if perceptual.weights == "random":
         yield Answer("perceptual", "warn", f"{perceptual.network} is untrained: loss.perceptual.weights=random")
         return
     yield Answer("perceptual", "ok", f"{perceptual.network}: weights are here")
+
+
+def _missing(network: Literal["vgg16", "vgg19"], weights: str) -> str | None:
+    """How to get the weights of a feature network if they are not here: asking must not download them."""
+    if weights not in ("auto", "hed"):
+        return None
+    path, name = (hed_file(), "hed") if weights == "hed" else (torchvision_file(network), network)
+    return None if path.exists() else f"{path} is not there: srgan-dist fetch {name}, on a machine with network"
+
+
+def _additional(config: Config) -> Iterator[Answer]:
+    for loss in config.loss.learned if config.adversarial_steps else []:
+        if missing := _missing("vgg16", loss.weights):
+            yield Answer(loss.kind, "fail", missing)
+            continue
+        build_learned_distance(loss)
+        if loss.weights == "random":
+            yield Answer(loss.kind, "warn", "VGG16 is untrained: weights: random in loss.additional")
+        else:
+            yield Answer(loss.kind, "ok", "weights are here")
 
 
 def _tracker(config: Config) -> Iterator[Answer]:

@@ -25,7 +25,7 @@ from srgan_dist.training.build_step import build_perceptual_network, build_sched
 from srgan_dist.training.collapse_monitor import CollapseMonitor, CollapseResponse, Limits
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.micro_batch import MicroBatch
-from srgan_dist.training.schedules import Intervals, Rates, adversarial_factor, instance_noise, learning_rate
+from srgan_dist.training.schedules import Intervals, Rates, instance_noise, learning_rate, ramped
 from srgan_dist.training.trainer import Schedules, Services, Trainer, TrainingData
 
 log = logging.getLogger("srgan_dist")
@@ -65,10 +65,13 @@ def build_rates(config: Config) -> Callable[[int], Rates]:
             is_pretraining=False,
             generator=rate(optimizer.generator, in_phase, num_steps),
             discriminator=rate(optimizer.discriminator, in_phase, num_steps),
-            adversarial=adversarial_factor(in_phase, delay=config.train.d_warmup_steps, ramp=adversarial.ramp_steps),
+            adversarial=ramped(in_phase, delay=config.train.d_warmup_steps, ramp=adversarial.ramp_steps),
             noise=instance_noise(
                 in_phase, initial=adversarial.instance_noise, num_steps=adversarial.instance_noise_steps
             ),
+            additional={
+                loss.kind: ramped(in_phase, delay=loss.start, ramp=loss.ramp_steps) for loss in config.loss.additional
+            },
         )
 
     return rates

@@ -6,14 +6,32 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import assert_never
 
 from srgan_dist.checkpointing.weights import initialise
+from srgan_dist.config.additional_losses import (
+    AdditionalLossConfig,
+    DISTSLossConfig,
+    FrequencyLossConfig,
+    LDLLossConfig,
+    LearnedLossConfig,
+    LPIPSLossConfig,
+    WaveletLossConfig,
+)
 from srgan_dist.config.losses import AdversarialLossConfig, LossConfig
 from srgan_dist.config.root import Config
 from srgan_dist.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.losses import additional as losses
+from srgan_dist.losses.additional import AdditionalLoss
 from srgan_dist.losses.content import ContentLoss, Features
-from srgan_dist.models.build import build_discriminator, build_features, build_generator, generator_metadata
+from srgan_dist.models.build import (
+    build_discriminator,
+    build_features,
+    build_generator,
+    build_learned_distance,
+    generator_metadata,
+)
 from srgan_dist.models.features import FeatureNetwork
 from srgan_dist.training.adversarial import AdversarialSettings
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
@@ -88,6 +106,7 @@ def build_step(
         schedule=schedule,
         micro_batch=micro_batch,
         runtime=runtime,
+        additional=build_additional_losses(config, runtime=runtime, average=average),
     )
     return TwoPhases(pretraining, gan, guard=guard)
 
@@ -114,6 +133,50 @@ def build_content_loss(config: LossConfig, features: Features | None) -> Content
         perceptual_weight=config.perceptual.weight,
         layer_weights=config.perceptual.layer_weights,
     )
+
+
+def build_additional_losses(config: Config, *, runtime: Runtime, average: nn.Module) -> list[AdditionalLoss]:
+    """Build the additional losses that have a weight; ``average`` is the moving average of the generator."""
+
+    @torch.no_grad()
+    def of_average(lr: Tensor) -> Tensor:
+        with runtime.autocast():
+            sr: Tensor = average(lr)
+        return sr
+
+    def build(section: AdditionalLossConfig) -> AdditionalLoss:
+        kind, weight = section.kind, section.weight
+        match section:
+            case LPIPSLossConfig() | DISTSLossConfig():
+                return AdditionalLoss(kind, weight, _learned_distance(section, config=config, runtime=runtime))
+            case LDLLossConfig():
+                return AdditionalLoss(
+                    kind, weight, lambda sr, hr, lr: losses.ldl_loss(sr, hr, of_average(lr)), uses_average=True
+                )
+            case FrequencyLossConfig():
+                return AdditionalLoss(kind, weight, lambda sr, hr, _: losses.frequency_loss(sr, hr))
+            case WaveletLossConfig(levels=levels, bands=bands):
+                return AdditionalLoss(
+                    kind, weight, lambda sr, hr, _: losses.wavelet_loss(sr, hr, levels=levels, bands=bands)
+                )
+            case _:
+                assert_never(section)
+
+    return [build(section) for section in config.loss.additional if section.weight]
+
+
+def _learned_distance(section: LearnedLossConfig, *, config: Config, runtime: Runtime) -> losses.Distance:
+    network = build_learned_distance(section, recompute=config.train.recompute in ("perceptual", "both"))
+    network.compute_in(runtime.dtype)
+    runtime.place(network)
+    runtime.compile(network)
+
+    def distance(sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:  # noqa: ARG001 - as the others
+        with runtime.autocast():
+            each: Tensor = network(sr, hr)
+        return each.mean()
+
+    return distance
 
 
 def build_adversarial_settings(config: AdversarialLossConfig, *, device: torch.device) -> AdversarialSettings:

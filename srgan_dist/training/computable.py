@@ -6,16 +6,18 @@ smaller than its kernel. Both show only in the deepest layers, of the discrimina
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, get_args
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
-from srgan_dist.models.build import build_discriminator, build_features, build_generator
+from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
 from srgan_dist.training.without_memory import without_memory
 
 _MAX_PATCH_SIZE = 1024  # up to which one is looked for that would do
@@ -79,18 +81,21 @@ class _Networks:
     def __init__(self, config: Config) -> None:
         self.config = config
         generator = build_generator(config.generator, scale=config.data.scale).train()
-        self._parts: dict[tuple[str, str], tuple[nn.Module, int]] = {
+        self._parts: dict[tuple[str, str], tuple[Callable[[Tensor], object], int]] = {
             ("generator", f"generator.name={config.generator.name}"): (generator, config.data.scale)
         }
         if config.adversarial_steps:
             name = f"discriminator.name={config.discriminator.name}"
             # Its BatchNorm has no running statistics, so that it computes in this mode as in the other.
             self._parts["discriminator", name] = build_discriminator(config.discriminator).eval(), 1
-        perceptual = config.loss.perceptual
-        if config.adversarial_steps and perceptual.weight:
-            untrained = perceptual.model_copy(update={"weights": "random"})  # so that nothing is downloaded
-            name = f"loss.perceptual.network={perceptual.network}"
-            self._parts["loss.perceptual", name] = build_features(untrained), 1
+        loss = config.loss.untrained()
+        if config.adversarial_steps and loss.perceptual.weight:
+            name = f"loss.perceptual.network={loss.perceptual.network}"
+            self._parts["loss.perceptual", name] = build_features(loss.perceptual), 1
+        for section in loss.learned if config.adversarial_steps else []:
+            distance = build_learned_distance(section)
+            name = f"{section.kind} in loss.additional"
+            self._parts["loss.additional", name] = partial(_of_equal_images, distance), 1
 
     @torch.no_grad()
     def fault(self, *, patch_size: int, num_patches: int) -> _Fault | None:
@@ -110,6 +115,10 @@ class _Networks:
         sizes = (size for size in range(1, per_rank_batch + 1) if per_rank_batch % size == 0)
         side = self.config.data.patch_size
         return next((n for n in sizes if not self.fault(patch_size=side, num_patches=n * batchnorm_ranks)), None)
+
+
+def _of_equal_images(distance: nn.Module, images: Tensor) -> object:
+    return distance(images, images)
 
 
 def _refusal(

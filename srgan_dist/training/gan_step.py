@@ -7,7 +7,7 @@ discriminator is updated too, when its schedule says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from srgan_dist.checkpointing.format import TrainingState, of_file
 from srgan_dist.checkpointing.tensors import check_network
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.losses.additional import AdditionalLoss, additional_terms
 from srgan_dist.losses.content import ContentLoss, Terms
 from srgan_dist.models.discriminator import advance_power_iteration
 from srgan_dist.tracking.logged import SCORE_BINS
@@ -105,6 +106,7 @@ class GANStep:
         schedule: When the discriminator is updated.
         micro_batch: Number of patches that go through the networks at once.
         runtime: The machine and the other ranks.
+        additional: Further losses of the generator.
 
     Attributes:
         discriminator_updates: Number of discriminator updates so far; it decides which have the R1 penalty.
@@ -123,9 +125,11 @@ class GANStep:
         schedule: DiscriminatorSchedule,
         micro_batch: MicroBatch,
         runtime: Runtime,
+        additional: Sequence[AdditionalLoss] = (),
     ) -> None:
         self.generator, self.discriminator, self.ema = generator, discriminator, ema
         self.content, self.adversarial, self.schedule = content, adversarial, schedule
+        self.additional = additional
         self.micro_batch, self.runtime, self.quality = micro_batch, runtime, BatchQuality()
         self.discriminator_updates = 0
         self.discriminator_metrics: StepMetrics = {}
@@ -134,6 +138,11 @@ class GANStep:
 
     def __call__(self, batch: Batch, rates: Rates) -> StepMetrics:
         """Take one step; see `TrainingStep`."""
+        if (
+            any(loss.uses_average for loss in self.additional)
+            and self.runtime.batchnorm_ranks < self.runtime.world_size
+        ):
+            self.ema.broadcast_buffers()  # here, where no rank can break off; a run that resumes has rank 0's, too
         update = partial(self.update_generator, rates=rates)
         objective, metrics = self.micro_batch.within_memory(update, batch)
         if self.schedule.should_update(
@@ -148,6 +157,8 @@ class GANStep:
 
     def update_generator(self, batch: Batch, *, rates: Rates) -> tuple[AdversarialObjective, StepMetrics]:
         """Minimise over G the mean of ``content(G(lr), hr) + weight * adversarial(D(G(lr)))``; D is frozen.
+
+        The additional losses, if there are any, are added to it.
 
         Returns:
             The objective, which holds the generated images and their logits, and the metrics.
@@ -166,6 +177,7 @@ class GANStep:
             index, patches = part
             sr = self.generator.wrapped(patches.lr)
             terms = self.content(sr, patches.hr)
+            terms |= additional_terms(self.additional, sr, patches.hr, patches.lr, factors=rates.additional)
             return with_total(terms | {"g/adversarial": objective.generator_loss(sr, index)})
 
         with self.discriminator.frozen():

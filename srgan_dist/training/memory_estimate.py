@@ -228,7 +228,7 @@ class _RehearsalRuntime:
     """Stands in for `Runtime`: one rank without hardware, and without Accelerate."""
 
     device = torch.device("cpu")
-    world_size = 1
+    world_size = batchnorm_ranks = 1
     shares_memory_errors = False
     memory_format = torch.channels_last
 
@@ -275,8 +275,7 @@ class _Rehearsal:
         adversarial = config.loss.adversarial.model_copy(
             update={"r1_every": 1}
         )  # every update has the penalty, so that it is counted
-        untrained = config.loss.perceptual.model_copy(update={"weights": "random"})
-        loss = config.loss.model_copy(update={"adversarial": adversarial, "perceptual": untrained})
+        loss = config.loss.untrained().model_copy(update={"adversarial": adversarial})
         train = config.train.model_copy(update={"g_per_d": 1, "recompute": recompute})
         stability = config.stability.model_copy(update={"on_collapse": "warn"})
         run = config.run.model_copy(update={"init_from": None, "init_discriminator_from": None})

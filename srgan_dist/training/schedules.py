@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -30,6 +30,7 @@ class Rates:
         discriminator: The discriminator's learning rate.
         adversarial: Factor in [0, 1] on the generator's adversarial loss.
         noise: Standard deviation of the noise on the discriminator's inputs, in units of the image range.
+        additional: Factors in [0, 1] on the additional losses by kind; 1 where there is none.
     """
 
     step: int
@@ -39,10 +40,11 @@ class Rates:
     discriminator: float = 0.0
     adversarial: float = 1.0
     noise: float = 0.0
+    additional: Mapping[str, float] = field(default_factory=dict)
 
 
-def adversarial_factor(step: int, *, delay: int, ramp: int) -> float:
-    """The factor on the generator's adversarial loss.
+def ramped(step: int, *, delay: int, ramp: int) -> float:
+    """The factor on a loss that joins later, or whose weight grows.
 
     Args:
         step: Number of the update in the adversarial phase, from 1.

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator, advance_power_iteration
+from srgan_dist.models.discriminator import (
+    PatchGANDiscriminator,
+    UNetDiscriminator,
+    VGGDiscriminator,
+    advance_power_iteration,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +26,13 @@ def small_vgg(norm: str, layout: str = "srgan") -> VGGDiscriminator:
 
 
 def spectral(name: str) -> nn.Module:
-    return (UNetDiscriminator(channels=4) if name == "unet" else small_vgg("spectral")).eval()
+    match name:
+        case "unet":
+            return UNetDiscriminator(channels=4).eval()
+        case "patchgan":
+            return PatchGANDiscriminator(channels=4, norm="spectral").eval()
+        case _:
+            return small_vgg("spectral").eval()
 
 
 def buffers(network: nn.Module) -> dict[str, Tensor]:
@@ -66,6 +77,68 @@ def test_vgg_is_basicsrs() -> None:
     assert network(torch.rand(2, 3, 128, 128, device="meta")).shape == (2, 1)
 
 
+def test_patchgan_is_pix2pixs() -> None:
+    """Sizes, biases and the numbers of the layers, by which its weights have the names of the paper's own code."""
+    with torch.device("meta"):
+        network = PatchGANDiscriminator()
+    convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    assert [(name, conv.out_channels, conv.stride[0], conv.bias is not None) for name, conv in convs.items()] == [
+        ("model.0", 64, 2, True),
+        ("model.2", 128, 2, False),
+        ("model.5", 256, 2, False),
+        ("model.8", 512, 1, False),
+        ("model.11", 1, 1, True),
+    ]
+    assert {conv.kernel_size for conv in convs.values()} == {(4, 4)}
+    assert sum(parameter.numel() for parameter in network.parameters()) == 2_765_633
+
+
+@pytest.mark.parametrize(("layers", "sees"), [(1, 16), (2, 34), (3, 70), (4, 142)])
+def test_a_logit_of_patchgan_sees_its_patch_and_no_more(layers: int, sees: int) -> None:
+    network = PatchGANDiscriminator(channels=2, layers=layers, norm="none").eval()
+    side = 2 * sees
+    images = torch.zeros(1, 3, side, side, requires_grad=True)
+    logits = network(images)
+    assert logits.shape == (1, 1, side // 2**layers - 2, side // 2**layers - 2)
+    middle = logits.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(logits[0, 0, middle, middle], images)
+    for axis in (-1, -2):
+        seen = gradient.abs().sum(dim=(0, 1, axis)).nonzero().flatten()
+        assert seen[-1] - seen[0] + 1 == sees
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_patchgan_takes_images_from_its_smallest_size_on(norm: str, layers: int) -> None:
+    network = PatchGANDiscriminator(channels=2, layers=layers, norm=norm).eval()  # type: ignore[arg-type]
+    smallest = 3 * 2**layers
+    logits = network(torch.rand(2, 3, smallest, smallest + 1))
+    assert logits.shape == (2, 1, 1, 1)
+    assert logits.isfinite().all()
+    with pytest.raises(RuntimeError):
+        network(torch.rand(2, 3, smallest - 1, smallest))
+
+
+@pytest.mark.parametrize("name", ["vgg", "patchgan"])
+def test_the_gain_makes_up_for_every_activation_and_changes_no_key(name: str) -> None:
+    """Without biases the logits are homogeneous in each activation: they grow by the gain once for each."""
+
+    def made(norm: str) -> nn.Module:
+        torch.manual_seed(0)
+        network = small_vgg(norm) if name == "vgg" else PatchGANDiscriminator(channels=4, norm=norm)  # type: ignore[arg-type]
+        return network.double().eval()
+
+    plain, gained = made("spectral"), made("spectral_gain")
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+        key: value.shape for key, value in gained.state_dict().items()
+    }
+    images = torch.rand(2, 3, 96, 96, dtype=torch.float64)
+    activations = sum(isinstance(module, nn.LeakyReLU) for module in plain.modules())
+    assert activations == (9 if name == "vgg" else 4)
+    gained.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(gained(images), plain(images) * (2 / 1.04) ** (activations / 2))
+
+
 def test_size_of_the_published_unet() -> None:
     assert sum(p.numel() for p in UNetDiscriminator().parameters()) == 4_376_897
 
@@ -86,7 +159,7 @@ def test_batch_norm_has_no_buffers_and_ignores_the_mode() -> None:
     assert torch.equal(network.train()(images), network.eval()(images))
 
 
-@pytest.mark.parametrize("name", ["vgg", "unet"])
+@pytest.mark.parametrize("name", ["vgg", "unet", "patchgan"])
 def test_forward_and_backward_in_eval_leave_every_buffer(name: str) -> None:
     network = spectral(name)
     before = buffers(network)
@@ -97,7 +170,7 @@ def test_forward_and_backward_in_eval_leave_every_buffer(name: str) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("name", ["vgg", "unet"])
+@pytest.mark.parametrize("name", ["vgg", "unet", "patchgan"])
 def test_advance_moves_only_the_estimates_and_finds_the_largest_singular_value(name: str) -> None:
     network = spectral(name)
     with torch.no_grad():  # weights far from those of the first estimate
@@ -139,9 +212,9 @@ def test_advance_leaves_other_networks_alone() -> None:
     assert buffers(network) == {}
 
 
-@pytest.mark.parametrize("norm", ["batch", "spectral", "none", "unet"])
+@pytest.mark.parametrize("norm", ["batch", "spectral", "spectral_gain", "none", "unet", "patchgan"])
 def test_gradients_reach_the_images_and_every_parameter(norm: str) -> None:
-    network = UNetDiscriminator(channels=4) if norm == "unet" else small_vgg(norm)
+    network = spectral(norm) if norm in ("unet", "patchgan") else small_vgg(norm)
     images = torch.rand(2, 3, 48, 48, requires_grad=True)
     network.eval()(images).square().mean().backward()
     assert images.grad is not None

@@ -108,6 +108,8 @@ def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:
         (["--data.micro_batch=4", "--data.batch_size=4", "--run.ranks=2"], None, "2 ranks were asked for"),
         (["--loss.perceptual.network=vgg19"], "perceptual", "srgan-dist fetch vgg19"),
         (["--loss.perceptual.network=vgg16", "--loss.perceptual.weights=hed"], "perceptual", "srgan-dist fetch hed"),
+        (["--loss.additional={kind: dists}"], "dists", "srgan-dist fetch vgg16"),
+        (["--loss.additional={kind: lpips, weights: hed}"], "lpips", "srgan-dist fetch hed"),
         (["--generator.channels=4096", "--checkpoint.keep=100000"], "space", "make room"),
         (["--tracker.name=wandb"], None, None),
     ],

@@ -76,6 +76,19 @@ def check(config: Config, micro_batch: int, *, per_rank_batch: int = 4, ranks: i
             "allowed are data.patch_size from 16",
         ),
         (
+            {"data.patch_size": 8, "discriminator.name": "unet", "loss.additional": "[{kind: lpips}]"},
+            4,
+            "lpips in loss.additional cannot compute that (given input size: (512x1x1). Calculated output size: "
+            "(512x0x0). Output size is too small); allowed are data.patch_size from 16",
+        ),
+        (
+            {"data.patch_size": 20, "discriminator.name": "patchgan", "discriminator.norm": "spectral"},
+            4,
+            "discriminator.name=patchgan cannot compute that (calculated padded input size per channel: (3 x 3). "
+            "Kernel size: (4 x 4). Kernel size can't be greater than actual input size); allowed are data.patch_size "
+            "from 24",
+        ),
+        (
             {"data.patch_size": 28, "discriminator.layout": "basicsr", "discriminator.norm": "spectral"},
             4,
             "discriminator.name=vgg cannot compute that (calculated padded input size per channel: (3 x 3). Kernel "
@@ -130,7 +143,7 @@ def test_pretraining_alone_asks_nothing_of_the_other_networks() -> None:
     [
         {"generator.name": generator, "discriminator.name": discriminator, "loss.perceptual.network": network}
         for generator in ("srresnet", "rrdb", "msrresnet")
-        for discriminator, network in (("vgg", "vgg19"), ("unet", "efficientnet_lite0"))
+        for discriminator, network in (("vgg", "vgg19"), ("unet", "efficientnet_lite0"), ("patchgan", "vgg19"))
     ],
 )
 def test_every_network_computes_ordinary_patches(changes: dict[str, Any]) -> None:

@@ -97,6 +97,7 @@ STABILISERS = {
         {"loss__adversarial__kind": "hinge"},
         RELATIVISTIC,
         RELATIVISTIC | {"discriminator__name": "unet", "discriminator__norm": None},
+        RELATIVISTIC | {"discriminator__name": "patchgan"},
         STABILISERS,
         RELATIVISTIC | STABILISERS,
     ],
@@ -108,6 +109,32 @@ def test_micro_batches_are_one_batch_with_every_loss_and_stabiliser(weights: Any
     assert distance(weights(1, 2, **changes)[0], one) < 1e-10
     other = weights(1, 8)[0]
     assert one.keys() != other.keys() or distance(one, other) > 1e-6
+
+
+ADDITIONAL = {
+    "lpips": "{kind: lpips, weights: random, weight: 0.1}",
+    "dists": "{kind: dists, weights: random, weight: 0.1}",
+    "ldl": "{kind: ldl, weight: 20, start: 1}",
+    "frequency": "{kind: frequency, weight: 0.1, ramp_steps: 3}",
+    "wavelet": "{kind: wavelet, weight: 0.1, bands: [1, 0.5, 0.5, 2]}",
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONAL)
+def test_micro_batches_are_one_batch_with_every_additional_loss(weights: Any, kind: str) -> None:
+    changes = {"loss__additional": ADDITIONAL[kind], "train__g_per_d": 2}
+    one = weights(1, 8, **changes)[0]
+    assert distance(weights(1, 2, **changes)[0], one) < 1e-10
+    assert distance(one, weights(1, 8, train__g_per_d=2)[0]) > 1e-6
+
+
+@pytest.mark.slow
+def test_two_ranks_compute_the_additional_losses_of_one(weights: Any) -> None:
+    changes = {"loss__additional": f"[{', '.join(ADDITIONAL.values())}]", "generator__norm": "group"}
+    one = weights(1, 8, **changes)[0]
+    first, second = weights(2, 2, **changes)
+    assert distance(first, one) < 1e-10
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.slow

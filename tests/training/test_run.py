@@ -217,7 +217,7 @@ def test_every_norm_and_precision_trains(train: Train, tmp_path: Path, precision
 
 @pytest.mark.parametrize(
     ("generator", "discriminator", "kind"),
-    [("rrdb", "unet", "relativistic"), ("msrresnet", "vgg", "hinge"), ("srresnet", "unet", "lsgan")],
+    [("rrdb", "unet", "relativistic"), ("msrresnet", "vgg", "hinge"), ("srresnet", "patchgan", "lsgan")],
 )
 def test_every_network_and_loss_trains(
     shards: Path, validation: Path, tmp_path: Path, generator: str, discriminator: str, kind: str
