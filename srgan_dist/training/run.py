@@ -64,9 +64,9 @@ def train(config: Config, *, stop: threading.Event | None = None, parent: Path |
     Returns:
         The content of result.json: ``name``, ``started`` and ``finished`` (UTC), ``hours`` (of training), ``steps``,
         ``images``, ``seconds``, ``parameters``, and, with validation images, ``bicubic``, ``final`` and after
-        pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and ``perceptual``, and ``identical``
-        where images were equal to HR, which are not in the mean of ``psnr_y``. ``best`` has for each of the three the
-        best ``value`` of all validations and its ``step``.
+        pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y``, ``perceptual`` and what
+        validate.measures asks for, and ``identical`` where images were equal to HR, which are not in the mean of
+        ``psnr_y``. ``best`` has for each measure the best ``value`` of all validations and its ``step``.
 
     Raises:
         UserError: The configuration does not match the machine, the data or the checkpoint.

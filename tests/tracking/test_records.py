@@ -85,7 +85,7 @@ def test_each_images_quality_is_the_same_on_two_ranks_and_named_apart() -> None:
             memory_format=torch.contiguous_format,
             all_gather_object=gather,
         )
-        return Validator(images, scale=4, runtime=runtime, features=None)
+        return Validator(images, scale=4, runtime=runtime, measures={})
 
     alone = validator(0, 1, lambda value: [value])
     rows = alone.measure_each(alone.bicubic)
