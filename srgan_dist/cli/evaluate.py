@@ -57,8 +57,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--measures",
         default="auto",
         metavar="LIST",
-        help="besides PSNR and SSIM: some of grid,lpips,dists,lpips_hed,dists_hed, or auto (default), those whose weights "
-        "are on this machine",
+        help="besides PSNR and SSIM: some of grid,lpips,dists,lpips_hed,dists_hed, or auto (default), those whose "
+        "weights are on this machine",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 

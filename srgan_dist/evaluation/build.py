@@ -19,7 +19,7 @@ from srgan_dist.evaluation.test_sets import ImagePair, read_pairs
 from srgan_dist.evaluation.validator import check_sizes
 from srgan_dist.imaging.pixels import to_uint8
 from srgan_dist.models.perceptual import DISTS, LPIPS
-from srgan_dist.models.pretrained import vgg16_is_here
+from srgan_dist.models.pretrained import WeightsUnavailable, vgg16_is_here
 
 log = logging.getLogger("srgan_dist")
 
@@ -69,7 +69,8 @@ def build_measures(
         The measures by name.
 
     Raises:
-        UserError: A name is none, or its weights cannot be had.
+        UserError: A name is none.
+        WeightsUnavailable: A name's weights are not here, and could not be downloaded.
     """
     if unknown := [name for name in asked if name not in MEASURE_NAMES] if asked != "auto" else []:
         raise UserError(f"{key} has {unknown[0]!r:.60}; allowed is auto, or a list of {', '.join(MEASURE_NAMES)}")
@@ -83,8 +84,8 @@ def build_measures(
         try:
             with torch.random.fork_rng(devices=()):  # a run's random numbers do not depend on what it measures
                 measures[name] = network_measure(network(weights=weights).to(device))
-        except UserError as error:
-            raise UserError(f"{key} has {name}: {error}") from None
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(f"{key} has {name}: {error}") from None
     return measures
 
 
