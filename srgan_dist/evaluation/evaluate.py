@@ -29,6 +29,7 @@ from srgan_dist.utils.names import expand_home, printable
 log = logging.getLogger("srgan_dist")
 
 METHODS = ("bicubic", "model")
+GAIN = "gain"
 COLUMNS: Mapping[str, Measure] = {**MEASURES, "psnr_rgb": Measure("max", "PSNR-RGB", "dB", 2, "PSNR-RGB")}
 """What is measured here: of validations everything, and PSNR on RGB."""
 _PSNR = ("psnr_y", "psnr_rgb")
@@ -54,9 +55,9 @@ def evaluate(
             this. None: this process measures them all.
 
     Returns:
-        For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``), the means ``model`` and
-        ``bicubic``, ``intervals`` (of both, by the bootstrap over images the 95 % interval of each mean, or None), and
-        ``identical``; every quality has ``psnr_y`` and ``psnr_rgb`` in dB, ``ssim_y``, and the measures. What an image
+        For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``), the means ``model``,
+        ``bicubic`` and ``gain`` (the model's value less bicubic's), ``intervals`` (of all three, by the bootstrap over
+        images, the 95 % interval of each mean, or None), and ``identical``; every quality has ``psnr_y`` and ``psnr_rgb`` in dB, ``ssim_y``, and the measures. What an image
         has no value of is None, and such an image is in neither mean of it: the PSNR of identical images, such as blank
         pages, which is infinite (``identical`` counts them), or the grid of one that is too small.
 
@@ -72,7 +73,10 @@ def evaluate(
     results = []
     for folder, test_set in zip(places, sets, strict=True):
         rows = _measured(generator, folder, test_set, built, on_image, ranks)
-        name, summary = folder.name or folder.resolve().name, summarise(rows, METHODS)
+        name, summary = (
+            folder.name or folder.resolve().name,
+            summarise([row | {GAIN: _gain(row)} for row in rows], (*METHODS, GAIN)),
+        )
         results.append({"name": name, "images": rows, **summary})
         differs = bicubic_check(name, count=len(rows), scale=generator.scale, psnr_y=summary["bicubic"]["psnr_y"])
         if differs and (ranks is None or ranks.is_main):
@@ -134,6 +138,13 @@ def _row(
     return row
 
 
+def _gain(row: Mapping[str, Any]) -> dict[str, float | None]:
+    bicubic, model = (row[method] for method in METHODS)
+    return {
+        name: None if value is None or bicubic[name] is None else value - bicubic[name] for name, value in model.items()
+    }
+
+
 def to_table(result: dict[str, Any]) -> Table:
     """Render the result of one test set as a table."""
     count, identical = len(result["images"]), result["identical"]
@@ -142,20 +153,31 @@ def to_table(result: dict[str, Any]) -> Table:
     table = Table(title=title, caption=left_out if identical else None)
     names = [name for name in COLUMNS if name in result["model"]]
     table.add_column("image", overflow="fold")
+    table.add_column("")
     for name in names:
-        for method in METHODS:
-            table.add_column(f"{COLUMNS[name].column}\n{method}", justify="right")
+        table.add_column(COLUMNS[name].column.replace(" ", "\n"), justify="right")
     for row in result["images"]:
-        table.add_row(printable(row["name"]), *(cell(row[method][name], name) for name in names for method in METHODS))
+        cells = ("\n".join(cell(row[method][name], name) for method in METHODS) for name in names)
+        table.add_row(printable(row["name"]), "\n".join(METHODS), *cells)
     table.add_section()
-    means = (cell(result[method][name], name) for name in names for method in METHODS)
-    table.add_row("mean", *means, style="bold")
-    intervals = [result["intervals"][method][name] for name in names for method in METHODS]
-    if any(intervals):
-        columns = [name for name in names for _ in METHODS]
-        shown = (bounds(ends, name) for ends, name in zip(intervals, columns, strict=True))
-        table.add_row("95 % of means", *shown, style="dim")
+    table.add_row("mean", "\n".join((*METHODS, GAIN)), *(_three(result, name) for name in names), style="bold")
+    for label, end in (("95 %, from", 0), ("to", 1)) if count > 1 else ():
+        of_ends = ({method: {name: ends and ends[end]} for method, ends in _ends(result, name)} for name in names)
+        cells = (_three(ends, name) for ends, name in zip(of_ends, names, strict=True))
+        table.add_row(label, "\n".join((*METHODS, GAIN)), *cells)
     return table
+
+
+def _ends(result: Mapping[str, Any], name: str) -> list[tuple[str, Sequence[float] | None]]:
+    """Of each method and the gain, the interval of a measure."""
+    return [(method, result["intervals"][method][name]) for method in (*METHODS, GAIN)]
+
+
+def _three(values: Mapping[str, Mapping[str, float | None]], name: str) -> str:
+    """Both methods' values and the gain, below each other."""
+    gain = values[GAIN][name]
+    shown = "" if gain is None else f"{'+' if gain >= 0 else ''}{COLUMNS[name].exact(gain)}"
+    return "\n".join([*(cell(values[method][name], name) for method in METHODS), shown])
 
 
 def cell(value: float | None, name: str) -> str:
@@ -163,11 +185,6 @@ def cell(value: float | None, name: str) -> str:
     if value is None:
         return "identical" if name in _PSNR else ""
     return COLUMNS[name].exact(value)
-
-
-def bounds(ends: Sequence[float] | None, name: str) -> str:
-    """An interval as it stands in a table."""
-    return "\nto ".join(COLUMNS[name].exact(end) for end in ends) if ends else ""
 
 
 def write_json(path: Path, weights: Path, results: list[dict[str, Any]]) -> None:
