@@ -57,9 +57,10 @@ def evaluate(
     Returns:
         For each folder ``name``, ``images`` (for each ``name``, ``model`` and ``bicubic``), the means ``model``,
         ``bicubic`` and ``gain`` (the model's value less bicubic's), ``intervals`` (of all three, by the bootstrap over
-        images, the 95 % interval of each mean, or None), and ``identical``; every quality has ``psnr_y`` and ``psnr_rgb`` in dB, ``ssim_y``, and the measures. What an image
-        has no value of is None, and such an image is in neither mean of it: the PSNR of identical images, such as blank
-        pages, which is infinite (``identical`` counts them), or the grid of one that is too small.
+        images, the 95 % interval of each mean, or None), and ``identical``; every quality has ``psnr_y`` and
+        ``psnr_rgb`` in dB, ``ssim_y``, and the measures. What an image has no value of is None, and such an image is in
+        neither mean of it: the PSNR of identical images, such as blank pages, which is infinite (``identical`` counts
+        them), or the grid of one that is too small.
 
     Raises:
         UserError: There is no such weights file, a folder has no images, an image is unreadable or too small, HR and
