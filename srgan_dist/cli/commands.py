@@ -149,7 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     cli_shards.add_check(add("check", cli_shards.check, "Report every fault of shards, by shard, member and offset."))
 
     cli_evaluate.add_evaluate(
-        add("evaluate", cli_evaluate.evaluate, "PSNR, SSIM, LPIPS, DISTS and the grid, beside bicubic; of several models side by side.")
+        add(
+            "evaluate",
+            cli_evaluate.evaluate,
+            "PSNR, SSIM, LPIPS, DISTS and the grid, beside bicubic; of several models side by side.",
+        )
     )
 
     cli_compare.add_compare(

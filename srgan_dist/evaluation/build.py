@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import chain
 from typing import Literal
 
@@ -20,8 +19,6 @@ from srgan_dist.evaluation.validator import check_sizes
 from srgan_dist.imaging.pixels import to_uint8
 from srgan_dist.models.perceptual import DISTS, LPIPS
 from srgan_dist.models.pretrained import WeightsUnavailable, vgg16_is_here
-
-log = logging.getLogger("srgan_dist")
 
 Weights = Literal["auto", "hed"]
 _NETWORKS: dict[str, tuple[type[LPIPS | DISTS], Weights]] = {
@@ -74,7 +71,7 @@ def build_measures(
     """
     if unknown := [name for name in asked if name not in MEASURE_NAMES] if asked != "auto" else []:
         raise UserError(f"{key} has {unknown[0]!r:.60}; allowed is auto, or a list of {', '.join(MEASURE_NAMES)}")
-    names = _on_this_machine(key, ranks) if asked == "auto" else list(asked)
+    names = _on_this_machine(ranks) if asked == "auto" else list(asked)
     measures: dict[str, ImageMeasure] = {}
     for name in names:
         if name == "grid":
@@ -89,13 +86,18 @@ def build_measures(
     return measures
 
 
-def _on_this_machine(key: str, ranks: Collectives | None) -> list[str]:
+def describe_auto(measures: Set[str], *, key: str) -> str:
+    """What ``auto`` came to, in one line."""
+    if measures & _NETWORKS.keys():
+        return f"{key}=auto: measures {', '.join(name for name in MEASURE_NAMES if name in measures)}"
+    none = "no weights of VGG16 for LPIPS and DISTS are on this machine"
+    return f"{key}=auto: measures {'the grid alone' if 'grid' in measures else 'nothing more'}, as {none}"
+
+
+def _on_this_machine(ranks: Collectives | None) -> list[str]:
     """What can be measured without a download, on every rank."""
     for weights in ("auto", "hed"):
         is_here = vgg16_is_here(weights)
         if ranks.all_agree(is_here) if ranks else is_here:
-            names = ["grid", *(name for name, (_, needed) in _NETWORKS.items() if needed == weights)]
-            log.info("%s=auto: measures %s", key, ", ".join(names))
-            return names
-    log.info("%s=auto: measures the grid alone, as no weights of VGG16 for LPIPS and DISTS are on this machine", key)
+            return ["grid", *(name for name, (_, needed) in _NETWORKS.items() if needed == weights)]
     return ["grid"]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from srgan_dist.distributed.collectives import Collectives
 from srgan_dist.errors import UserError
-from srgan_dist.evaluation.build import build_measures
+from srgan_dist.evaluation.build import build_measures, describe_auto
 from srgan_dist.evaluation.image_measures import ImageMeasure, measure_image
 from srgan_dist.evaluation.metrics import psnr_rgb
 from srgan_dist.evaluation.summary import bicubic_check, summarise
@@ -82,6 +82,8 @@ def evaluate(
         differs = bicubic_check(name, count=len(rows), scale=generator.scale, psnr_y=summary["bicubic"]["psnr_y"])
         if differs and (ranks is None or ranks.is_main):
             log.warning("%s", differs)
+    if measures == "auto":
+        log.info("%s", describe_auto(built.keys(), key="measures"))
     return results
 
 
@@ -163,15 +165,14 @@ def to_table(result: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("mean", "\n".join((*METHODS, GAIN)), *(_three(result, name) for name in names), style="bold")
     for label, end in (("95 %, from", 0), ("to", 1)) if count > 1 else ():
-        of_ends = ({method: {name: ends and ends[end]} for method, ends in _ends(result, name)} for name in names)
-        cells = (_three(ends, name) for ends, name in zip(of_ends, names, strict=True))
-        table.add_row(label, "\n".join((*METHODS, GAIN)), *cells)
+        ends = {method: _end(of_method, end) for method, of_method in result["intervals"].items()}
+        table.add_row(label, "\n".join((*METHODS, GAIN)), *(_three(ends, name) for name in names))
     return table
 
 
-def _ends(result: Mapping[str, Any], name: str) -> list[tuple[str, Sequence[float] | None]]:
-    """Of each method and the gain, the interval of a measure."""
-    return [(method, result["intervals"][method][name]) for method in (*METHODS, GAIN)]
+def _end(intervals: Mapping[str, Sequence[float] | None], end: int) -> dict[str, float | None]:
+    """The low or the high end of each interval."""
+    return {name: None if interval is None else interval[end] for name, interval in intervals.items()}
 
 
 def _three(values: Mapping[str, Mapping[str, float | None]], name: str) -> str:

@@ -19,7 +19,7 @@ from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
 from srgan_dist.errors import UserError
-from srgan_dist.evaluation.build import build_measures, build_validation_images
+from srgan_dist.evaluation.build import build_measures, build_validation_images, describe_auto
 from srgan_dist.evaluation.image_measures import perceptual_measure
 from srgan_dist.evaluation.test_sets import ImagePair
 from srgan_dist.evaluation.validator import Validator
@@ -163,6 +163,8 @@ def build_validator(
     scale = config.data.scale
     asked = config.validation.measures
     measures = build_measures(asked, key="validate.measures", scale=scale, device=runtime.device, ranks=runtime)
+    if asked == "auto":
+        log.info("%s", describe_auto(measures.keys(), key="validate.measures"))
     if network:
         # Not compiled: validation images have any size.
         measures["perceptual"] = perceptual_measure(in_autocast(network.forward, runtime=runtime))
