@@ -30,7 +30,7 @@ log = logging.getLogger("srgan_dist")
 
 METHODS = ("bicubic", "model")
 GAIN = "gain"
-COLUMNS: Mapping[str, Measure] = {**MEASURES, "psnr_rgb": Measure("max", "PSNR-RGB", "dB", 2, "PSNR-RGB")}
+COLUMNS: Mapping[str, Measure] = {**MEASURES, "psnr_rgb": Measure("max", "PSNR-RGB", "dB", 2, "PSNR RGB")}
 """What is measured here: of validations everything, and PSNR on RGB."""
 _PSNR = ("psnr_y", "psnr_rgb")
 
@@ -156,15 +156,15 @@ def to_table(result: dict[str, Any]) -> Table:
     table = Table(title=title, caption=left_out if identical else None)
     names = [name for name in COLUMNS if name in result["model"]]
     table.add_column("image", overflow="fold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(COLUMNS[name].column.replace(" ", "\n"), justify="right")
+        table.add_column(COLUMNS[name].column.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in result["images"]:
         cells = ("\n".join(cell(row[method][name], name) for method in METHODS) for name in names)
         table.add_row(printable(row["name"]), "\n".join(METHODS), *cells)
     table.add_section()
     table.add_row("mean", "\n".join((*METHODS, GAIN)), *(_three(result, name) for name in names), style="bold")
-    for label, end in (("95 %, from", 0), ("to", 1)) if count > 1 else ():
+    for label, end in (("95 %", 0), ("to", 1)) if count > 1 else ():
         ends = {method: _end(of_method, end) for method, of_method in result["intervals"].items()}
         table.add_row(label, "\n".join((*METHODS, GAIN)), *(_three(ends, name) for name in names))
     return table

@@ -127,7 +127,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         for name, measure in MEASURES.items()
         if name in ALWAYS or any(name in row for row in rows.values())
     }
-    table.add_column("validation images")
+    table.add_column("validation images", min_width=11, overflow="fold")
     for measure in measures.values():
         table.add_column(measure.heading, justify="right")
     for label, quality in rows.items():
