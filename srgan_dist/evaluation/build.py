@@ -86,6 +86,12 @@ def build_measures(
     return measures
 
 
+def lacking_weights(asked: Literal["auto"] | Sequence[str]) -> dict[str, Weights]:
+    """Those of the measures that are asked for whose weights are not on this machine, and which weights that are."""
+    needed = {name: weights for name, (_, weights) in _NETWORKS.items() if asked != "auto" and name in asked}
+    return {name: weights for name, weights in needed.items() if not vgg16_is_here(weights)}
+
+
 def describe_auto(measures: Set[str], *, key: str) -> str:
     """What ``auto`` came to, in one line."""
     if measures & _NETWORKS.keys():

@@ -121,7 +121,7 @@ def _train_in_folder(
         tracker=config.tracker.name,
         labels=Labels(**config.tracker.model_dump(exclude={"name", "log_weights"})),
         log_weights=config.tracker.log_weights,
-        goals=METRICS,
+        goals={key: goal for key, goal in METRICS.items() if not config.why_unmeasured(key.removeprefix("val/"))},
         config=config.shown(),
         num_steps=config.train.steps,
         pretrain_steps=config.train.pretrain_steps,

@@ -107,16 +107,28 @@ def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:
         (["--data.train=/nowhere"], "shards", "/nowhere"),
         (["--data.micro_batch=4", "--data.batch_size=4", "--run.ranks=2"], None, "2 ranks were asked for"),
         (["--loss.perceptual.network=vgg19"], "perceptual", "srgan-dist fetch"),
+        (
+            ["--data.validation=VALIDATION", "--validate.measures=lpips,dists_hed"],
+            "measures",
+            "the weights for lpips, dists_hed are not here: srgan-dist fetch hed, srgan-dist fetch vgg16",
+        ),
         (["--generator.channels=4096", "--checkpoint.keep=100000"], "space", "make room"),
         (["--tracker.name=wandb"], None, None),
     ],
 )
 def test_what_would_fail_is_named(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str], name: str | None, text: str
+    shards: Path,
+    validation: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+    name: str | None,
+    text: str,
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for key in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
         monkeypatch.delenv(key, raising=False)
+    extra = [argument.replace("VALIDATION", str(validation)) for argument in extra]
     done = ask(shards, tmp_path / "run", *extra)
     if name:
         assert done.code == 1
