@@ -6,7 +6,7 @@ What a program needs stands here; torch is imported by the first name that needs
 * `train`: train, or resume, a run; returns what result.json holds.
 * `pack`: a folder of images becomes shards to train on.
 * `SRGenerator`: trained weights; upscales images.
-* `evaluate`: PSNR and SSIM of a generator on folders of images.
+* `evaluate`: PSNR, SSIM, LPIPS, DISTS of a generator on folders of images.
 
 A user's mistake is a `UserError`, whose message is one line.
 

@@ -119,7 +119,7 @@ print(SRGenerator.from_pretrained(WEIGHTS).upscale(Image.new("RGB", (20, 10))).s
     assert done.out.splitlines() == [
         "6",
         "6",
-        "[['bicubic', 'identical', 'images', 'model', 'name']]",
+        "[['bicubic', 'gain', 'identical', 'images', 'intervals', 'model', 'name']]",
         "3 ['v0', 'v1', 'v2']",
         "(80, 40)",
     ]

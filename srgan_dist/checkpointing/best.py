@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.utils.files import clear_leftovers, link_or_copy
+from srgan_dist.utils.measures import MEASURES
 
 log = logging.getLogger("srgan_dist")
 
 _NAME = re.compile(r"step-(\d{6,})\.safetensors")
-LARGER_IS_BETTER = {"psnr_y": True, "ssim_y": True, "perceptual": False}
-"""What a validation measures, and which direction is better."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Validated:
 
     Attributes:
         step: The training step.
-        values: Finite numbers by the names of `LARGER_IS_BETTER`.
+        values: Finite numbers by the names of `MEASURES`.
     """
 
     step: int
@@ -67,7 +66,7 @@ class BestWeights:
         Returns:
             Whether it is among the best, so that its weights must be written to `path`.
         """
-        values = {name: quality.get(name) for name in LARGER_IS_BETTER}
+        values = {name: quality.get(name) for name in MEASURES}
         finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         self.history = (*self.history, Validated(step, finite))
         self._with_weights |= {step}
@@ -80,7 +79,7 @@ class BestWeights:
     def best_values(self) -> dict[str, dict[str, float]]:
         """For each measured value the best, and its step: ``{"psnr_y": {"value": 29.5, "step": 500}}``."""
         best = {}
-        for name in LARGER_IS_BETTER:
+        for name in MEASURES:
             if having := [one for one in self.history if name in one.values]:
                 first = min(having, key=partial(_cost, by=(name,)))
                 best[name] = {"value": first.values[name], "step": first.step}
@@ -98,8 +97,7 @@ class BestWeights:
             having_weights: The steps whose weights are there; the others' cannot be among those that are kept.
         """
         self.history = tuple(
-            Validated(one["step"], {name: value for name, value in one.items() if name in LARGER_IS_BETTER})
-            for one in state
+            Validated(one["step"], {name: value for name, value in one.items() if name in MEASURES}) for one in state
         )
         everything = frozenset(one.step for one in self.history)
         self._with_weights = everything
@@ -161,4 +159,4 @@ class BestWeights:
 
 def _cost(one: Validated, by: Iterable[str]) -> tuple[float, ...]:
     """Values that are smaller where a validation is better, and its step, as of equal ones the first is meant."""
-    return (*(-one.values[name] if LARGER_IS_BETTER[name] else one.values[name] for name in by), one.step)
+    return (*(-one.values[name] if MEASURES[name].goal == "max" else one.values[name] for name in by), one.step)

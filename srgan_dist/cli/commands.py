@@ -149,7 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     cli_shards.add_check(add("check", cli_shards.check, "Report every fault of shards, by shard, member and offset."))
 
     cli_evaluate.add_evaluate(
-        add("evaluate", cli_evaluate.evaluate, "PSNR and SSIM on Y, beside bicubic; of several models side by side.")
+        add(
+            "evaluate",
+            cli_evaluate.evaluate,
+            "PSNR, SSIM, LPIPS, DISTS and the grid, beside bicubic; of several models side by side.",
+        )
     )
 
     cli_compare.add_compare(
@@ -197,6 +201,7 @@ class _Version(argparse.Action):
 
 
 def _fetch(options: argparse.Namespace) -> None:
+    from srgan_dist.evaluation.build import lacking_weights
     from srgan_dist.models.build import build_features, build_learned_distance
     from srgan_dist.models.hed import fetch_hed
     from srgan_dist.models.pretrained import download_torchvision
@@ -205,12 +210,17 @@ def _fetch(options: argparse.Namespace) -> None:
     for name in options.names:
         if name not in ("vgg16", "vgg19", "hed"):
             raise UserError(f"fetch {shown_in(name)!r}: allowed are vgg16, vgg19 and hed, or --config FILE")
-    for name in options.names:
+    names = list(options.names)
+    config = None if names and not options.config else load_config(options.config, [], prog="srgan-dist fetch")
+    if config:
+        measured = lacking_weights(config.validation.measures).values()
+        names += sorted({"vgg16" if weights == "auto" else weights for weights in measured})
+    for name in names:
         path = fetch_hed() if name == "hed" else download_torchvision(name)
         console.print(f"{name}: weights are here ({path})")
-    if options.names and not options.config:
+    if not config:
         return
-    loss = load_config(options.config, [], prog="srgan-dist fetch").loss
+    loss = config.loss
     if "hed" in (loss.perceptual.weights, *(section.weights for section in loss.learned)):
         fetch_hed()
     build_features(loss.perceptual)

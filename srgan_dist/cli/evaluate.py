@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from srgan_dist.config.lists import split_list
+from srgan_dist.distributed.launch import num_processes, process_rank
 from srgan_dist.errors import UserError
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.file_kind import NotWeights, weights_kind
 
 if TYPE_CHECKING:
+    from srgan_dist.distributed.runtime import Runtime
     from srgan_dist.inference.generator import SRGenerator
 
+_PATIENCE = 7 * 24 * 3600.0  # seconds: ranks wait for the one with the largest images
 _WEIGHTS = ("best.safetensors", "generator.safetensors")  # of a run, the first that is there
 
 
@@ -48,31 +53,78 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
     )
+    parser.add_argument(
+        "--measures",
+        default="auto",
+        metavar="LIST",
+        help="besides PSNR and SSIM: some of grid,lpips,dists,lpips_hed,dists_hed, or auto (default), those whose "
+        "weights are on this machine",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """``srgan-dist evaluate``."""
     from srgan_dist.bench.common.measure import refuse_unwritable
-    from srgan_dist.evaluation.evaluate import to_table, write_json
     from srgan_dist.inference.generator import SRGenerator
-    from srgan_dist.tracking.console import output, setup_logging
+    from srgan_dist.tracking.console import setup_logging
 
-    setup_logging(is_main=True)
-    if options.json:
+    setup_logging(is_main=process_rank() == 0)
+    if options.json and process_rank() == 0:
         refuse_unwritable(options.json)
     models, folders = models_and_folders([options.weights, *options.folders])
-    generators = {model: SRGenerator.from_pretrained(model.weights) for model in models}
-    if len(models) == 1:
-        results = _measure(generators[models[0]], folders, label="evaluate")
-        if models[0].is_run:
-            output.print(f"{models[0].weights}:", soft_wrap=True, highlight=False)
-        for result in results:
-            output.print(to_table(result))
-        if options.json:
-            write_json(options.json, models[0].weights, results)
+    asked = split_list(options.measures)
+    with _ranks() as ranks:
+        device = ranks.device if ranks else None
+        generators = {model: SRGenerator.from_pretrained(model.weights, device=device) for model in models}
+        job = _Job(folders, "auto" if asked == ["auto"] else asked, ranks, options.json)
+        if len(models) == 1:
+            _alone(models[0], generators[models[0]], job)
+        else:
+            _side_by_side(generators, job)
+
+
+class _Job(NamedTuple):
+    """What each model is measured on, by what, with whom, and where the numbers go."""
+
+    folders: Sequence[Path]
+    measures: Literal["auto"] | Sequence[str]
+    ranks: Runtime | None
+    json: Path | None
+
+    @property
+    def is_main(self) -> bool:
+        return self.ranks is None or self.ranks.is_main
+
+
+@contextmanager
+def _ranks() -> Iterator[Runtime | None]:
+    """The ranks that a launcher started, which share the images; None for a process alone."""
+    if num_processes() == 1:
+        yield None
         return
-    _side_by_side(generators, folders, json=options.json)
+    from srgan_dist.distributed.runtime import Runtime
+
+    ranks = Runtime(timeout=_PATIENCE)
+    try:
+        yield ranks
+    finally:
+        ranks.close()
+
+
+def _alone(model: Model, generator: SRGenerator, job: _Job) -> None:
+    from srgan_dist.evaluation.evaluate import to_table, write_json
+    from srgan_dist.tracking.console import output, output_for_tables
+
+    results = _measure(generator, job, label="evaluate")
+    if not job.is_main:
+        return
+    if model.is_run:
+        output.print(f"{model.weights}:", soft_wrap=True, highlight=False)
+    for result in results:
+        output_for_tables().print(to_table(result))
+    if job.json:
+        write_json(job.json, model.weights, results)
 
 
 def models_and_folders(paths: Sequence[Path]) -> tuple[list[Model], list[Path]]:
@@ -120,7 +172,7 @@ def _model(path: Path) -> Model | None:
     return Model(str(path), weights[0], is_run=True)
 
 
-def _measure(generator: SRGenerator, folders: Sequence[Path], *, label: str) -> list[dict[str, Any]]:
+def _measure(generator: SRGenerator, job: _Job, *, label: str) -> list[dict[str, Any]]:
     from srgan_dist.evaluation.evaluate import evaluate as measure
     from srgan_dist.tracking.console import progress_report
 
@@ -132,11 +184,11 @@ def _measure(generator: SRGenerator, folders: Sequence[Path], *, label: str) -> 
             done += 1
             report(done, None)
 
-        return measure(generator, folders, on_image=on_image)
+        return measure(generator, job.folders, measures=job.measures, on_image=on_image, ranks=job.ranks)
 
 
-def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path], *, json: Path | None) -> None:
-    from srgan_dist.evaluation.side_by_side import to_table
+def _side_by_side(generators: dict[Model, SRGenerator], job: _Job) -> None:
+    from srgan_dist.evaluation.side_by_side import to_tables
     from srgan_dist.inference.generator import NotFinite
     from srgan_dist.tracking.console import output_for_tables
 
@@ -147,7 +199,7 @@ def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path],
     results = {}
     for model, generator in generators.items():
         try:
-            results[model] = _measure(generator, folders, label=model.name)
+            results[model] = _measure(generator, job, label=model.name)
         except NotFinite as error:
             raise NotFinite(f"{model.name}: {error}") from None
     details = {
@@ -156,9 +208,12 @@ def _side_by_side(generators: dict[Model, SRGenerator], folders: Sequence[Path],
         )
         for model, generator in generators.items()
     }
-    output_for_tables().print(to_table({model.name: result for model, result in results.items()}, details))
-    if json:
+    if not job.is_main:
+        return
+    for table in to_tables({model.name: result for model, result in results.items()}, details):
+        output_for_tables().print(table)
+    if job.json:
         content = [
             {"name": model.name, "weights": str(model.weights), "sets": result} for model, result in results.items()
         ]
-        json.write_text(strict_json.dumps({"models": content}, indent=2) + "\n", encoding="utf-8")
+        job.json.write_text(strict_json.dumps({"models": content}, indent=2) + "\n", encoding="utf-8")

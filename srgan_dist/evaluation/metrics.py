@@ -28,6 +28,22 @@ def luma(image: Tensor) -> Tensor:
     return (16 + 65.481 * red + 128.553 * green + 24.966 * blue).unsqueeze(1)
 
 
+def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int) -> float:
+    """Compute PSNR on RGB of one image.
+
+    Args:
+        sr: [1, 3, H, W] uint8.
+        hr: Like ``sr``.
+        border: Pixels left out on every side.
+
+    Returns:
+        PSNR in dB (peak 255; infinite for equal images), by the mean squared error over pixels and colours.
+    """
+    inside = slice(border, -border)
+    mse = (sr[..., inside, inside].double() - hr[..., inside, inside]).square().mean().item()
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
+
+
 def psnr_ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> tuple[float, float]:
     """Compute PSNR and SSIM on Y of one image.
 

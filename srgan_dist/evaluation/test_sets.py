@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,47 @@ class ImagePair(NamedTuple):
     hr: Tensor
 
 
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a folder, found and not read yet.
+
+    Attributes:
+        images: The folders.
+        sources: The files of each pair, in the order of their names.
+        scale: Factor between LR and HR.
+    """
+
+    images: ImageFolders
+    sources: Sequence[Source]
+    scale: int
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def read(self, *, start: int = 0, step: int = 1) -> Iterator[ImagePair]:
+        """Read one image at a time, HR cropped to a multiple of the scale; at the end log what the folder is.
+
+        Args:
+            start: The first image.
+            step: From one image to the next.
+
+        Raises:
+            UserError: One is unreadable.
+        """
+        for source in self.sources[start::step]:
+            whole = read_rgb(source.hr)
+            hr = modcrop(whole, self.scale)
+            lr = read_lr(source.lr, whole, scale=self.scale) if source.lr else downscale(hr, self.scale)
+            yield ImagePair(source.hr.stem, image_tensor(lr), image_tensor(hr))
+        log.info("%s", self.images.description)
+
+
+def find_pairs(folder: str | Path, *, scale: int) -> ImageSet:
+    """Find the test images of a folder; see `read_pairs`."""
+    images = find_images(folder, scale=scale)
+    return ImageSet(images, find_sources(images, scale=scale), scale)
+
+
 def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
     """Find the test images of a folder, and read one at a time, in the order of their names; at the end log which.
 
@@ -48,14 +90,4 @@ def read_pairs(folder: str | Path, *, scale: int) -> Iterator[ImagePair]:
         UserError: The folder has no images, or several subfolders of them that fit no layout, one is unreadable, or HR
             and LR do not match; mismatches are reported here, before the first pair is read.
     """
-    images = find_images(folder, scale=scale)
-    return _read(images, find_sources(images, scale=scale), scale=scale)
-
-
-def _read(images: ImageFolders, sources: Sequence[Source], *, scale: int) -> Iterator[ImagePair]:
-    for source in sources:
-        whole = read_rgb(source.hr)
-        hr = modcrop(whole, scale)
-        lr = read_lr(source.lr, whole, scale=scale) if source.lr else downscale(hr, scale)
-        yield ImagePair(source.hr.stem, image_tensor(lr), image_tensor(hr))
-    log.info("%s", images.description)
+    return find_pairs(folder, scale=scale).read()

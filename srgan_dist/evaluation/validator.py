@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srgan_dist.distributed.runtime import Runtime
-from srgan_dist.evaluation.metrics import luma, psnr_ssim_y
+from srgan_dist.evaluation.image_measures import ImageMeasure, measure_image
+from srgan_dist.evaluation.metrics import luma
 from srgan_dist.evaluation.test_sets import ImagePair
 from srgan_dist.imaging.contact_sheet import busiest_crop, contact_sheet
 from srgan_dist.imaging.pixels import image_array
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
-from srgan_dist.losses.content import Features
-from srgan_dist.losses.functional import perceptual_distance
+from srgan_dist.utils.measures import ALWAYS, MEASURES
 from srgan_dist.utils.names import file_names
 
 Upscaler = Callable[[Tensor], Tensor]
@@ -30,20 +30,10 @@ _SAMPLES = 4
 _CROP = 192  # HR pixels a side in the sample pictures
 
 
-class ImageQuality(TypedDict):
-    """The quality of one validation image: a line of val.jsonl.
-
-    Attributes:
-        image: Its name.
-        psnr_y: In dB; None where it is infinite, or would be for bicubic upscaling.
-        ssim_y: In [-1, 1].
-        perceptual: `perceptual_distance`, or None without a feature network.
-    """
-
-    image: str
-    psnr_y: float | None
-    ssim_y: float
-    perceptual: float | None
+ImageQuality = dict[str, Any]
+"""The quality of one validation image, a line of val.jsonl: ``image``, its name; ``psnr_y`` in dB, None where it is
+infinite, or would be for bicubic upscaling; ``ssim_y``; ``perceptual``, None without a feature network; and what else
+is measured."""
 
 
 class Validator:
@@ -53,14 +43,16 @@ class Validator:
         images: All validation images, on every rank.
         scale: Factor between LR and HR.
         runtime: The ranks.
-        features: Frozen network for the perceptual distance, or None to omit it.
+        measures: What is measured besides PSNR and SSIM, by the names of `MEASURES`.
 
     Attributes:
         names: For each image a name of its own, which can be a folder's.
     """
 
-    def __init__(self, images: Sequence[ImagePair], *, scale: int, runtime: Runtime, features: Features | None) -> None:
-        self.images, self.scale, self.runtime, self.features = images, scale, runtime, features
+    def __init__(
+        self, images: Sequence[ImagePair], *, scale: int, runtime: Runtime, measures: Mapping[str, ImageMeasure]
+    ) -> None:
+        self.images, self.scale, self.runtime, self.measures = images, scale, runtime, measures
         self.names = file_names(image.name for image in images)
 
     def measure(self, network: nn.Module | Upscaler) -> dict[str, float | None]:
@@ -79,14 +71,15 @@ class Validator:
         measured = []
         for image, is_blank in zip(self._own_images, self._are_blank, strict=True):
             sr = self.upscale(network, image)
-            psnr, ssim, distance = quality(sr, image.hr.to(sr.device), scale=self.scale, features=self.features)
-            measured.append((None if is_blank or math.isinf(psnr) else psnr, ssim, distance if self.features else None))
+            values = measure_image(sr, image.hr.to(sr.device), scale=self.scale, measures=self.measures)
+            if is_blank or values["psnr_y"] == math.inf:
+                values["psnr_y"] = None
+            measured.append(dict.fromkeys(ALWAYS) | values)
         of_ranks = self.runtime.all_gather_object(measured)
-        rows = []
-        for number, name in enumerate(self.names):
-            psnr_y, ssim_y, perceptual = of_ranks[number % len(of_ranks)][number // len(of_ranks)]
-            rows.append(ImageQuality(image=name, psnr_y=psnr_y, ssim_y=ssim_y, perceptual=perceptual))
-        return rows
+        return [
+            {"image": name, **of_ranks[number % len(of_ranks)][number // len(of_ranks)]}
+            for number, name in enumerate(self.names)
+        ]
 
     @property
     def _own_images(self) -> Sequence[ImagePair]:
@@ -160,40 +153,16 @@ def mean_quality(rows: Sequence[ImageQuality]) -> dict[str, float | None]:
         rows: The quality of each.
 
     Returns:
-        ``psnr_y`` in dB, ``ssim_y``, and ``perceptual`` (None without a feature network). The PSNR of identical images
-        is infinite: they are not in its mean, which is None where there are no others, nor are those that bicubic
-        upscaling reproduces, such as blank pages, so that the means of all networks are over the same images.
-        ``identical`` counts both, if there are any.
+        ``psnr_y`` in dB, ``ssim_y``, ``perceptual`` (None without a feature network), and what else was measured. The
+        PSNR of identical images is infinite: they are not in its mean, which is None where there are no others, nor are
+        those that bicubic upscaling reproduces, such as blank pages, so that the means of all networks are over the
+        same images. ``identical`` counts both, if there are any. Likewise, images that are too small for a measure are
+        not in its mean.
     """
-    psnr = [row["psnr_y"] for row in rows if row["psnr_y"] is not None]
-    perceptual = [row["perceptual"] for row in rows if row["perceptual"] is not None]
-    identical = len(rows) - len(psnr)
-    return {
-        "psnr_y": sum(psnr) / len(psnr) if psnr else None,
-        "ssim_y": sum(row["ssim_y"] for row in rows) / len(rows),
-        "perceptual": sum(perceptual) / len(perceptual) if perceptual else None,
-        **({"identical": identical} if identical else {}),
-    }
-
-
-def quality(sr: Tensor, hr: Tensor, *, scale: int, features: Features | None) -> tuple[float, float, float]:
-    """Measure the quality of one image.
-
-    Args:
-        sr: uint8 [1, 3, H, W].
-        hr: Like ``sr``.
-        scale: Number of border pixels that PSNR and SSIM ignore.
-        features: Frozen network for the perceptual distance, or None.
-
-    Returns:
-        PSNR-Y in dB, SSIM-Y, perceptual distance (0 without a feature network).
-    """
-    psnr, ssim = psnr_ssim_y(sr, hr, border=scale)
-    if features is None:
-        return psnr, ssim, 0.0
-    with torch.no_grad():
-        distance = perceptual_distance(features(sr.float() / 255), features(hr.float() / 255))
-    return psnr, ssim, distance.item()
+    values = {name: [row[name] for row in rows if row[name] is not None] for name in MEASURES if name in rows[0]}
+    identical = len(rows) - len(values["psnr_y"])
+    means = {name: sum(of_images) / len(of_images) if of_images else None for name, of_images in values.items()}
+    return {**means, **({"identical": identical} if identical else {})}
 
 
 def check_sizes(images: Iterable[ImagePair], *, scale: int) -> str | None:

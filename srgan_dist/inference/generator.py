@@ -86,7 +86,7 @@ class SRGenerator(nn.Module):
         Raises:
             NotFinite: The network's output has infinite values or NaN.
         """
-        return self._upscale_levels(lr.to(self._device), tile=tile, on_tile=on_tile)
+        return self._upscale_levels(lr.to(self.device), tile=tile, on_tile=on_tile)
 
     def upscale(
         self,
@@ -150,7 +150,7 @@ class SRGenerator(nn.Module):
             return sr if tile.shape[1] == 3 else rgb_to_grey(sr)
 
         with torch.inference_mode():
-            return upscale_tiled(upscale, lr, scale=self.scale, tile=tile, device=self._device, on_tile=on_tile)
+            return upscale_tiled(upscale, lr, scale=self.scale, tile=tile, device=self.device, on_tile=on_tile)
 
     def _finite(self, lr: Tensor) -> Tensor:
         sr: Tensor = self(lr)
@@ -162,5 +162,6 @@ class SRGenerator(nn.Module):
         return sr
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where it computes."""
         return next(self.parameters()).device

@@ -23,6 +23,7 @@ from srgan_dist.distributed.environment import ignored_settings
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.errors import Failure, UserError
+from srgan_dist.evaluation.build import lacking_weights
 from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
 from srgan_dist.models.pretrained import hed_file, torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
@@ -83,6 +84,7 @@ def examine(config: Config | None, runtime: Runtime, *, run_commands: bool = Fal
             "disk": lambda: _disk(config),
             "perceptual": lambda: _perceptual(config),
             "additional": lambda: _additional(config),
+            "measures": lambda: _measures(config),
             "tracker": lambda: _tracker(config),
         }
     questions |= {"clocks": lambda: _clocks(runtime), "ranks": lambda: _ranks(runtime)}
@@ -273,6 +275,20 @@ def _additional(config: Config) -> Iterator[Answer]:
             yield Answer(loss.kind, "warn", "VGG16 is untrained: weights: random in loss.additional")
         else:
             yield Answer(loss.kind, "ok", "weights are here")
+
+
+def _measures(config: Config) -> Iterator[Answer]:
+    """Whether validations can measure what they are asked for."""
+    asked = config.validation.measures
+    if not config.data.validation:
+        yield Answer("measures", "ok", "not used: data.validation is empty")
+    elif lacking := lacking_weights(asked):
+        networks = sorted({"vgg16" if weights == "auto" else weights for weights in lacking.values()})
+        fetch = ", ".join(f"srgan-dist fetch {network}" for network in networks)
+        text = f"the weights for {', '.join(lacking)} are not here: {fetch}, on a machine with network"
+        yield Answer("measures", "fail", text)
+    else:
+        yield Answer("measures", "ok", asked if isinstance(asked, str) else ", ".join(asked) or "none")
 
 
 def _tracker(config: Config) -> Iterator[Answer]:

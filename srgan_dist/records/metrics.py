@@ -1,4 +1,4 @@
-"""The measures by which runs are compared, and which direction is better."""
+"""The measures by which runs are compared, by the names under which they are logged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-METRICS: Mapping[str, Literal["max", "min"]] = MappingProxyType(
-    {"val/psnr_y": "max", "val/ssim_y": "max", "val/perceptual": "min"}
-)
+from srgan_dist.utils.measures import MEASURES, Measure
+
+LABELS: Mapping[str, Measure] = MappingProxyType({f"val/{name}": measure for name, measure in MEASURES.items()})
+METRICS: Mapping[str, Literal["max", "min"]] = MappingProxyType({key: label.goal for key, label in LABELS.items()})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.errors import UserError
-from srgan_dist.records.metrics import METRICS
+from srgan_dist.records.metrics import LABELS, METRICS
 from srgan_dist.records.run import RunRecord, State, Value, find_runs, finite, read_run
 from srgan_dist.reports.assets import Embedded, embed
 from srgan_dist.reports.configurations import (
@@ -26,18 +26,13 @@ from srgan_dist.reports.crops import Crop, Crops, PairedImage, pair
 from srgan_dist.reports.series import curves, rows_for, series
 from srgan_dist.reports.sheets import crops_of_sheets
 from srgan_dist.utils import strict_json
+from srgan_dist.utils.measures import ALWAYS
 from srgan_dist.utils.names import printable
 
 MAX_BYTES = 30_000_000
 """Of a page."""
 _PAGE_BYTES = 500_000  # of its program and its styles
 _SAME = 5e-4  # relative: bicubic on the same images differs between machines in rounding alone
-
-_SHOWN = {  # label, unit, digits behind the point
-    "val/psnr_y": ("PSNR-Y", "dB", 2),
-    "val/ssim_y": ("SSIM-Y", "", 4),
-    "val/perceptual": ("perceptual distance", "", 4),
-}
 
 Payload = dict[str, Any]
 Values = Mapping[str, Value | None]
@@ -106,7 +101,7 @@ def to_payload(
         last.append(values)
         validated.append(frozenset(str(row.get("image")) for row in record.validation))
         kept.append(replace(record, metrics=(), validation=()))
-    measured = [key for key in METRICS if any(values[key] for values in last)] or list(METRICS)
+    measured = [key for key in METRICS if any(values[key] for values in last)] or [f"val/{name}" for name in ALWAYS]
     names = run_names([record.folder for record in kept])
     configs = [run["config"] for run in runs]
     groups, differing = seed_groups(configs), differing_keys(configs)
@@ -143,8 +138,14 @@ def to_payload(
 
 
 def _metric(key: str) -> dict[str, Any]:
-    label, unit, digits = _SHOWN.get(key, (key.removeprefix("val/"), "", 4))
-    return {"key": key, "label": label, "unit": unit, "better": METRICS[key], "digits": digits}
+    measure = LABELS[key]
+    return {
+        "key": key,
+        "label": measure.label,
+        "unit": measure.unit,
+        "better": measure.goal,
+        "digits": measure.digits,
+    }
 
 
 def _facts(record: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from srgan_dist.records.metrics import METRICS
+from srgan_dist.records.metrics import LABELS, METRICS
 from srgan_dist.records.run import RunRecord, State, finite
 from srgan_dist.records.time_left import time_left
-from srgan_dist.reports.labels import LABELS
 from srgan_dist.reports.runs_table import STYLES
 from srgan_dist.utils.names import printable
 
@@ -122,7 +121,7 @@ def _validation(run: RunRecord) -> Iterator[Text]:
         if final and best:
             label, digits = LABELS[key], LABELS[key].digits
             unit = f" {label.unit}" if label.unit else ""
-            text = Text(f"{label.text} {final.value:.{digits}f}{unit} at step {final.step}, ")
+            text = Text(f"{label.column} {final.value:.{digits}f}{unit} at step {final.step}, ")
             if final.step == best.step:
                 text.append("the best so far", style="green")
             else:
@@ -166,7 +165,7 @@ def last_words(run: RunRecord) -> str:
     """How a run ended, in one line."""
     if run.state == State.FINISHED:
         values = [
-            f"{label.text} {final.value:.{label.digits}f}{f' {label.unit}' if label.unit else ''}"
+            f"{label.column} {final.value:.{label.digits}f}{f' {label.unit}' if label.unit else ''}"
             for key, label in LABELS.items()
             if (final := run.final(key))
         ]

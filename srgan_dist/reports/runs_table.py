@@ -11,10 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from srgan_dist.records.metrics import METRICS
+from srgan_dist.records.metrics import LABELS, METRICS
 from srgan_dist.records.run import RunRecord, State, Value, find_runs, read_run
 from srgan_dist.records.time_left import TimeLeft, time_left
-from srgan_dist.reports.labels import LABELS
 from srgan_dist.utils.names import printable
 
 _NAME = 8  # characters of a name that stay together on the narrowest terminal
@@ -86,7 +85,7 @@ def to_table(rows: list[RunRow]) -> Table:
     table.add_column("hours", justify="right", no_wrap=True)
     shown = [key for key in METRICS if any(key in row.final for row in rows)]
     for key in shown:
-        table.add_column(Text(f"{LABELS[key].text}\nbest"), justify="right", overflow="fold")
+        table.add_column(Text(f"{LABELS[key].column}\nbest"), justify="right", overflow="fold")
     for row in rows:
         record = row.record
         hours = "" if record.hours is None else f"{record.hours:.2f}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srgan_dist.records.metrics import LABELS
 from srgan_dist.records.run import finite
 
 Row = Mapping[str, Any]
@@ -26,9 +27,7 @@ _RATIO = "n"
 _NO_CURVES = (*_AXES, "epoch", _UPDATES)
 
 _LABELS = {
-    "val/psnr_y": "PSNR-Y (dB)",
-    "val/ssim_y": "SSIM-Y",
-    "val/perceptual": "perceptual distance",
+    **{key: label.heading for key, label in LABELS.items()},
     "g/total": "G: loss",
     "g/pixel": "G: pixel loss",
     "g/perceptual": "G: perceptual loss",

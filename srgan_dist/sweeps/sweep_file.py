@@ -153,10 +153,8 @@ def read_sweep(path: Path) -> SweepFile:
         raise UserError(
             f"{path}: metric.name is {sweep.metric}, which needs data.validation in the trials' configuration"
         )
-    if sweep.metric == "val/perceptual" and not config.has_perceptual_network:
-        raise UserError(
-            f"{path}: metric.name is val/perceptual, but without loss.perceptual no such distance is measured"
-        )
+    if reason := config.why_unmeasured(sweep.metric.removeprefix("val/")):
+        raise UserError(f"{path}: metric.name is {sweep.metric}, which is not measured, as {reason}")
     return sweep
 
 

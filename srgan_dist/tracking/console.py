@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from srgan_dist.utils.measures import ALWAYS, MEASURES
+
 log = logging.getLogger("srgan_dist")
 # Names of files are shown as they are: [b] and :smile: mean nothing in them.
 console = Console(stderr=True, markup=False, emoji=False)
@@ -118,14 +120,22 @@ def progress_report(text: str, unit: str) -> Iterator[Callable[[int, int | None]
 def result_table(result: Mapping[str, Any]) -> Table:
     """The content of result.json as a table."""
     table = Table(title=f"{result['steps']} steps, {result['images']} patches, {result['seconds']:.0f} s")
-    for column in ("validation images", "PSNR-Y (dB)", "SSIM-Y", "perceptual distance"):
-        table.add_column(column, justify="left" if column.startswith("valid") else "right")
     names = {"bicubic": "bicubic", "pretrained": "after pretraining", "final": "at the end"}
-    for key, name in names.items():
-        if key in result:
-            quality = result[key]
-            perceptual = "" if quality["perceptual"] is None else f"{quality['perceptual']:.4f}"
-            psnr = "identical" if quality["psnr_y"] is None else f"{quality['psnr_y']:.3f}"
-            name += f", without {quality['identical']} identical" if quality.get("identical") else ""
-            table.add_row(name, psnr, f"{quality['ssim_y']:.4f}", perceptual)
+    rows = {name: result[key] for key, name in names.items() if key in result}
+    measures = {
+        name: measure
+        for name, measure in MEASURES.items()
+        if name in ALWAYS or any(name in row for row in rows.values())
+    }
+    table.add_column("validation images", min_width=11, overflow="fold")
+    for measure in measures.values():
+        table.add_column(measure.heading, justify="right")
+    for label, quality in rows.items():
+        label += f", without {quality['identical']} identical" if quality.get("identical") else ""
+        values = {name: quality.get(name) for name in measures}
+        nothing = {"psnr_y": "identical"}
+        cells = (
+            nothing.get(name, "") if value is None else measures[name].exact(value) for name, value in values.items()
+        )
+        table.add_row(label, *cells)
     return table

@@ -191,7 +191,7 @@ class RunLogger:
             self.tracker.commit(step)
 
     def logged_validations(self, step: int) -> list[dict[str, Any]]:
-        """What metrics.jsonl has of the validations up to a step: ``step``, ``psnr_y``, ``ssim_y``, ``perceptual``."""
+        """What metrics.jsonl has of the validations up to a step: ``step``, and the measures by name."""
         found = []
         for record in self._metrics.read() if self.is_main else ():
             values = {name.removeprefix("val/"): value for name, value in record.items() if name.startswith("val/")}
@@ -204,7 +204,7 @@ class RunLogger:
 
         Args:
             step: The training step.
-            rows: For each image, in their order, ``image`` (its name), ``psnr_y``, ``ssim_y`` and ``perceptual``.
+            rows: For each image, in their order, ``image`` (its name) and the measures by name.
         """
         if self.is_main:
             self._validation.append(step, rows)

@@ -13,8 +13,8 @@ import numpy as np
 
 from srgan_dist.tracking.logged import SCORE_BINS, Logged
 from srgan_dist.tracking.sample_files import read_sample
+from srgan_dist.utils.measures import ALWAYS, MEASURES
 
-_COLUMNS = ("image", "psnr_y", "ssim_y", "perceptual")
 TABLE = "val/images"
 TIME = "_timestamp"  # W&B's own name; without it, a row is of when it was sent
 
@@ -43,8 +43,10 @@ def table(logged: Logged) -> dict[str, Any]:
     """The quality of each validation image, as `row`."""
     import wandb
 
-    rows = [[line["image"], *(_cell(line.get(name)) for name in _COLUMNS[1:])] for line in logged.validation]
-    return {TIME: logged.seconds, TABLE: wandb.Table(columns=list(_COLUMNS), data=rows)}
+    lines = logged.validation
+    names = [name for name in MEASURES if name in ALWAYS or any(name in line for line in lines)]
+    rows = [[line["image"], *(_cell(line.get(name)) for name in names)] for line in lines]
+    return {TIME: logged.seconds, TABLE: wandb.Table(columns=["image", *names], data=rows)}
 
 
 def weights(path: Path, *, name: str, keep_in: Path, result: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,12 @@ from srgan_dist.degradations.build import build_degradation
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.distributed.signals import StopSignals
-from srgan_dist.evaluation.build import build_validation_images
+from srgan_dist.errors import UserError
+from srgan_dist.evaluation.build import build_measures, build_validation_images, describe_auto
+from srgan_dist.evaluation.image_measures import perceptual_measure
+from srgan_dist.evaluation.test_sets import ImagePair
 from srgan_dist.evaluation.validator import Validator
+from srgan_dist.models.features import FeatureNetwork
 from srgan_dist.tracking.run_logger import RunLogger
 from srgan_dist.training.build_step import build_perceptual_network, build_schedule, build_step, in_autocast
 from srgan_dist.training.collapse_monitor import CollapseMonitor, CollapseResponse, Limits
@@ -27,6 +31,7 @@ from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.schedules import Intervals, Rates, instance_noise, learning_rate, ramped
 from srgan_dist.training.trainer import Schedules, Services, Trainer, TrainingData
+from srgan_dist.utils.measures import DISTANCES
 
 log = logging.getLogger("srgan_dist")
 
@@ -123,10 +128,7 @@ def build_trainer(
     schedule = build_schedule(config, runtime=runtime)
     network = build_perceptual_network(config, runtime=runtime)
     images = build_validation_images(config.data)
-    features = (
-        in_autocast(network.forward, runtime=runtime) if network else None
-    )  # not compiled: validation images have any size
-    validator = Validator(images, scale=config.data.scale, runtime=runtime, features=features) if images else None
+    validator = build_validator(config, images, network=network, runtime=runtime) if images else None
     if network:
         runtime.compile(network)
     return Trainer(
@@ -149,12 +151,27 @@ def build_trainer(
         services=Services(
             run_logger=run_logger,
             checkpoints=checkpoints,
-            best=BestWeights(config.run.dir / "weights", by=_best_by(config)),
+            best=BestWeights(config.run.dir / "weights", by=_best_by(config, validator)),
             validator=validator,
             signals=signals,
             folder=config.run.dir,
         ),
     )
+
+
+def build_validator(
+    config: Config, images: Sequence[ImagePair], *, network: FeatureNetwork | None, runtime: Runtime
+) -> Validator:
+    """Build what measures the generator on the validation images; ``network`` is the perceptual loss's."""
+    scale = config.data.scale
+    asked = config.validation.measures
+    measures = build_measures(asked, key="validate.measures", scale=scale, device=runtime.device, ranks=runtime)
+    if asked == "auto":
+        log.info("%s", describe_auto(measures.keys(), key="validate.measures"))
+    if network:
+        # Not compiled: validation images have any size.
+        measures["perceptual"] = perceptual_measure(in_autocast(network.forward, runtime=runtime))
+    return Validator(images, scale=scale, runtime=runtime, measures=measures)
 
 
 def _training_data(config: Config, runtime: Runtime, position: dict[str, Any] | None) -> TrainingData:
@@ -224,15 +241,24 @@ def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime, smallest=smallest)
 
 
-def _best_by(config: Config) -> tuple[str, ...]:
-    """What decides which weights are the best."""
+def _best_by(config: Config, validator: Validator | None) -> tuple[str, ...]:
+    """What decides which weights are the best.
+
+    Raises:
+        UserError: With ``validate.measures=auto`` it turned out not to be measured.
+    """
+    measured = {"psnr_y", "ssim_y", *(validator.measures if validator else ())}
     match config.checkpoint.best:
         case "auto":
             return ("perceptual",) if config.has_perceptual_network else ("psnr_y",)
         case "front":
-            return ("psnr_y", "perceptual")
+            by = ["psnr_y", *(name for name in DISTANCES if name in measured)][:2]
         case metric:
-            return (metric.removeprefix("val/"),)
+            by = [name for name in [metric.removeprefix("val/")] if name in measured]
+    if len(by) < (2 if config.checkpoint.best == "front" else 1):
+        asks = f"checkpoint.best is {config.checkpoint.best}"
+        raise UserError(f"{asks}, which validate.measures=auto cannot measure here: choose val/psnr_y")
+    return tuple(by)
 
 
 def _intervals(config: Config) -> Intervals:

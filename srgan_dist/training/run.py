@@ -64,9 +64,9 @@ def train(config: Config, *, stop: threading.Event | None = None, parent: Path |
     Returns:
         The content of result.json: ``name``, ``started`` and ``finished`` (UTC), ``hours`` (of training), ``steps``,
         ``images``, ``seconds``, ``parameters``, and, with validation images, ``bicubic``, ``final`` and after
-        pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y`` and ``perceptual``, and ``identical``
-        where images were equal to HR, which are not in the mean of ``psnr_y``. ``best`` has for each of the three the
-        best ``value`` of all validations and its ``step``.
+        pretraining ``pretrained``; each of these has ``psnr_y`` (dB), ``ssim_y``, ``perceptual`` and what
+        validate.measures asks for, and ``identical`` where images were equal to HR, which are not in the mean of
+        ``psnr_y``. ``best`` has for each measure the best ``value`` of all validations and its ``step``.
 
     Raises:
         UserError: The configuration does not match the machine, the data or the checkpoint.
@@ -121,7 +121,7 @@ def _train_in_folder(
         tracker=config.tracker.name,
         labels=Labels(**config.tracker.model_dump(exclude={"name", "log_weights"})),
         log_weights=config.tracker.log_weights,
-        goals=METRICS,
+        goals={key: goal for key, goal in METRICS.items() if not config.why_unmeasured(key.removeprefix("val/"))},
         config=config.shown(),
         num_steps=config.train.steps,
         pretrain_steps=config.train.pretrain_steps,

@@ -78,10 +78,12 @@ class _Interval(_Counters):
 
 
 class _Validated(_Counters):
+    """The step, and the measures by name: which ones, the run that wrote it decided."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Finite | None]
+
     step: Count
-    psnr_y: Finite | None = None
-    ssim_y: Finite | None = None
-    perceptual: Finite | None = None
 
 
 class _State(_Counters):

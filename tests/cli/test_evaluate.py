@@ -12,7 +12,7 @@ from PIL import Image
 
 from srgan_dist.checkpointing.weights import save_weights
 from srgan_dist.config.models import SRResNetConfig
-from srgan_dist.evaluation.side_by_side import common_means, to_table
+from srgan_dist.evaluation.side_by_side import common_means, to_tables
 from srgan_dist.models.build import build_generator, generator_metadata
 from tests.conftest import Finished, call
 from tests.records.folders import make_run
@@ -111,10 +111,10 @@ def test_means_are_over_the_same_images_and_the_best_is_bold() -> None:
         "good": [result("set", {"x": (20.0, 30.0), "blank": (20.0, None)})],
         "bad": [result("set", {"x": (20.0, 25.0), "blank": (20.0, 90.0)})],
     }
-    means, identical = common_means(results)
-    assert identical == [1]
-    assert [of_sets[0]["psnr_y"] for of_sets in means.values()] == [20.0, 30.0, 25.0]
-    table = to_table(results, {})
+    (means,) = common_means(results)
+    assert means["identical"] == 1
+    assert [means[method]["psnr_y"] for method in ("bicubic", *results)] == [20.0, 30.0, 25.0]
+    (table,) = to_tables(results, {})
     psnr = list(table.columns[1].cells)
     assert [getattr(cell, "style", None) for cell in psnr] == ["", "bold", ""]
-    assert str(table.caption).startswith("set: 1 of 2 images identical")
+    assert str(table.caption).startswith("1 of 2 images identical")

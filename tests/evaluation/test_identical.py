@@ -56,14 +56,17 @@ def write(folder: Path, **images: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
 BLANK = np.full((48, 48, 3), 255, np.uint8)
 
 
+BLANKS = {"psnr_y": None, "psnr_rgb": None, "ssim_y": pytest.approx(1), "grid": 1.0}
+
+
 def test_evaluate_leaves_a_blank_page_out_of_the_mean(tmp_path: Path) -> None:
     generator = bicubic()
     folder = write(tmp_path / "pages", blank=BLANK, photo=photo(48, 48))
-    (result,) = evaluate(generator, folder)
-    (alone,) = evaluate(generator, write(tmp_path / "photos", photo=photo(48, 48)))
+    (result,) = evaluate(generator, folder, measures=["grid"])
+    (alone,) = evaluate(generator, write(tmp_path / "photos", photo=photo(48, 48)), measures=["grid"])
     assert (result["identical"], alone["identical"]) == (1, 0)
     blank = result["images"][0]
-    assert blank["model"] == blank["bicubic"] == {"psnr_y": None, "ssim_y": pytest.approx(1)}
+    assert blank["model"] == blank["bicubic"] == BLANKS
     for method in ("model", "bicubic"):
         assert result[method]["psnr_y"] == alone[method]["psnr_y"]
         assert result[method]["ssim_y"] == pytest.approx((1 + alone[method]["ssim_y"]) / 2)
@@ -82,8 +85,8 @@ def test_a_folder_that_is_refused_is_refused_before_any_is_measured(tmp_path: Pa
 
 
 def test_evaluate_of_blank_pages_alone_has_no_mean(tmp_path: Path) -> None:
-    (result,) = evaluate(bicubic(), write(tmp_path / "pages", one=BLANK, two=BLANK))
-    assert result["model"] == {"psnr_y": None, "ssim_y": pytest.approx(1)}
+    (result,) = evaluate(bicubic(), write(tmp_path / "pages", one=BLANK, two=BLANK), measures=["grid"])
+    assert result["model"] == BLANKS
     assert result["identical"] == 2
     to_table(result)
 
@@ -114,21 +117,21 @@ def test_validation_leaves_them_out_too(tmp_path: Path) -> None:
     )
 
     def measure(*of: int) -> dict[str, float | None]:
-        validator = Validator([images[index] for index in of], scale=4, runtime=alone, features=None)
+        validator = Validator([images[index] for index in of], scale=4, runtime=alone, measures={})
         return validator.measure(validator.bicubic)
 
     both, photo_alone, blank_alone = measure(0, 1), measure(1), measure(0)
     assert both["psnr_y"] == photo_alone["psnr_y"]
     assert both["identical"] == 1
     # A network that makes noise of the blank page is measured on the same images as bicubic upscaling.
-    validator = Validator(images, scale=4, runtime=alone, features=None)
+    validator = Validator(images, scale=4, runtime=alone, measures={})
     noisy = validator.measure(lambda lr: validator.bicubic(lr) - 0.01)
     assert noisy["identical"] == 1
     assert (
         noisy["psnr_y"]
-        == Validator(images[1:], scale=4, runtime=alone, features=None).measure(
-            lambda lr: validator.bicubic(lr) - 0.01
-        )["psnr_y"]
+        == Validator(images[1:], scale=4, runtime=alone, measures={}).measure(lambda lr: validator.bicubic(lr) - 0.01)[
+            "psnr_y"
+        ]
     )
     assert "identical" not in photo_alone
     assert blank_alone["psnr_y"] is None

@@ -110,16 +110,28 @@ def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:
         (["--loss.perceptual.network=vgg16", "--loss.perceptual.weights=hed"], "perceptual", "srgan-dist fetch hed"),
         (["--loss.additional={kind: dists}"], "dists", "srgan-dist fetch vgg16"),
         (["--loss.additional={kind: lpips, weights: hed}"], "lpips", "srgan-dist fetch hed"),
+        (
+            ["--data.validation=VALIDATION", "--validate.measures=lpips,dists_hed"],
+            "measures",
+            "the weights for lpips, dists_hed are not here: srgan-dist fetch hed, srgan-dist fetch vgg16",
+        ),
         (["--generator.channels=4096", "--checkpoint.keep=100000"], "space", "make room"),
         (["--tracker.name=wandb"], None, None),
     ],
 )
 def test_what_would_fail_is_named(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str], name: str | None, text: str
+    shards: Path,
+    validation: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+    name: str | None,
+    text: str,
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for key in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
         monkeypatch.delenv(key, raising=False)
+    extra = [argument.replace("VALIDATION", str(validation)) for argument in extra]
     done = ask(shards, tmp_path / "run", *extra)
     if name:
         assert done.code == 1

@@ -85,7 +85,7 @@ def test_each_images_quality_is_the_same_on_two_ranks_and_named_apart() -> None:
             memory_format=torch.contiguous_format,
             all_gather_object=gather,
         )
-        return Validator(images, scale=4, runtime=runtime, features=None)
+        return Validator(images, scale=4, runtime=runtime, measures={})
 
     alone = validator(0, 1, lambda value: [value])
     rows = alone.measure_each(alone.bicubic)
@@ -103,7 +103,7 @@ def test_a_run_writes_its_records(train: Train, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run/val.jsonl").read_text().splitlines()]
     assert [(row["step"], row["image"]) for row in rows] == [(step, f"v{n}") for step in (2, 6) for n in range(3)]
     last = metrics(tmp_path / "run")[-1]
-    for name in ("psnr_y", "ssim_y", "perceptual"):
+    for name in ("psnr_y", "ssim_y", "perceptual", "grid"):
         assert last[f"val/{name}"] == pytest.approx(sum(row[name] for row in rows[3:]) / 3, rel=1e-12)
     assert all(re.fullmatch(UTC, line["time"]) for line in metrics(tmp_path / "run"))
     hours = [line["hours"] for line in metrics(tmp_path / "run")]

@@ -85,7 +85,7 @@ def test_a_run_writes_the_documented_files(whole: Path) -> None:
     assert result["images"] == 24
     assert result["parameters"] > 1000
     for name in ("bicubic", "pretrained", "final"):
-        assert result[name].keys() == {"psnr_y", "ssim_y", "perceptual"}
+        assert result[name].keys() == {"psnr_y", "ssim_y", "perceptual", "grid"}
     assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step-000003", "step-000006"]
     with Image.open(whole / "samples" / "step-000006.png") as picture:
         assert picture.width > picture.height / 2
