@@ -44,7 +44,10 @@ class RRDBConfig(Section):
     blocks: Blocks = 23
     """Residual-in-residual dense blocks."""
     growth: Channels = 32
-    """Channels that each dense layer adds."""
+    """Channels that each dense layer adds; other programs load files of 32 alone."""
+    padding: Literal["reflect", "replicate"] = "reflect"
+    """At scales 1 and 2, what continues an image whose sides are no multiples of 4 / scale; reflect: as other programs,
+    replicate: as version 0.1 did."""
 
 
 class MSRResNetConfig(Section):
@@ -57,6 +60,30 @@ class MSRResNetConfig(Section):
     """Feature channels."""
     blocks: Blocks = 16
     """Residual blocks."""
+
+
+class CompactConfig(Section):
+    common = ("channels", "convs")
+
+    name: Literal["compact"] = "compact"
+    """Real-ESRGAN's small, fast SRVGGNetCompact, whose files other programs load."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    channels: Channels = 64
+    """Feature channels."""
+    convs: Blocks = 16
+    """Convolutions between the first and the last."""
+
+
+class SPANConfig(Section):
+    common = ("channels",)
+
+    name: Literal["span"] = "span"
+    """Wan et al. 2024, the winner of NTIRE 2024's challenge of efficiency, whose files other programs load."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    channels: Channels = 48
+    """Feature channels."""
+    input_norm: bool = False
+    """Subtract DIV2K's mean colour from the input and multiply by 255, as the paper's code does."""
 
 
 class VGGDiscriminatorConfig(Section):
@@ -77,5 +104,5 @@ class UNetDiscriminatorConfig(Section):
     """Channels at full resolution."""
 
 
-GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
+GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig | CompactConfig | SPANConfig, Choice()]
 DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]

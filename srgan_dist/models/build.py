@@ -14,23 +14,35 @@ from typing_extensions import assert_never
 
 from srgan_dist.config.losses import EfficientNetLite0Config, PerceptualLossConfig, VGG19Config
 from srgan_dist.config.models import (
+    CompactConfig,
     DiscriminatorConfig,
     GeneratorConfig,
     MSRResNetConfig,
     RRDBConfig,
+    SPANConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
+from srgan_dist.models.compact import Compact
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.rrdb import RRDBNet
+from srgan_dist.models.span import SPAN
 from srgan_dist.models.srresnet import SRResNet
 
 
-def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False) -> nn.Module:
-    """Build the generator, freshly initialised; ``recompute`` trades time for memory."""
+def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False, merged: bool = False) -> nn.Module:
+    """Build the generator, freshly initialised.
+
+    Args:
+        config: Architecture.
+        scale: Factor between LR and SR.
+        recompute: Trades time for memory.
+        merged: In the form of files of weights, for inference, where that is another than the one that is trained (see
+            `srgan_dist.models.reparameterised`).
+    """
     match config:
         case SRResNetConfig():
             return SRResNet(
@@ -49,16 +61,29 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
                 channels=config.channels,
                 blocks=config.blocks,
                 growth=config.growth,
+                padding=config.padding,
                 recompute=recompute,
             )
         case MSRResNetConfig():
             return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks, recompute=recompute)
+        case CompactConfig():
+            return Compact(
+                scale=scale, channels=config.channels, convs=config.convs, merged=merged, recompute=recompute
+            )
+        case SPANConfig():
+            return SPAN(
+                scale=scale,
+                channels=config.channels,
+                input_norm=config.input_norm,
+                merged=merged,
+                recompute=recompute,
+            )
         case _:
             assert_never(config)
 
 
 def generator_outline(config: GeneratorConfig, *, scale: int, num_tensors: int) -> dict[str, Tensor]:
-    """The names, shapes and dtypes of a generator's state dict, on the meta device: no weight is allocated.
+    """The names, shapes and dtypes of what a generator's file holds, on the meta device: no weight is allocated.
 
     Args:
         config: Architecture.
@@ -70,7 +95,7 @@ def generator_outline(config: GeneratorConfig, *, scale: int, num_tensors: int) 
         RuntimeError: A tensor has more values than can be counted.
     """
     with torch.device("meta"), _Outline(calls=1000 + 100 * num_tensors):
-        return build_generator(config, scale=scale).state_dict()
+        return build_generator(config, scale=scale, merged=True).state_dict()
 
 
 class _Outline(TorchFunctionMode):

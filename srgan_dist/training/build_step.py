@@ -15,6 +15,7 @@ from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Features
 from srgan_dist.models.build import build_discriminator, build_features, build_generator, generator_metadata
 from srgan_dist.models.features import FeatureNetwork
+from srgan_dist.models.reparameterised import weights_to_train
 from srgan_dist.training.adversarial import AdversarialSettings
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.ema import EMA
@@ -64,7 +65,7 @@ def build_step(
     patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
     network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
     if config.run.init_from and starts:
-        initialise(network, config.run.init_from)
+        initialise(network, config.run.init_from, as_trained=weights_to_train)
     network = runtime.place(network)
     with torch.random.fork_rng(devices=()):  # building the average must not change the run's random numbers
         average = runtime.place(build_generator(config.generator, scale=config.data.scale))

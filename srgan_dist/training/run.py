@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.checkpointing.manager import Checkpoints, step_of
-from srgan_dist.config.compatibility import learning_digest
+from srgan_dist.config.compatibility import as_begun, learning_digest
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.distributed.runtime import Runtime
@@ -191,6 +191,8 @@ def _start(
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else expand_home(config.run.resume)
     state = load_state(checkpoints, source) if source else None
+    if state:
+        config = as_begun(config, state.counters["origin"])
     trainer = build_trainer(
         config,
         runtime=runtime,
