@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from srgan_dist.checkpointing.tensors import (
@@ -117,6 +118,10 @@ def load_into(network: nn.Module, weights: object) -> None:
 def _load(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     current = network.state_dict()
     for name, tensor in tensors.items():
+        if not current[name].is_floating_point():  # indices, which the network itself computes and none learns
+            if not torch.equal(tensor, current[name].to(tensor.device)):
+                raise UnusableTensors(f"{name} is not as the network computes it")
+            continue
         if not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
             raise UnusableTensors(f"{name} is of {tensor.dtype}, and must be of {current[name].dtype}")
         check_finite(name, tensor.to(current[name].dtype))  # a float64 may be too large for what it becomes

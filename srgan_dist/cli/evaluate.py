@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from srgan_dist.cli.images import add_allow_class
 from srgan_dist.errors import UserError
 from srgan_dist.utils import strict_json
 from srgan_dist.utils.file_kind import NotWeights, weights_kind
@@ -48,6 +49,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="test set: HR images, or a layout such as HR/ beside LRx<scale>/",
     )
+    add_allow_class(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
 
@@ -62,7 +64,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.json:
         refuse_unwritable(options.json)
     models, folders = models_and_folders([options.weights, *options.folders])
-    generators = {model: SRGenerator.from_pretrained(model.weights) for model in models}
+    generators = {
+        model: SRGenerator.from_pretrained(model.weights, allow_class=options.allow_class) for model in models
+    }
     if len(models) == 1:
         results = _measure(generators[models[0]], folders, label="evaluate")
         if models[0].is_run:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from srgan_dist.config.fields import choosers
+from srgan_dist.config.fields import choosers, mapping_keys
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.utils.secrets import shown_tree
@@ -137,8 +137,9 @@ def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, t
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    whole = mapping_keys()
     for name, value in section.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and prefix + name not in whole:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
@@ -95,6 +96,12 @@ def is_list(field: FieldInfo) -> bool:
         return get_origin(annotation) is tuple or any(map(holds_tuple, get_args(annotation)))
 
     return holds_tuple(field.annotation)
+
+
+@cache
+def mapping_keys() -> frozenset[str]:
+    """The keys whose value is a mapping, which has no keys of the configuration's inside."""
+    return frozenset(key.name for part in parts() for key in part.keys if get_origin(key.field.annotation) is dict)
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, str, FieldInfo]]:

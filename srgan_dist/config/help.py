@@ -94,6 +94,8 @@ def in_words(value: Any) -> str:
             return value.human_readable().replace(".0", "")
         case float():
             return f"{value:g}"
+        case dict():
+            return f"{{{', '.join(f'{key}: {in_words(one)}' for key, one in value.items())}}}"
         case tuple():
             return f"[{', '.join(map(in_words, value))}]"
         case _:
@@ -153,6 +155,8 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
         text = " or ".join("None" if one is NoneType else _kind(one) for one in arguments)
     elif origin is Literal:
         text = ", ".join(map(str, arguments))
+    elif origin is dict:
+        text = "mapping, such as {key: value}"
     elif origin is tuple:
         several = _kind(arguments[0]).replace("number", "numbers").replace("text", "texts")
         text = f"list of {several}" if arguments[-1] is Ellipsis else f"{len(arguments)} {several}"

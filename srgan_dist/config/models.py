@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
-from srgan_dist.config.base import Choice, Section, as_number
+from srgan_dist.config.base import Choice, Form, Section, as_number
+from srgan_dist.config.yaml_file import read_mapping
 
 # Far beyond any network that was ever published, and small enough that a file cannot make us build one for hours.
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Blocks = Annotated[int, Field(ge=1, le=1024)]
+
+
+def _as_mapping(value: object) -> object:
+    return read_mapping(value) if isinstance(value, str) else value
+
+
+Parameters = Annotated[dict[str, JsonValue], BeforeValidator(_as_mapping)]
 
 
 class SRResNetConfig(Section):
@@ -63,7 +71,7 @@ class MSRResNetConfig(Section):
 
 
 class CompactConfig(Section):
-    common = ("channels", "convs")
+    common = ("channels",)
 
     name: Literal["compact"] = "compact"
     """Real-ESRGAN's small, fast SRVGGNetCompact, whose files other programs load."""
@@ -86,6 +94,24 @@ class SPANConfig(Section):
     """Subtract DIV2K's mean colour from the input and multiply by 255, as the paper's code does."""
 
 
+class SpandrelConfig(Section):
+    name: Literal["spandrel"] = "spandrel"
+    """Any network of spandrel's, by its architecture (extra: spandrel); files load where others load them."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    architecture: str | None = None
+    """Spandrel's name of it, such as SwinIR, HAT or RealPLKSR."""
+    parameters: Parameters = Field(default={})
+    """Arguments of its class; that of the scale is filled in."""
+
+
+class OwnGeneratorConfig(Section):
+    name: Annotated[str, Form("module:Class", r"[^\W\d][\w.]*:[^\W\d][\w.]*")] = "module:Class"
+    """A class of your own, importable from the working folder."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    parameters: Parameters = Field(default={})
+    """Arguments of the class; scale is filled in, if it takes one of this name."""
+
+
 class VGGDiscriminatorConfig(Section):
     name: Literal["vgg"] = "vgg"
     """Ledig et al. 2017: convolutions and two dense layers, one logit an image."""
@@ -104,5 +130,10 @@ class UNetDiscriminatorConfig(Section):
     """Channels at full resolution."""
 
 
-GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig | CompactConfig | SPANConfig, Choice()]
+GeneratorConfig = Annotated[
+    SRResNetConfig | RRDBConfig | MSRResNetConfig | CompactConfig | SPANConfig | SpandrelConfig | OwnGeneratorConfig,
+    Choice(),
+]
+NotRecomputed = SpandrelConfig | OwnGeneratorConfig
+"""Generators of whose parts nothing is known that could be run again."""
 DiscriminatorConfig = Annotated[VGGDiscriminatorConfig | UNetDiscriminatorConfig, Choice()]

@@ -16,29 +16,39 @@ from torch import Tensor, nn
 from srgan_dist.checkpointing.tensors import UnusableTensors, check_shapes, without_counts
 from srgan_dist.checkpointing.weights import load_into, load_weights
 from srgan_dist.config.compatibility import former_generator
-from srgan_dist.config.models import CompactConfig, GeneratorConfig, MSRResNetConfig, RRDBConfig, SPANConfig
+from srgan_dist.config.models import (
+    CompactConfig,
+    GeneratorConfig,
+    MSRResNetConfig,
+    OwnGeneratorConfig,
+    RRDBConfig,
+    SPANConfig,
+)
 from srgan_dist.errors import UserError
 from srgan_dist.models.build import build_generator, generator_metadata, generator_outline
+from srgan_dist.models.classes import Unbuildable
 
 log = logging.getLogger("srgan_dist")
 
 
-def load_generator(path: Path) -> tuple[nn.Module, int, dict[str, str]]:
+def load_generator(path: Path, *, allow_class: str | None = None) -> tuple[nn.Module, int, dict[str, str]]:
     """Rebuild a generator from its weights alone.
 
     Args:
         path: The file of weights, see `srgan_dist.checkpointing.weights.load_weights`.
+        allow_class: The class, as ``module:Class``, that may be imported if the file names it.
 
     Returns:
         The network, its scale, and metadata, which describe the architecture also where the file's do not.
 
     Raises:
-        UserError: The file is missing, is not one of weights, or does not say which network it belongs to; or a weight
-            is not finite.
+        UserError: The file is missing, is not one of weights, or does not say which network it belongs to; a weight is
+            not finite; or the network is of a class that was not allowed.
     """
     weights, metadata = load_weights(path)
     if "generator" in metadata:
         config, scale = _claimed_network(path, metadata)
+        _refuse_code(path, config, allow_class)
         problem = "weights and metadata do not fit"
     else:
         config, scale = _network_of_shapes(path, weights)
@@ -48,17 +58,28 @@ def load_generator(path: Path) -> tuple[nn.Module, int, dict[str, str]]:
         log.info("%s: no metadata; by its shapes %s x%d: %s", path, config.name, scale, sizes)
     try:
         # A few bytes may claim a network of any size, so none is built before the tensors are there for it.
-        outline = generator_outline(config, scale=scale, num_tensors=len(weights))
-        shapes = {name: tensor.shape for name, tensor in weights.items()}
-        check_shapes(without_counts(shapes), without_counts(outline))
+        if not isinstance(config, OwnGeneratorConfig):  # whose author may not have thought of such tensors
+            outline = generator_outline(config, scale=scale, num_tensors=len(weights))
+            shapes = {name: tensor.shape for name, tensor in weights.items()}
+            check_shapes(without_counts(shapes), without_counts(outline))
         network = build_generator(config, scale=scale, merged=True)
-    except (ValueError, RuntimeError, UnusableTensors) as error:
+    except (ValueError, RuntimeError, UnusableTensors, Unbuildable) as error:
         raise UserError(f"{path}: {problem} ({str(error).splitlines()[0]})") from None
     try:
         load_into(network, weights)
     except UnusableTensors as error:
         raise UserError(f"{path}: weights that cannot be used ({error})") from None
     return network, scale, metadata
+
+
+def _refuse_code(path: Path, config: GeneratorConfig, allow_class: str | None) -> None:
+    """Refuse a class that a file names, unless who loads it names it too: importing runs code."""
+    if isinstance(config, OwnGeneratorConfig) and config.name != allow_class:
+        other = f", and {allow_class} is allowed" if allow_class else ""
+        raise UserError(
+            f"{path}: its network is the class {config.name}, which would have to be imported and run{other}; if it is "
+            f"yours, allow it by --allow-class={config.name} (in Python: allow_class)"
+        )
 
 
 def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[GeneratorConfig, int]:

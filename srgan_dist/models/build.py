@@ -18,12 +18,15 @@ from srgan_dist.config.models import (
     DiscriminatorConfig,
     GeneratorConfig,
     MSRResNetConfig,
+    OwnGeneratorConfig,
     RRDBConfig,
     SPANConfig,
+    SpandrelConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
+from srgan_dist.models.classes import build_own, build_spandrel
 from srgan_dist.models.compact import Compact
 from srgan_dist.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGG19Features
@@ -78,6 +81,10 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
                 merged=merged,
                 recompute=recompute,
             )
+        case SpandrelConfig():
+            return build_spandrel(config.architecture, config.parameters, scale=scale)
+        case OwnGeneratorConfig():
+            return build_own(config.name, config.parameters, scale=scale)
         case _:
             assert_never(config)
 
@@ -113,7 +120,14 @@ class _Outline(TorchFunctionMode):
             raise ValueError("a network of far more tensors")
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:  # whose values constructors read, such as rates of dropped paths by depth
+            if int(kwargs.get("steps", args[2] if len(args) > 2 else 0)) > self.calls:
+                raise ValueError("a network of far more layers")
+            kwargs["device"] = "cpu"
+        if func == Tensor.data.__set__:  # type: ignore[attr-defined]  # to numbers that constructors make elsewhere
+            args = (args[0], args[1].to("meta"))
+        return func(*args, **kwargs)
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from srgan_dist.checkpointing.weights import initialise
 from srgan_dist.config.losses import AdversarialLossConfig, LossConfig
+from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.distributed.runtime import Runtime
 from srgan_dist.losses.content import ContentLoss, Features
 from srgan_dist.models.build import build_discriminator, build_features, build_generator, generator_metadata
+from srgan_dist.models.classes import leave_out_unused
 from srgan_dist.models.features import FeatureNetwork
 from srgan_dist.models.reparameterised import weights_to_train
 from srgan_dist.training.adversarial import AdversarialSettings
@@ -72,6 +74,8 @@ def build_step(
     average.load_state_dict(network.state_dict())
     metadata = generator_metadata(config.generator, scale=config.data.scale)
     ema = EMA(average, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
+    if runtime.world_size > 1 and isinstance(config.generator, NotRecomputed):
+        leave_out_unused(network, side=patch // config.data.scale, device=runtime.device)
     generator = trainable(network, "g", side=patch // config.data.scale)
     content = build_content_loss(config.loss, features)
     pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch)

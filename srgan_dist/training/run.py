@@ -315,7 +315,7 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         columns = {"SR": trainer.take_step.ema.network}
         pretrained = folder / "weights" / "pretrained.safetensors"
         if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
-            before = SRGenerator.from_pretrained(pretrained, device=runtime.device)
+            before = SRGenerator.from_pretrained(pretrained, device=runtime.device, allow_class=config.generator.name)
             columns = {"pretrained": before, "GAN": trainer.take_step.ema.network}
         crops = {label: trainer.validator.crops(network) for label, network in columns.items()}
         (folder / "samples").mkdir(exist_ok=True)

@@ -46,7 +46,7 @@ def test_a_run_resumes_from_the_trained_form_bit_for_bit(name: str, shards: Path
 
 
 @pytest.mark.slow
-@each_network
+@pytest.mark.parametrize("name", ["span"])
 def test_a_run_begins_with_the_saved_form_of_another(name: str, shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path / "first", name, {"train.steps": 2})
     still = {"optimizer.pretrain.learning_rate": 1e-30, "train.ema_decay": 0, "train.pretrain_steps": 1}
@@ -59,7 +59,7 @@ def test_a_run_begins_with_the_saved_form_of_another(name: str, shards: Path, tm
 
 
 @pytest.mark.slow
-@each_network
+@pytest.mark.parametrize("name", ["span"])
 def test_two_ranks_learn_what_one_does(name: str, shards: Path, tmp_path: Path) -> None:
     changes = {"train.steps": 3, "train.pretrain_steps": 3, "data.micro_batch": 2}
     for ranks in (1, 2):
