@@ -139,8 +139,9 @@ def _imported(name: str, reference: str) -> Any:
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - the module is the user's, and may raise anything
+        with unset_fake_temporarily():  # or tensors of the module would never have data
+            return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module is the user's, and may raise anything
         raise Unbuildable(f"generator.name is {reference}: {name} cannot be imported ({raised(error)})") from None
     finally:
         # Last from now on, where no file of the folder hides a library that is imported later.
@@ -152,7 +153,7 @@ def _imported(name: str, reference: str) -> Any:
 def _spandrel_classes() -> dict[str, tuple[Any, Any]]:
     """By name, the class of a network and spandrel's description of its architecture."""
     try:
-        with warnings.catch_warnings():
+        with unset_fake_temporarily(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it imports
             from spandrel import MAIN_REGISTRY
     except ImportError:
@@ -205,7 +206,7 @@ def _without_data(network: nn.Module) -> nn.Module:
     return network
 
 
-def raised(error: Exception) -> str:
+def raised(error: BaseException) -> str:
     """What code that is not ours raised, in one line, and where, since its faults are to be found by it."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]

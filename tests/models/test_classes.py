@@ -45,6 +45,8 @@ class Outer:
     class Inner(Net):
         pass
 
+MEAN = torch.tensor(0.5)
+
 class NoScale(nn.Conv2d):
     def __init__(self):
         super().__init__(3, 3, 1)
@@ -63,6 +65,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with a module of the user's, which imports another one there."""
     (tmp_path / "own_nets.py").write_text(OWN)
     (tmp_path / "helper_of_own_nets.py").write_text("")
+    (tmp_path / "quitting_nets.py").write_text("raise SystemExit(3)\n")
     (tmp_path / "bad_nets.py").write_text("import torch\nraise RuntimeError('no way')\n")
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
@@ -175,11 +178,19 @@ def test_the_scale_is_given_to_a_class_that_takes_one(own: Path) -> None:
     assert build_own("own_nets:Net", {"scale": 2}, scale=4)(torch.rand(1, 3, 4, 5)).shape == (1, 3, 8, 10)
 
 
+def test_a_module_that_is_imported_where_tensors_have_no_data_keeps_its_own(own: Path) -> None:
+    assert own
+    with without_memory():
+        build_own("own_nets:Net", {}, scale=2)
+    assert sys.modules["own_nets"].MEAN.item() == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "told"),
     [
         ("no_nets:Net", {}, "no_nets cannot be imported (ModuleNotFoundError: No module named 'no_nets')"),
         ("bad_nets:Net", {}, "bad_nets cannot be imported (RuntimeError: no way, bad_nets.py:2)"),
+        ("quitting_nets:Net", {}, "quitting_nets cannot be imported (SystemExit: 3, quitting_nets.py:1)"),
         ("own_nets:Nothing", {}, "expected a class of torch.nn.Module, and own_nets has no such name"),
         ("own_nets:function", {}, "own_nets:function; expected a class of torch.nn.Module, and this is none"),
         ("own_nets:Net", {"depth": 3}, "generator.parameters has 'depth'; allowed: scale, width"),
