@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import srgan_dist
+from srgan_dist.config.models import RRDBConfig
 from srgan_dist.tracking.console import default_logging
 from tests.conftest import Finished, environment, metrics, run
 
@@ -74,7 +75,7 @@ def test_a_configuration_is_made_of_dictionaries() -> None:
     config = srgan_dist.Config(
         generator={"name": "rrdb", "blocks": 2}, train={"steps": 5}, validate={"every": 2}, data={"train": "shards"}
     )
-    assert (config.generator.name, config.generator.blocks) == ("rrdb", 2)
+    assert config.generator == RRDBConfig(blocks=2)
     assert (config.train.steps, config.validation.every, config.data.train) == (5, 2, ("shards",))
     assert config == srgan_dist.load_config(
         None,

@@ -37,7 +37,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config_class, union, network, imports, case = recipe()
     insert(folder / CONFIG, f"{config_class}\n\n", before="GeneratorConfig = ")
     config = (folder / CONFIG).read_text()
-    (folder / CONFIG).write_text(re.sub(r"^GeneratorConfig = .*\n", union, config, flags=re.MULTILINE))
+    (folder / CONFIG).write_text(re.sub(r"^GeneratorConfig = (?s:.*?)^]\n", union, config, flags=re.MULTILINE))
     (folder / NETWORK).write_text(network)
     insert(folder / BUILD, imports, before="from srgan_dist.models.discriminator import")
     insert(folder / BUILD, case, before="        case _:\n")
@@ -60,7 +60,8 @@ def test_the_help_shows_the_new_generator(copy: Path) -> None:
 
 def test_mistakes_know_the_new_generator(copy: Path) -> None:
     for option, answer in {
-        "--generator.name=swin": "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet, espcn",
+        "--generator.name=swin": "generator: name is 'swin'; allowed: srresnet, rrdb, msrresnet, compact, span, "
+        "spandrel, module:Class, espcn",
         "--data.scale=8": "data.scale is 8, but generator.name=espcn has scales 2, 3, 4",
         "--generator.chanels=3": "did you mean generator.channels?",
     }.items():

@@ -34,6 +34,7 @@ OWNERS = {
     "yaml": {"config", "sweeps"},
     "accelerate": {"distributed", "tracking"},
     "timm": {"models"},
+    "spandrel": {"models"},
     "torchmetrics": {"evaluation"},
     "h5py": {"models"},
     "safetensors": {"checkpointing", "models"},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from srgan_dist.checkpointing.tensors import (
@@ -117,13 +118,23 @@ def load_into(network: nn.Module, weights: object) -> None:
 def _load(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     current = network.state_dict()
     for name, tensor in tensors.items():
+        if not current[name].is_floating_point():  # indices, which the network itself computes and none learns
+            if not torch.equal(tensor, current[name].to(tensor.device)):
+                raise UnusableTensors(f"{name} is not as the network computes it")
+            continue
         if not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
             raise UnusableTensors(f"{name} is of {tensor.dtype}, and must be of {current[name].dtype}")
         check_finite(name, tensor.to(current[name].dtype))  # a float64 may be too large for what it becomes
     network.load_state_dict(current | dict(tensors))
 
 
-def initialise(network: nn.Module, path: Path, *, role: Role = "generator") -> None:
+def initialise(
+    network: nn.Module,
+    path: Path,
+    *,
+    role: Role = "generator",
+    as_trained: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]] = lambda _, weights: weights,
+) -> None:
     """Load into a network whatever fits of a file's weights, and log what does not.
 
     That of another scale begins with all but a few layers; what the file lacks keeps its fresh values.
@@ -132,13 +143,14 @@ def initialise(network: nn.Module, path: Path, *, role: Role = "generator") -> N
         network: The network.
         path: See `load_weights`.
         role: What the network is.
+        as_trained: Brings the weights of a file into the form in which this network is trained.
 
     Raises:
         UserError: There is no such file, it is not one of weights, or less than a tenth of the network would come from
             it.
     """
     weights, _ = load_weights(path, role=role)
-    expected, tensors = without_counts(network.state_dict()), without_counts(weights)
+    expected, tensors = without_counts(network.state_dict()), without_counts(as_trained(network, weights))
     fitting = {
         name: value for name, value in tensors.items() if name in expected and value.shape == expected[name].shape
     }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from srgan_dist.cli.images import add_allow_class
 from srgan_dist.config.lists import split_list
 from srgan_dist.distributed.launch import num_processes, process_rank
 from srgan_dist.errors import UserError
@@ -60,6 +61,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="besides PSNR and SSIM: some of grid,lpips,dists,lpips_hed,dists_hed, or auto (default), those whose "
         "weights are on this machine",
     )
+    add_allow_class(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
 
 
@@ -76,7 +78,10 @@ def evaluate(options: argparse.Namespace) -> None:
     asked = split_list(options.measures)
     with _ranks() as ranks:
         device = ranks.device if ranks else None
-        generators = {model: SRGenerator.from_pretrained(model.weights, device=device) for model in models}
+        generators = {
+            model: SRGenerator.from_pretrained(model.weights, device=device, allow_class=options.allow_class)
+            for model in models
+        }
         job = _Job(folders, "auto" if asked == ["auto"] else asked, ranks, options.json)
         if len(models) == 1:
             _alone(models[0], generators[models[0]], job)

@@ -27,6 +27,16 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
         choices=("stop", "skip"),
         help="what to do with images of a folder that cannot be upscaled (default: skip, and say so at the end)",
     )
+    add_allow_class(upscale)
+
+
+def add_allow_class(parser: argparse.ArgumentParser) -> None:
+    """The option by which a file may have a class imported."""
+    parser.add_argument(
+        "--allow-class",
+        metavar="MODULE:CLASS",
+        help="the class of your own whose network the weights are of (generator.name=MODULE:CLASS); it is imported",
+    )
 
 
 def upscale(options: argparse.Namespace) -> None:
@@ -49,7 +59,7 @@ def upscale(options: argparse.Namespace) -> None:
     jobs = upscale_jobs(options.input, options.output, suffix=suffix)
     check_quality(options.quality, jobs[0][1], name="--quality")
     setup_logging(is_main=True)
-    generator = SRGenerator.from_pretrained(options.weights)
+    generator = SRGenerator.from_pretrained(options.weights, allow_class=options.allow_class)
     if options.input.is_dir():
         num_images = upscale_folder(
             generator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args, get_origin
 
@@ -86,21 +87,39 @@ class Section(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Form:
+    """Marks the key that chooses a section by any text of a form: ``name: Annotated[str, Form("module:Class", ...)]``.
+
+    Args:
+        shown: How lists of what may be chosen show it; of this form, too.
+        pattern: Regular expression for the whole text.
+    """
+
+    shown: str
+    pattern: str
+
+
 class Choice:
     """Marks a union of sections, of which a key chooses one: ``Annotated[ThisConfig | ThatConfig, Choice()]``.
 
-    The key is the field that has a single value in each of the classes, such as ``name: Literal["srresnet"]``. A
-    section that does not say gets the first class.
+    The key is the field that has a single value in each of the classes, such as ``name: Literal["srresnet"]``, or is
+    marked by `Form`. A section that does not say gets the first class.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         sections = choices(source)
         key, default = choice_key(source), next(iter(sections))
+        forms = [form for section in sections.values() for form in _forms(section).values()]
 
         def choose(value: Any) -> str | None:
             if isinstance(value, Mapping):
-                return str(value.get(key, default))
-            return str(getattr(value, key)) if isinstance(value, tuple(sections.values())) else None
+                chosen = str(value.get(key, default))
+            elif isinstance(value, tuple(sections.values())):
+                chosen = str(getattr(value, key))
+            else:
+                return None
+            return next((form.shown for form in forms if re.fullmatch(form.pattern, chosen)), chosen)
 
         return core_schema.tagged_union_schema(
             {name: handler.generate_schema(section) for name, section in sections.items()},
@@ -138,9 +157,17 @@ def choice_key(union: Any) -> str:
 
 
 def _fixed(section: type[Section]) -> list[tuple[str, str]]:
-    """Fields that have a single value, and that value."""
-    return [
+    """Fields that have a single value, or values of a single form, and how that is shown."""
+    single = [
         (name, get_args(field.annotation)[0])
         for name, field in section.model_fields.items()
         if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
     ]
+    return single + [(name, form.shown) for name, form in _forms(section).items()]
+
+
+def _forms(section: type[Section]) -> dict[str, Form]:
+    """The fields that choose a section by a form of text."""
+    return {
+        name: mark for name, field in section.model_fields.items() for mark in field.metadata if isinstance(mark, Form)
+    }

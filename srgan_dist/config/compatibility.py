@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from srgan_dist.config.fields import Part, choosers, known_keys, lists_of_sections
 from srgan_dist.config.perceptual import completed
 from srgan_dist.config.root import Config
@@ -41,6 +43,35 @@ HARMLESS = (
     "validate",
     "tracker",
 )
+
+_FORMER_GENERATORS = {"rrdb": {"padding": "replicate"}}
+"""What a generator did before it had a key for it, where the key's default is another."""
+
+
+def former_generator(section: Any) -> Any:
+    """The section of a generator from a file, with what its version did where it lacks a key."""
+    if not isinstance(section, Mapping):  # whose validation says so
+        return section
+    return {**_FORMER_GENERATORS.get(str(section.get("name")), {}), **section}
+
+
+def as_begun(config: Config, old: Mapping[str, Any]) -> Config:
+    """Leave a run that resumes what a generator did by default when it began, unless the configuration says otherwise.
+
+    Args:
+        config: The run's configuration.
+        old: `config_fingerprint` of the checkpoint.
+    """
+    generator, before = config.generator, old["configuration"].get("generator")
+    if not isinstance(before, Mapping) or before.get("name") != generator.name:
+        return config  # which `refuse_changes` reports
+    before = former_generator(before)
+    keys = _FORMER_GENERATORS.get(generator.name, {}).keys() - generator.model_fields_set
+    try:
+        section = type(generator).model_validate(generator.model_dump() | {key: before[key] for key in keys})
+    except ValidationError:  # of a value that no version wrote: reported as a change, too
+        return config
+    return config.model_copy(update={"generator": section})
 
 
 def config_fingerprint(config: Config, *, shards: str) -> dict[str, Any]:
@@ -95,7 +126,9 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
 
 def _changes(old: Mapping[str, Any], config: Config, shards: str) -> dict[str, tuple[Any, Any]]:
     """By key, the value that it had and the one that it has."""
-    before = _by_key(_with_layers(shown_tree(old["configuration"])))  # 0.1.0 kept secrets
+    content = old["configuration"]
+    content = {**content, "generator": former_generator(content.get("generator"))}
+    before = _by_key(_with_layers(shown_tree(content)))  # 0.1.0 kept secrets
     now = _by_key(config.shown())
     before["data.train"], now["data.train"] = f"shards {old['shards'][:8]}", f"shards {shards[:8]}"
     for key, items in lists_of_sections().items():

@@ -177,7 +177,7 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
         several = re.sub(r"\b(number|text|section)\b", r"\1s", _kind(arguments[0]))
         text = f"list of {several}" if arguments[-1] is Ellipsis else f"{len(arguments)} {several}"
     elif origin is dict:
-        text = "names with numbers"
+        text = "names with numbers" if arguments[1] is float else "mapping, such as {key: value}"
     else:
         text = _KINDS[annotation]
     return text + "".join(limit for item in metadata for limit in _limits(item, whole=annotation is int))

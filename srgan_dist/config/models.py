@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
-from srgan_dist.config.base import Choice, Section, as_number
+from srgan_dist.config.base import Choice, Form, Section, as_number
+from srgan_dist.config.yaml_file import read_mapping
 
 # Far beyond any network that was ever published, and small enough that a file cannot make us build one for hours.
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Blocks = Annotated[int, Field(ge=1, le=1024)]
+
+
+def _as_mapping(value: object) -> object:
+    return read_mapping(value) if isinstance(value, str) else value
+
+
+Parameters = Annotated[dict[str, JsonValue], BeforeValidator(_as_mapping)]
 
 
 class SRResNetConfig(Section):
@@ -44,7 +52,10 @@ class RRDBConfig(Section):
     blocks: Blocks = 23
     """Residual-in-residual dense blocks."""
     growth: Channels = 32
-    """Channels that each dense layer adds."""
+    """Channels that each dense layer adds; other programs load files of 32 alone."""
+    padding: Literal["reflect", "replicate"] = "reflect"
+    """At scales 1 and 2, what continues an image whose sides are no multiples of 4 / scale; reflect: as other programs,
+    replicate: as version 0.1 did."""
 
 
 class MSRResNetConfig(Section):
@@ -57,6 +68,48 @@ class MSRResNetConfig(Section):
     """Feature channels."""
     blocks: Blocks = 16
     """Residual blocks."""
+
+
+class CompactConfig(Section):
+    common = ("channels",)
+
+    name: Literal["compact"] = "compact"
+    """Real-ESRGAN's small, fast SRVGGNetCompact, whose files other programs load."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    channels: Channels = 64
+    """Feature channels."""
+    convs: Blocks = 16
+    """Convolutions between the first and the last."""
+
+
+class SPANConfig(Section):
+    common = ("channels",)
+
+    name: Literal["span"] = "span"
+    """Wan et al. 2024, the winner of NTIRE 2024's challenge of efficiency, whose files other programs load."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    channels: Channels = 48
+    """Feature channels."""
+    input_norm: bool = False
+    """Subtract DIV2K's mean colour from the input and multiply by 255, as the paper's code does."""
+
+
+class SpandrelConfig(Section):
+    name: Literal["spandrel"] = "spandrel"
+    """Any network of spandrel's, by its architecture (extra: spandrel); files load where others load them."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    architecture: str | None = None
+    """Spandrel's name of it, such as SwinIR, HAT or RealPLKSR."""
+    parameters: Parameters = Field(default={})
+    """Arguments of its class; that of the scale is filled in."""
+
+
+class OwnGeneratorConfig(Section):
+    name: Annotated[str, Form("module:Class", r"[^\W\d][\w.]*:[^\W\d][\w.]*")] = "module:Class"
+    """A class of your own, importable from the working folder."""
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    parameters: Parameters = Field(default={})
+    """Arguments of the class; scale is filled in, if it takes one of this name."""
 
 
 class VGGDiscriminatorConfig(Section):
@@ -90,7 +143,12 @@ class PatchGANDiscriminatorConfig(Section):
     behind the last; spectral_gain: activations make up for what they take, so that a wide network begins to learn."""
 
 
-GeneratorConfig = Annotated[SRResNetConfig | RRDBConfig | MSRResNetConfig, Choice()]
+GeneratorConfig = Annotated[
+    SRResNetConfig | RRDBConfig | MSRResNetConfig | CompactConfig | SPANConfig | SpandrelConfig | OwnGeneratorConfig,
+    Choice(),
+]
+NotRecomputed = SpandrelConfig | OwnGeneratorConfig
+"""Generators of whose parts nothing is known that could be run again."""
 DiscriminatorConfig = Annotated[
     VGGDiscriminatorConfig | UNetDiscriminatorConfig | PatchGANDiscriminatorConfig, Choice()
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from srgan_dist.config.base import Choice, Section
+from srgan_dist.config.yaml_file import read_mapping
 
 # By name, the keys that a preset stands for. srgan: Ledig et al. 2017, section 2.2.1, at 5,4, where it was published
 # as VGG54; esrgan: Wang et al. 2018, section 3.3; realesrgan: Wang et al. 2021, section 4.1; lpips: Zhang et al. 2018.
@@ -74,10 +74,7 @@ def completed(given: Mapping[str, Any], below: Mapping[str, Any] | None = None) 
 def _as_mapping(value: object) -> object:
     """A command line gives text."""
     if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            value = None
+        value = read_mapping(value)
     if not isinstance(value, Mapping) or not value:
         raise ValueError("expected layers with weights, such as {relu2_2: 0.5, relu3_3: 1}")
     return {str(name): weight for name, weight in value.items()}

@@ -14,7 +14,13 @@ from pydantic import Field, model_validator
 from srgan_dist.config.base import Section
 from srgan_dist.config.data import DataConfig
 from srgan_dist.config.losses import LossConfig
-from srgan_dist.config.models import DiscriminatorConfig, GeneratorConfig, SRResNetConfig, VGGDiscriminatorConfig
+from srgan_dist.config.models import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    NotRecomputed,
+    SRResNetConfig,
+    VGGDiscriminatorConfig,
+)
 from srgan_dist.config.training import (
     CheckpointConfig,
     LogConfig,
@@ -133,6 +139,9 @@ def _conflicts(config: Config) -> Iterator[str]:
     if data.scale not in generator.scales:
         allowed = ", ".join(map(str, generator.scales))
         yield f"data.scale is {data.scale}, but generator.name={generator.name} has scales {allowed}"
+    if isinstance(generator, NotRecomputed) and train.recompute in ("generator", "both"):
+        use = "none" if train.recompute == "generator" else "perceptual"
+        yield f"train.recompute is {train.recompute}, which generator.name={generator.name} does not know: use {use}"
     if train.compile and loss.adversarial.r1_weight:
         yield "loss.adversarial.r1_weight needs second derivatives, which compiled networks lack: train.compile=false"
     if config.adversarial_steps and config.discriminator.name == "unet" and data.patch_size % 8:

@@ -24,6 +24,7 @@ from srgan_dist.distributed.environment import configuration_alone, cpu_threads,
 from srgan_dist.distributed.launch import check_world
 from srgan_dist.distributed.memory import available_ram
 from srgan_dist.errors import UserError
+from srgan_dist.utils.memory_format import usable_format
 from srgan_dist.utils.provenance import cpu_name
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,7 +120,8 @@ class Runtime(Collectives):
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the run's memory format."""
-        return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+        memory_format = usable_format(network, self.memory_format)
+        return network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
     def compile(self, network: nn.Module) -> None:
         """Compile a network in place, if this run does: its calls, not its `forward`, for inputs of one size.

@@ -17,6 +17,7 @@ from srgan_dist.imaging.pixels import rgb_to_grey
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.build import load_generator
+from srgan_dist.utils.memory_format import usable_format
 from srgan_dist.utils.names import expand_home
 
 DEFAULT_TILE = 256
@@ -45,24 +46,28 @@ class SRGenerator(nn.Module):
         self.network, self.scale, self.metadata = network, scale, dict(metadata)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str | torch.device | None = None) -> SRGenerator:
+    def from_pretrained(
+        cls, path: str | Path, *, device: str | torch.device | None = None, allow_class: str | None = None
+    ) -> SRGenerator:
         """Rebuild a generator from its weights alone.
 
         Args:
             path: A file of weights: srgan-dist's, or another trainer's if its shapes say which network it belongs to
                 (see docs/runs.md).
             device: Its device; None for the GPU if there is one, else the CPU.
+            allow_class: The class of your own, as ``module:Class``, that is imported if the file names it: of a run
+                with ``generator.name=module:Class``. No other code that a file names is ever run.
 
         Returns:
             The generator, in eval mode.
 
         Raises:
-            UserError: The file is missing, is not one of weights, or does not say which network it belongs to; or a
-                weight is not finite.
+            UserError: The file is missing, is not one of weights, or does not say which network it belongs to; a weight
+                is not finite; or the network is of a class that was not allowed.
         """
-        network, scale, metadata = load_generator(expand_home(path))
+        network, scale, metadata = load_generator(expand_home(path), allow_class=allow_class)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=usable_format(network, torch.channels_last))
         return cls(network, scale=scale, metadata=metadata).to(device).eval()
 
     def forward(self, lr: Tensor) -> Tensor:

@@ -14,26 +14,41 @@ from typing_extensions import assert_never
 
 from srgan_dist.config.additional_losses import DISTSLossConfig, LearnedLossConfig, LPIPSLossConfig
 from srgan_dist.config.models import (
+    CompactConfig,
     DiscriminatorConfig,
     GeneratorConfig,
     MSRResNetConfig,
+    OwnGeneratorConfig,
     PatchGANDiscriminatorConfig,
     RRDBConfig,
+    SPANConfig,
+    SpandrelConfig,
     SRResNetConfig,
     UNetDiscriminatorConfig,
     VGGDiscriminatorConfig,
 )
 from srgan_dist.config.perceptual import EfficientNetLite0Config, PerceptualLossConfig, VGG16Config, VGG19Config
+from srgan_dist.models.classes import build_own, build_spandrel
+from srgan_dist.models.compact import Compact
 from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscriminator, VGGDiscriminator
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.perceptual import DISTS, LPIPS
 from srgan_dist.models.rrdb import RRDBNet
+from srgan_dist.models.span import SPAN
 from srgan_dist.models.srresnet import SRResNet
 
 
-def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False) -> nn.Module:
-    """Build the generator, freshly initialised; ``recompute`` trades time for memory."""
+def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = False, merged: bool = False) -> nn.Module:
+    """Build the generator, freshly initialised.
+
+    Args:
+        config: Architecture.
+        scale: Factor between LR and SR.
+        recompute: Trades time for memory.
+        merged: In the form of files of weights, for inference, where that is another than the one that is trained (see
+            `srgan_dist.models.reparameterised`).
+    """
     match config:
         case SRResNetConfig():
             return SRResNet(
@@ -52,16 +67,33 @@ def build_generator(config: GeneratorConfig, *, scale: int, recompute: bool = Fa
                 channels=config.channels,
                 blocks=config.blocks,
                 growth=config.growth,
+                padding=config.padding,
                 recompute=recompute,
             )
         case MSRResNetConfig():
             return MSRResNet(scale=scale, channels=config.channels, blocks=config.blocks, recompute=recompute)
+        case CompactConfig():
+            return Compact(
+                scale=scale, channels=config.channels, convs=config.convs, merged=merged, recompute=recompute
+            )
+        case SPANConfig():
+            return SPAN(
+                scale=scale,
+                channels=config.channels,
+                input_norm=config.input_norm,
+                merged=merged,
+                recompute=recompute,
+            )
+        case SpandrelConfig():
+            return build_spandrel(config.architecture, config.parameters, scale=scale)
+        case OwnGeneratorConfig():
+            return build_own(config.name, config.parameters, scale=scale)
         case _:
             assert_never(config)
 
 
 def generator_outline(config: GeneratorConfig, *, scale: int, num_tensors: int) -> dict[str, Tensor]:
-    """The names, shapes and dtypes of a generator's state dict, on the meta device: no weight is allocated.
+    """The names, shapes and dtypes of what a generator's file holds, on the meta device: no weight is allocated.
 
     Args:
         config: Architecture.
@@ -73,7 +105,7 @@ def generator_outline(config: GeneratorConfig, *, scale: int, num_tensors: int) 
         RuntimeError: A tensor has more values than can be counted.
     """
     with torch.device("meta"), _Outline(calls=1000 + 100 * num_tensors):
-        return build_generator(config, scale=scale).state_dict()
+        return build_generator(config, scale=scale, merged=True).state_dict()
 
 
 class _Outline(TorchFunctionMode):
@@ -91,7 +123,14 @@ class _Outline(TorchFunctionMode):
             raise ValueError("a network of far more tensors")
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:  # whose values constructors read, such as rates of dropped paths by depth
+            if int(kwargs.get("steps", args[2] if len(args) > 2 else 0)) > self.calls:
+                raise ValueError("a network of far more layers")
+            kwargs["device"] = "cpu"
+        if func == Tensor.data.__set__:  # type: ignore[attr-defined]  # to numbers that constructors make elsewhere
+            args = (args[0], args[1].to("meta"))
+        return func(*args, **kwargs)
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:

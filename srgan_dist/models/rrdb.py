@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ class RRDBNet(nn.Module):
         channels: Feature channels.
         blocks: Number of RRDBs.
         growth: Channels that each dense layer adds.
+        padding: How an image is continued whose sides are no multiples of 4 / scale; "reflect" as in the original.
         recompute: Run the blocks again in the backward pass instead of keeping their activations.
 
     Raises:
@@ -84,13 +85,20 @@ class RRDBNet(nn.Module):
     """
 
     def __init__(
-        self, *, scale: int = 4, channels: int = 64, blocks: int = 23, growth: int = 32, recompute: bool = False
+        self,
+        *,
+        scale: int = 4,
+        channels: int = 64,
+        blocks: int = 23,
+        growth: int = 32,
+        padding: Literal["reflect", "replicate"] = "reflect",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if scale not in (1, 2, 4):
             raise ValueError(f"RRDBNet: scale is {scale}, allowed are 1, 2 and 4")
         self.scale, self.recompute = scale, recompute
-        self.fold = 4 // scale
+        self.fold, self.padding = 4 // scale, padding
         self.conv_first = _conv(3 * self.fold**2, channels)
         self.body = nn.Sequential(*(_RRDB(channels, growth) for _ in range(blocks)))
         self.conv_body = _conv(channels, channels)
@@ -113,8 +121,7 @@ class RRDBNet(nn.Module):
         height, width = lr.shape[-2:]
         folded = lr
         if self.fold > 1:
-            padding = (0, -width % self.fold, 0, -height % self.fold)
-            folded = F.pixel_unshuffle(F.pad(lr, padding, mode="replicate"), self.fold)
+            folded = F.pixel_unshuffle(self._padded(lr, -height % self.fold, -width % self.fold), self.fold)
         shallow = self.conv_first(folded)
         features = shallow + self.conv_body(in_turn(self.body, shallow, recompute=self.recompute))
         for conv in (self.conv_up1, self.conv_up2):
@@ -122,3 +129,11 @@ class RRDBNet(nn.Module):
             features = F.leaky_relu(conv(enlarged), 0.2, inplace=True)
         sr = cast(Tensor, self.conv_last(F.leaky_relu(self.conv_hr(features), 0.2, inplace=True)))
         return sr[..., : self.scale * height, : self.scale * width]
+
+    def _padded(self, lr: Tensor, below: int, right: int) -> Tensor:
+        """Continue an image beyond its lower and right border, by at most 3 pixels."""
+        if self.padding == "reflect":  # as far as there is something to reflect; a row of 1 has nothing
+            reflected = min(below, lr.shape[-2] - 1), min(right, lr.shape[-1] - 1)
+            lr = F.pad(lr, (0, reflected[1], 0, reflected[0]), mode="reflect")
+            below, right = below - reflected[0], right - reflected[1]
+        return F.pad(lr, (0, right, 0, below), mode="replicate")

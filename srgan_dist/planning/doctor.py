@@ -29,7 +29,8 @@ from srgan_dist.models.pretrained import hed_file, torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
 from srgan_dist.training.build import check_networks
 from srgan_dist.training.computable import smallest_micro_batch
-from srgan_dist.training.memory_estimate import Device, predict_bytes
+from srgan_dist.training.memory_estimate import Device, Unpredictable, predict_bytes
+from srgan_dist.training.without_memory import without_memory
 from srgan_dist.utils.files import why_unwritable
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -165,9 +166,13 @@ def _memory(config: Config, runtime: Runtime) -> Iterator[Answer]:
         raise
     size = smallest if config.data.micro_batch == "auto" else max(size, smallest)
     device: Device = "cuda" if runtime.device.type == "cuda" else "cpu"
-    need = predict_bytes(
-        config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=config.train.recompute, device=device
-    )
+    try:
+        need = predict_bytes(
+            config, micro_batch=size, per_rank_batch=per_rank_batch, recompute=config.train.recompute, device=device
+        )
+    except Unpredictable as error:
+        yield Answer("memory", "warn", f"unknown: {error}")
+        return
     room = runtime.free_memory() + (used_ram() if device == "cpu" else 0)
     ratio, patches = need / room, "1 patch" if size == 1 else f"{size} patches"
     text = f"{need / 2**30:.1f} GiB for {patches} at a time, as predicted, {room / 2**30:.1f} GiB free"
@@ -226,7 +231,7 @@ def _disk(config: Config) -> Iterator[Answer]:
         yield Answer("run.dir", "fail", f"{config.run.dir} cannot be written ({problem})")
         return
     yield Answer("run.dir", "ok", f"{config.run.dir} can be written")
-    with torch.device("meta"):
+    with without_memory():
         generator = _num_parameters(build_generator(config.generator, scale=config.data.scale))
         discriminator = _num_parameters(build_discriminator(config.discriminator)) if config.adversarial_steps else 0
     one = 4 * (4 * generator + 3 * discriminator)  # weights and two moments, and the generator's average

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Group
 from rich.table import Table
 
+from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import per_rank_batch_size
 from srgan_dist.errors import Failure, UserError
@@ -88,7 +89,7 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
             smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=ranks)
             raise UserError(f"{ranks} GPUs can train this, but what is predicted is one alone: {error}") from None
         raise
-    arithmetic = {recompute: operations(config, recompute=recompute) for recompute in RECOMPUTE}
+    arithmetic = {recompute: operations(config, recompute=recompute) for recompute in _settings(config)}
 
     def choose(recompute: Recompute) -> Choice:
         size, need = largest_micro_batch(
@@ -101,11 +102,16 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
         )
         return Choice(recompute, size, per_rank_batch // max(size, 1), need, arithmetic[recompute] / arithmetic["none"])
 
-    choices = [choose(recompute) for recompute in sorted(RECOMPUTE, key=arithmetic.__getitem__)]
+    choices = [choose(recompute) for recompute in sorted(arithmetic, key=arithmetic.__getitem__)]
     whole = predict_bytes(
         config, micro_batch=per_rank_batch, per_rank_batch=per_rank_batch, recompute="none", device=device
     )
     return MemoryPlan(choices, whole, per_rank_batch, smallest)
+
+
+def _settings(config: Config) -> tuple[Recompute, ...]:
+    """The values of ``train.recompute`` that the networks can follow."""
+    return ("none", "perceptual") if isinstance(config.generator, NotRecomputed) else RECOMPUTE
 
 
 def to_table(plan: MemoryPlan, *, memory: int) -> Group:

@@ -19,6 +19,7 @@ from srgan_dist.config.additional_losses import (
     WaveletLossConfig,
 )
 from srgan_dist.config.losses import AdversarialLossConfig, LossConfig
+from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.degradations.noise import add_gaussian, noise_tables
 from srgan_dist.distributed.runtime import Runtime
@@ -32,7 +33,9 @@ from srgan_dist.models.build import (
     build_learned_distance,
     generator_metadata,
 )
+from srgan_dist.models.classes import leave_out_unused
 from srgan_dist.models.features import FeatureNetwork
+from srgan_dist.models.reparameterised import weights_to_train
 from srgan_dist.training.adversarial import AdversarialSettings
 from srgan_dist.training.discriminator_schedule import DiscriminatorSchedule
 from srgan_dist.training.ema import EMA
@@ -82,13 +85,15 @@ def build_step(
     patch, recompute = config.data.patch_size, config.train.recompute in ("generator", "both")
     network = build_generator(config.generator, scale=config.data.scale, recompute=recompute)
     if config.run.init_from and starts:
-        initialise(network, config.run.init_from)
+        initialise(network, config.run.init_from, as_trained=weights_to_train)
     network = runtime.place(network)
     with torch.random.fork_rng(devices=()):  # building the average must not change the run's random numbers
         average = runtime.place(build_generator(config.generator, scale=config.data.scale))
     average.load_state_dict(network.state_dict())
     metadata = generator_metadata(config.generator, scale=config.data.scale)
     ema = EMA(average, decay=config.train.ema_decay, runtime=runtime, metadata=metadata)
+    if runtime.world_size > 1 and isinstance(config.generator, NotRecomputed):
+        leave_out_unused(network, side=patch // config.data.scale, device=runtime.device)
     generator = trainable(network, "g", side=patch // config.data.scale)
     content = build_content_loss(config.loss, features)
     pretraining = PretrainingStep(generator, ema=ema, content=content, micro_batch=micro_batch)

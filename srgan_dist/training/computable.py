@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
-from srgan_dist.training.without_memory import without_memory
+from srgan_dist.models.classes import raised
+from srgan_dist.training.without_memory import NEEDS_VALUES, without_memory
 
 _MAX_PATCH_SIZE = 1024  # up to which one is looked for that would do
 
@@ -97,6 +99,10 @@ class _Networks:
             name = f"{section.kind} in loss.additional"
             self._parts["loss.additional", name] = partial(_of_equal_images, distance), 1
 
+    def is_of_others(self, section: str) -> bool:
+        """Whether the network of a section is of a class that is not ours, and may raise anything."""
+        return section == "generator" and isinstance(self.config.generator, NotRecomputed)
+
     @torch.no_grad()
     def fault(self, *, patch_size: int, num_patches: int) -> _Fault | None:
         """The first network that cannot compute so many patches of this size; None if all can."""
@@ -104,8 +110,16 @@ class _Networks:
             side = patch_size // scale
             try:
                 outputs = tree_leaves(network(torch.zeros(num_patches, 3, side, side)))
+            except NEEDS_VALUES:  # what it computes depends on the values of an image: only training will show
+                continue
             except (ValueError, RuntimeError) as error:
                 return _Fault(section, name, error)
+            except Exception as error:
+                if not self.is_of_others(section):
+                    raise
+                return _Fault(section, name, error)
+            if section == "generator":
+                _check_size(name, outputs, (num_patches, 3, scale * side, scale * side), side=side)
             if any(output.numel() == 0 for output in outputs):
                 return _Fault(section, name, ValueError("nothing is left of the patch in its last layer"))
         return None
@@ -121,13 +135,30 @@ def _of_equal_images(distance: nn.Module, images: Tensor) -> object:
     return distance(images, images)
 
 
+def _check_size(name: str, outputs: list[Any], expected: tuple[int, ...], *, side: int) -> None:
+    """Refuse a generator that does not enlarge by data.scale.
+
+    Raises:
+        UserError: Says what it makes of a patch.
+    """
+    made = tuple(outputs[0].shape) if len(outputs) == 1 and isinstance(outputs[0], torch.Tensor) else None
+    if made != expected:
+        what = f"a tensor {list(made)}" if made else f"{len(outputs)} tensors"
+        raise UserError(
+            f"{name} makes {what} of [{expected[0]}, 3, {side}, {side}], and data.scale needs {list(expected)}: set "
+            "what enlarges, such as an upsampler, by generator.parameters"
+        )
+
+
 def _refusal(
     networks: _Networks, fault: _Fault, micro_batch: int, per_rank_batch: int, batchnorm_ranks: int
 ) -> Exception:
     """What to say of a fault; what was raised itself, if no other size helps, for then the sizes are not its reason."""
     config, num_patches = networks.config, micro_batch * batchnorm_ranks
     remedies = []
-    sides = range(config.data.patch_size, _MAX_PATCH_SIZE + 1, config.data.scale)
+    of_others = networks.is_of_others(fault.section)
+    most = config.data.patch_size if of_others else _MAX_PATCH_SIZE  # theirs are slow, and fail for other reasons, too
+    sides = range(config.data.patch_size, most + 1, config.data.scale)
     allowed = (side for side in sides[1:] if _is_allowed(config, side))
     if side := next((s for s in allowed if not networks.fault(patch_size=s, num_patches=num_patches)), None):
         remedies.append(f"data.patch_size from {side}")
@@ -136,7 +167,7 @@ def _refusal(
     elif not networks.fault(patch_size=config.data.patch_size, num_patches=2 * num_patches):
         remedies.append("a larger data.batch_size")
     if not remedies:
-        return fault.error
+        return UserError(f"{fault.name} cannot compute patches ({raised(fault.error)})") if of_others else fault.error
     if fault.section in ("generator", "discriminator"):
         norm = _other_norm(config, fault.section, num_patches=num_patches)
         remedies += [f"{fault.section}.norm={norm}"] if norm else []

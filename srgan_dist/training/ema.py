@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from srgan_dist.checkpointing.weights import WeightsFile
 from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.models.reparameterised import weights_to_save
 
 
 class EMA:
@@ -63,7 +64,7 @@ class EMA:
             facts: Stored in addition to the metadata.
         """
         self.broadcast_buffers()
-        return WeightsFile(path, self.network.state_dict(), {**self._metadata, **facts})
+        return WeightsFile(path, weights_to_save(self.network), {**self._metadata, **facts})
 
     def load(self, weights: Mapping[str, Tensor], *, num_updates: int) -> None:
         """Resume from weights and their number of updates."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,10 +19,11 @@ from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.memory import used_ram
 from srgan_dist.distributed.runtime import Runtime
+from srgan_dist.errors import UserError
 from srgan_dist.training.build_step import build_perceptual_network, build_schedule, build_step, in_autocast
 from srgan_dist.training.micro_batch import MicroBatch
 from srgan_dist.training.schedules import Rates
-from srgan_dist.training.without_memory import without_memory
+from srgan_dist.training.without_memory import NEEDS_VALUES, without_memory
 
 Recompute = Literal["none", "perceptual", "generator", "both"]
 Device = Literal["cpu", "cuda"]
@@ -48,6 +49,10 @@ class Footprint:
 
     peak: int
     saved: int
+
+
+class Unpredictable(UserError):
+    """A network of which only training itself shows what it needs."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -114,7 +119,7 @@ def estimate_step_memory(
         What one rank needs. Computing it takes a few seconds.
     """
     live = LiveBytes()
-    with without_memory(), live:
+    with _predictable(config), without_memory(), live:
         # The second micro-batch runs while the first one's gradients exist; further ones only add their images.
         present = min(num_micro_batches, 2)
         rehearsal = _Rehearsal(config, recompute, micro_batch=micro_batch, num_micro_batches=present)
@@ -196,7 +201,7 @@ def operations(config: Config, *, recompute: Recompute) -> int:
         The operations of ``g_per_d`` updates of the generator and one of the discriminator.
     """
     num_patches = 2  # one may be too few for BatchNorm
-    with without_memory():
+    with _predictable(config), without_memory():
         rehearsal = _Rehearsal(config, recompute, micro_batch=num_patches, num_micro_batches=1)
         gan = rehearsal.step.gan
         with FlopCounterMode(display=False) as of_generator:
@@ -209,6 +214,17 @@ def operations(config: Config, *, recompute: Recompute) -> int:
                 gan.update_discriminator(objective, rates=_RATES)
     total = config.train.planned_g_per_d * of_generator.get_total_flops() + of_discriminator.get_total_flops()
     return int(total) // num_patches
+
+
+@contextmanager
+def _predictable(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except NEEDS_VALUES:
+        raise Unpredictable(
+            f"the memory of generator.name={config.generator.name} cannot be predicted, as what it computes depends on "
+            "the values of an image: set data.micro_batch to a number, and try"
+        ) from None
 
 
 class _InAutocast(nn.Module):

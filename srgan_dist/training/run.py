@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srgan_dist.checkpointing.manager import Checkpoints, step_of
-from srgan_dist.config.compatibility import learning_digest
+from srgan_dist.config.compatibility import as_begun, learning_digest
 from srgan_dist.config.root import Config
 from srgan_dist.distributed.launch import process_rank, trial_folder
 from srgan_dist.distributed.runtime import Runtime
@@ -191,6 +191,8 @@ def _start(
     folder = config.run.dir
     source = checkpoints.newest() if config.run.resume in ("auto", "never") else expand_home(config.run.resume)
     state = load_state(checkpoints, source) if source else None
+    if state:
+        config = as_begun(config, state.counters["origin"])
     trainer = build_trainer(
         config,
         runtime=runtime,
@@ -313,7 +315,7 @@ def _finish(config: Config, trainer: Trainer, runtime: Runtime) -> dict[str, Any
         columns = {"SR": trainer.take_step.ema.network}
         pretrained = folder / "weights" / "pretrained.safetensors"
         if "pretrained" in trainer.results and pretrained.exists() and config.adversarial_steps:
-            before = SRGenerator.from_pretrained(pretrained, device=runtime.device)
+            before = SRGenerator.from_pretrained(pretrained, device=runtime.device, allow_class=config.generator.name)
             columns = {"pretrained": before, "GAN": trainer.take_step.ema.network}
         crops = {label: trainer.validator.crops(network) for label, network in columns.items()}
         (folder / "samples").mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from srgan_dist.checkpointing.weights import load_weights, save_weights
-from srgan_dist.config.compatibility import HARMLESS, config_fingerprint, refuse_changes
+from srgan_dist.config.compatibility import HARMLESS, as_begun, config_fingerprint, refuse_changes
 from srgan_dist.config.fields import known_keys
 from srgan_dist.config.load import load_config
 from srgan_dist.config.root import Config
@@ -121,6 +121,32 @@ def test_a_key_of_a_newer_version_counts_where_it_is_used() -> None:
     old["configuration"]["train"]["gone"] = 3
     assert not refusal(old)
     assert "loss.adversarial.instance_noise: not known -> 0.1" in refusal(old, "--loss.adversarial.instance_noise=0.1")
+
+
+@pytest.mark.parametrize("begun", ["0.1", "now", "replicate"])
+def test_what_a_generator_did_by_default_stays_with_its_run(begun: str) -> None:
+    """A version that has no generator.padding continued images by their last pixels."""
+    old = checkpoint("--generator.name=rrdb", *(["--generator.padding=replicate"] if begun == "replicate" else []))
+    if begun == "0.1":
+        del old["configuration"]["generator"]["padding"]
+    kept = "reflect" if begun == "now" else "replicate"
+    config = load_config(None, ["--generator.name=rrdb"])
+    resumed = as_begun(config, old)
+    assert resumed.generator.model_dump()["padding"] == kept
+    refuse_changes(old, resumed, shards=SHARDS, step=10)
+    assert (resumed == config) == (kept == "reflect")
+    other = {"reflect": "replicate", "replicate": "reflect"}[kept]
+    chosen = as_begun(load_config(None, ["--generator.name=rrdb", f"--generator.padding={other}"]), old)
+    with pytest.raises(UserError, match=f"generator.padding: {kept} -> {other}"):
+        refuse_changes(old, chosen, shards=SHARDS, step=10)
+
+
+def test_a_checkpoint_of_another_or_no_generator_changes_nothing() -> None:
+    config = load_config(None, ["--generator.name=rrdb"])
+    for section in ({"name": "srresnet"}, None, [1], {"name": "rrdb", "padding": "sideways"}):
+        old = checkpoint()
+        old["configuration"]["generator"] = section
+        assert as_begun(config, old) == config
 
 
 def test_steps_may_be_any_number_that_is_not_done_yet(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from srgan_dist.config.fields import parts
 from srgan_dist.config.load import config_from, load_config
+from srgan_dist.config.models import RRDBConfig
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 
@@ -107,7 +108,7 @@ def test_of_several_files_the_later_wins_key_by_key(tmp_path: Path) -> None:
     files = ["--config", f"{tmp_path}/a.yaml", f"--config={tmp_path}/b.yaml"]
     config = config_from([*files, "--generator.growth=8"], prog="train.py")
     assert (config.train.steps, config.train.g_per_d) == (500, 3)
-    assert (config.generator.name, config.generator.blocks) == ("rrdb", 4)
+    assert config.generator == RRDBConfig(blocks=4, growth=8)
     (tmp_path / "b.yaml").write_text("train:\n  g_per_d: -3")
     with pytest.raises(UserError, match=r"^\S+/b\.yaml:2: train\.g_per_d: allowed are"):
         config_from(files, prog="train.py")
@@ -163,7 +164,7 @@ def test_one_key_of_a_section_leaves_the_others_at_their_defaults() -> None:
 
 def test_a_choice_keeps_its_class(tmp_path: Path) -> None:
     config = load("--generator.blocks=3", text="generator: {name: rrdb}", folder=tmp_path)
-    assert (config.generator.name, config.generator.blocks) == ("rrdb", 3)
+    assert config.generator == RRDBConfig(blocks=3)
     assert load("--generator.blocks=3").generator.name == "srresnet"
 
 

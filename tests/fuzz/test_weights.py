@@ -13,9 +13,18 @@ from PIL import Image
 
 from srgan_dist.checkpointing.tensors import read_header, read_safetensors
 from srgan_dist.checkpointing.weights import initialise, save_weights
-from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
+from srgan_dist.config.models import (
+    CompactConfig,
+    GeneratorConfig,
+    MSRResNetConfig,
+    RRDBConfig,
+    SPANConfig,
+    SpandrelConfig,
+    SRResNetConfig,
+)
 from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.models.build import build_generator, generator_metadata
+from srgan_dist.models.reparameterised import weights_to_save, weights_to_train
 from tests.fuzz.harness import fuzz, mutate, mutate_json, report
 from tests.fuzz.tensors import mutate_tensors, write_mutated
 
@@ -23,6 +32,9 @@ CONFIGS: tuple[GeneratorConfig, ...] = (
     SRResNetConfig(channels=4, blocks=1),
     RRDBConfig(channels=4, blocks=1, growth=2),
     MSRResNetConfig(channels=4, blocks=1),
+    CompactConfig(channels=4, convs=2),
+    SPANConfig(channels=4),
+    SpandrelConfig(architecture="RealPLKSR", parameters={"dim": 8, "n_blocks": 1}),
 )
 
 
@@ -60,12 +72,12 @@ def use(path: Path, config: GeneratorConfig) -> None:
         if path.suffix == ".safetensors":
             SRGenerator.from_pretrained(path, device="cpu").upscale(Image.new("RGB", (4, 4)))
     finally:
-        initialise(build_generator(config, scale=4), path)
+        initialise(build_generator(config, scale=4), path, as_trained=weights_to_train)
 
 
 def write_originals(folder: Path) -> None:
     for number, config in enumerate(CONFIGS):
-        weights = build_generator(config, scale=4).state_dict()
+        weights = weights_to_save(build_generator(config, scale=4))
         save_weights(folder / f"{number}.safetensors", weights, generator_metadata(config, scale=4))
         torch.save({"params_ema": weights}, folder / f"{number}.pth")
         torch.save({"params": weights}, folder / f"{number}.legacy.pth", _use_new_zipfile_serialization=False)

@@ -20,9 +20,17 @@ from torch import Tensor
 
 from srgan_dist import SRGenerator
 from srgan_dist.checkpointing.weights import initialise, save_weights
-from srgan_dist.config.models import GeneratorConfig, MSRResNetConfig, RRDBConfig, SRResNetConfig
+from srgan_dist.config.models import (
+    CompactConfig,
+    GeneratorConfig,
+    MSRResNetConfig,
+    RRDBConfig,
+    SPANConfig,
+    SRResNetConfig,
+)
 from srgan_dist.errors import UserError
 from srgan_dist.models.build import build_generator, generator_metadata
+from srgan_dist.models.reparameterised import weights_to_save
 from tests.conftest import photo
 from tests.fuzz.harness import fuzz, report
 
@@ -34,13 +42,15 @@ from tests.fuzz.harness import fuzz, report
         (SRResNetConfig(channels=8, blocks=1, norm="group", skip="bilinear", end_kernel=5), 8),
         (RRDBConfig(channels=8, blocks=1, growth=4), 2),
         (MSRResNetConfig(channels=8, blocks=1), 3),
+        (CompactConfig(channels=8, convs=3), 4),
+        (SPANConfig(channels=8), 2),
     ],
 )
 def test_a_weights_file_is_enough_to_rebuild_the_generator(config: GeneratorConfig, scale: int, tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = build_generator(config, scale=scale).eval()
     path = tmp_path / "generator.safetensors"
-    save_weights(path, network.state_dict(), generator_metadata(config, scale=scale))
+    save_weights(path, weights_to_save(network), generator_metadata(config, scale=scale))
     generator = SRGenerator.from_pretrained(path)
     lr = torch.rand(1, 3, 20, 24)
     with torch.no_grad():
@@ -50,8 +60,22 @@ def test_a_weights_file_is_enough_to_rebuild_the_generator(config: GeneratorConf
     with Image.open(tmp_path / "sr.png") as sr:
         assert sr.size == (24 * scale, 20 * scale)
 
-    plain = build_generator(config, scale=scale)
+    plain = build_generator(config, scale=scale, merged=True)
     plain.load_state_dict(load_file(path))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_file_of_version_0_1_continues_images_as_that_version_did(scale: int, tmp_path: Path) -> None:
+    config = RRDBConfig(channels=8, blocks=1, growth=4, padding="replicate")
+    network, lr = build_generator(config, scale=scale).eval(), torch.rand(1, 3, 5, 7)
+    metadata = generator_metadata(config, scale=scale)
+    metadata["generator"] = json.dumps(config.model_dump(exclude={"padding"}))
+    save_weights(tmp_path / "old.safetensors", network.state_dict(), metadata)
+    save_weights(tmp_path / "theirs.safetensors", network.state_dict(), {})
+    old, theirs = (SRGenerator.from_pretrained(tmp_path / f"{name}.safetensors") for name in ("old", "theirs"))
+    with torch.no_grad():
+        torch.testing.assert_close(old(lr), network(lr), atol=1e-6, rtol=0)
+        assert (theirs(lr) - network(lr)).abs().max() > 1e-3
 
 
 def test_tiles_are_the_whole() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +46,22 @@ def test_size_of_the_published_network() -> None:
 def test_output_is_scale_times_as_large(scale: int, size: tuple[int, int]) -> None:
     sr = small(scale=scale)(torch.rand(2, 3, *size))
     assert sr.shape == (2, 3, size[0] * scale, size[1] * scale)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (2, 9), (1, 6)])
+@pytest.mark.parametrize(("padding", "scale"), [("reflect", 1), ("reflect", 2), ("replicate", 1), ("replicate", 2)])
+def test_what_continues_the_image(padding: Literal["reflect", "replicate"], scale: int, size: tuple[int, int]) -> None:
+    """Rows and columns by their numbers: as far as there is something to reflect."""
+    network = RRDBNet(scale=scale, channels=8, blocks=1, growth=4, padding=padding).double()
+    lr, fold = torch.rand(1, 3, *size, dtype=torch.float64), 4 // scale
+    for axis, side in ((2, size[0]), (3, size[1])):
+        more = -side % fold
+        reflected = min(more, side - 1) if padding == "reflect" else 0
+        numbers = [*range(side), *(side - 2 - index for index in range(reflected))]
+        numbers += [numbers[-1]] * (side + more - len(numbers))
+        lr = lr.index_select(axis, torch.tensor(numbers))
+    whole = network(lr)
+    torch.testing.assert_close(network(lr[..., : size[0], : size[1]]), whole[..., : scale * size[0], : scale * size[1]])
 
 
 def test_padding_does_not_change_what_is_far_from_it() -> None:

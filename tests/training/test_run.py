@@ -217,7 +217,13 @@ def test_every_norm_and_precision_trains(train: Train, tmp_path: Path, precision
 
 @pytest.mark.parametrize(
     ("generator", "discriminator", "kind"),
-    [("rrdb", "unet", "relativistic"), ("msrresnet", "vgg", "hinge"), ("srresnet", "patchgan", "lsgan")],
+    [
+        ("rrdb", "unet", "relativistic"),
+        ("msrresnet", "vgg", "hinge"),
+        ("srresnet", "patchgan", "lsgan"),
+        ("compact", "vgg", "vanilla"),
+        ("span", "unet", "vanilla"),
+    ],
 )
 def test_every_network_and_loss_trains(
     shards: Path, validation: Path, tmp_path: Path, generator: str, discriminator: str, kind: str
@@ -233,7 +239,7 @@ def test_every_network_and_loss_trains(
         "--data.batch_size=2",
         f"--generator.name={generator}",
         "--generator.channels=8",
-        "--generator.blocks=1",
+        *([] if generator in ("compact", "span") else ["--generator.blocks=1"]),
         f"--discriminator.name={discriminator}",
         "--discriminator.channels=4",
         "--loss.perceptual.weights=random",
