@@ -71,12 +71,18 @@ def completed(given: Mapping[str, Any], below: Mapping[str, Any] | None = None) 
     return keys
 
 
+_EXPECTED_LAYERS = "expected layers with weights, such as {relu2_2: 0.5, relu3_3: 1}"
+
+
 def _as_mapping(value: object) -> object:
     """A command line gives text."""
     if isinstance(value, str):
-        value = read_mapping(value)
+        try:
+            value = read_mapping(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_EXPECTED_LAYERS}") from None
     if not isinstance(value, Mapping) or not value:
-        raise ValueError("expected layers with weights, such as {relu2_2: 0.5, relu3_3: 1}")
+        raise ValueError(_EXPECTED_LAYERS)
     return {str(name): weight for name, weight in value.items()}
 
 

@@ -39,11 +39,11 @@ def test_parameters_are_a_mapping_on_the_command_line_and_in_a_file(tmp_path: Pa
     assert load_config(tmp_path / "again.yaml") == config
 
 
-def test_parameters_of_several_files_are_joined_key_by_key(tmp_path: Path) -> None:
+def test_parameters_of_a_later_file_replace_those_of_an_earlier_one(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("generator: {name: 'my_nets:Net', parameters: {width: 8, depth: 2}}")
     (tmp_path / "b.yaml").write_text("generator: {parameters: {depth: 3}}")
     config = config_from([f"--config={tmp_path}/a.yaml", f"--config={tmp_path}/b.yaml"], prog="train.py")
-    assert config.generator == OwnGeneratorConfig(name="my_nets:Net", parameters={"width": 8, "depth": 3})
+    assert config.generator == OwnGeneratorConfig(name="my_nets:Net", parameters={"depth": 3})
 
 
 @pytest.mark.parametrize(

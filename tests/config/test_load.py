@@ -207,7 +207,7 @@ def test_the_shipped_files_are_sound(file: Path) -> None:
             "train.steps is None; allowed: whole number from 1; leave it out for the default, 100000",
         ),
         (["--optimizer.lr=1"], "unknown option --optimizer.lr; did you mean optimizer.generator.learning_rate?"),
-        (["--generator.name=rrbd"], "allowed: srresnet, rrdb, msrresnet; did you mean rrdb?"),
+        (["--generator.name=rrbd"], "msrresnet, compact, span, spandrel, module:Class; did you mean rrdb?"),
         (["train.steps=5"], "train.steps=5: an option begins with two dashes: --train.steps=5"),
         (["--optimizer.betas=0.5"], "optimizer.betas.1"),
         (["--generator.name=rrdb", "--generator.norm=batch"], "it belongs to another generator.name"),
