@@ -81,7 +81,7 @@ def _as_mapping(value: object) -> object:
             value = read_mapping(value)
         except ValueError as error:
             raise ValueError(f"{error}; {_EXPECTED_LAYERS}") from None
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, Mapping) or not value or None in value.values():
         raise ValueError(_EXPECTED_LAYERS)
     return {str(name): weight for name, weight in value.items()}
 
