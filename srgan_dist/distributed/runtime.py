@@ -65,9 +65,6 @@ class Runtime(Collectives):
         num_ranks: int | None = None,
         timeout: float = 1800.0,
     ) -> None:
-        # Its search for the fastest convolution tries ones that want gigabytes of workspace, several times what the
-        # networks take; read when cuDNN is loaded. MiB.
-        os.environ.setdefault("CUDNN_CONV_WSCAP_DBG", "256")
         # Accelerate keeps one precision for the whole process; the next run of a notebook may have another.
         AcceleratorState._reset_state()
         with configuration_alone():
