@@ -7,8 +7,8 @@ import gc
 import logging
 import os
 import resource
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any, cast
 
@@ -97,6 +97,19 @@ class Runtime(Collectives):
         self.threads = cpu_threads(threads, local_ranks=self.local_world_size)
         torch.set_num_threads(self.threads.number)
         torch.backends.cudnn.benchmark = on_gpu  # patches have one size
+
+    @contextmanager
+    def images_of_any_size(self) -> Iterator[None]:
+        """Compute images of many sizes, as in a validation, without cuDNN's search for the fastest convolution.
+
+        It searches anew for every layer and size: the first validation on Set14 took over a minute on an H100.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Wrap a network (DDP, autocast) and its optimizer; the network given stays usable without DDP."""

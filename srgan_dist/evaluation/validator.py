@@ -69,12 +69,13 @@ class Validator:
             The quality of each image, in their order.
         """
         measured = []
-        for image, is_blank in zip(self._own_images, self._are_blank, strict=True):
-            sr = self.upscale(network, image)
-            values = measure_image(sr, image.hr.to(sr.device), scale=self.scale, measures=self.measures)
-            if is_blank or values["psnr_y"] == math.inf:
-                values["psnr_y"] = None
-            measured.append(dict.fromkeys(ALWAYS) | values)
+        with self.runtime.images_of_any_size():
+            for image, is_blank in zip(self._own_images, self._are_blank, strict=True):
+                sr = self.upscale(network, image)
+                values = measure_image(sr, image.hr.to(sr.device), scale=self.scale, measures=self.measures)
+                if is_blank or values["psnr_y"] == math.inf:
+                    values["psnr_y"] = None
+                measured.append(dict.fromkeys(ALWAYS) | values)
         of_ranks = self.runtime.all_gather_object(measured)
         return [
             {"image": name, **of_ranks[number % len(of_ranks)][number // len(of_ranks)]}
@@ -112,10 +113,11 @@ class Validator:
 
     def crops(self, network: nn.Module | Upscaler) -> dict[str, Image.Image]:
         """The same crops of what a network makes of the sample images, by their names."""
-        return {
-            name: Image.fromarray(image_array(self.upscale(network, image)[crop]))
-            for name, image, crop in self._samples
-        }
+        with self.runtime.images_of_any_size():
+            return {
+                name: Image.fromarray(image_array(self.upscale(network, image)[crop]))
+                for name, image, crop in self._samples
+            }
 
     def contact_sheet(self, columns: Mapping[str, Mapping[str, Image.Image]]) -> Image.Image:
         """Draw the sample images: LR | bicubic | the columns | HR.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +115,7 @@ def test_validation_leaves_them_out_too(tmp_path: Path) -> None:
         device=torch.device("cpu"),
         memory_format=torch.contiguous_format,
         all_gather_object=lambda value: [value],
+        images_of_any_size=nullcontext,
     )
 
     def measure(*of: int) -> dict[str, float | None]:
