@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srgan_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from srgan_dist.inference.generator import SRGenerator
 
 
 def add_upscale(upscale: argparse.ArgumentParser) -> None:
@@ -17,7 +21,20 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
     upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
     upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder")
     upscale.add_argument(
-        "--weights", type=Path, required=True, help="weights/generator.safetensors of a run, or another trainer's"
+        "--weights",
+        type=Path,
+        metavar="W",
+        help="gan (default) or psnr, the model in this package, which enlarges four times; "
+        "weights/generator.safetensors of a run; or another trainer's",
+    )
+    upscale.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="between --blend-with (0, smooth) and --weights (1, crisp): interpolates their weights (default: 1)",
+    )
+    upscale.add_argument(
+        "--blend-with", type=Path, metavar="W", help="of a network like that of --weights (default: psnr)"
     )
     upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
     upscale.add_argument("--format", metavar="F", help="of files in a folder: png, jpg, webp, tif, bmp (default: png)")
@@ -42,7 +59,6 @@ def add_allow_class(parser: argparse.ArgumentParser) -> None:
 def upscale(options: argparse.Namespace) -> None:
     """``srgan-dist upscale``."""
     from srgan_dist.imaging.write import FORMATS, check_quality
-    from srgan_dist.inference.generator import SRGenerator
     from srgan_dist.inference.upscale_files import upscale_file, upscale_folder, upscale_jobs
     from srgan_dist.tracking.console import console, progress_report, setup_logging
 
@@ -59,7 +75,7 @@ def upscale(options: argparse.Namespace) -> None:
     jobs = upscale_jobs(options.input, options.output, suffix=suffix)
     check_quality(options.quality, jobs[0][1], name="--quality")
     setup_logging(is_main=True)
-    generator = SRGenerator.from_pretrained(options.weights, allow_class=options.allow_class)
+    generator = _generator(options)
     if options.input.is_dir():
         num_images = upscale_folder(
             generator,
@@ -74,3 +90,25 @@ def upscale(options: argparse.Namespace) -> None:
     source, target = jobs[0]
     with progress_report(source.name, "tiles") as report:
         upscale_file(generator, source, target, tile=options.tile, quality=options.quality, on_tile=report)
+
+
+def _generator(options: argparse.Namespace) -> SRGenerator:
+    from srgan_dist.inference.default import named_weights
+    from srgan_dist.inference.generator import SRGenerator
+
+    if options.blend_with is not None and options.alpha is None:
+        raise UserError("--blend-with needs --alpha, how far it is from there to --weights")
+    if options.alpha is not None and not 0 <= options.alpha <= 1:
+        raise UserError(f"--alpha is {options.alpha}, allowed are numbers from 0 to 1")
+
+    def load(name: Path) -> SRGenerator:
+        return SRGenerator.from_pretrained(named_weights(name), allow_class=options.allow_class)
+
+    generator = load(options.weights or Path("gan"))
+    if options.alpha is None:
+        return generator
+    other = options.blend_with or Path("psnr")
+    try:
+        return generator.blended(load(other), options.alpha)
+    except UserError as error:
+        raise UserError(f"--alpha between {other} and {options.weights or 'gan'}: {error}") from None

@@ -57,7 +57,9 @@ def download(package: str, folder: Path, *, mirror: str | None = None) -> Path:
     if mirror:
         return _by_url(mirror, package, file)
     if shutil.which("apt-get") is None:
-        raise NotToBeHad(f"{file.name}: there is no apt-get here: name a mirror of Debian's (or its archive's snapshot)")
+        raise NotToBeHad(
+            f"{file.name}: there is no apt-get here: name a mirror of Debian's (or its archive's snapshot)"
+        )
     name, version = file.name.split("_")[:2]
     if (exact := _by_apt(f"{name}={version}", folder)) is not None:
         return exact
