@@ -35,9 +35,8 @@ For photographs and what resembles them, reduced by bicubic interpolation or a c
 badly compressed. The network knows no noise, blur or JPEG artefacts, and enlarges those too. Details that **gan** adds
 are likely, not true: no use for evidence, measurements, medicine, or to read what cannot be read. There are few faces
 and little text among the photographs, and both are its weak sides.
-
-## Architecture
 """
+_AGAIN = "`make model` makes it again; its configurations are `psnr.yaml` and `gan.yaml` in `srgan_dist/default_model`."
 _VARIANTS: Mapping[Variant, str] = {"psnr": "PSNR variant", "gan": "GAN variant"}
 
 
@@ -59,18 +58,13 @@ def card(
     Returns:
         Markdown with YAML at its head.
     """
-    parts = [
-        _HEAD,
-        *(_architecture(name, runs[name], sizes[name]) for name in _VARIANTS),
-        "\n## Training\n",
-        *(_training(name, runs[name]) for name in _VARIANTS),
-        "\n`make model` makes it again; the configurations are `srgan_dist/default_model/psnr.yaml` and `gan.yaml`.\n",
-        "\n## Figures\n",
-        *_tables(figures),
-        "\n## Photographs\n",
-        *_attribution(photographs),
-    ]
-    return "\n".join(part.rstrip("\n") if part is not _HEAD else part.rstrip() + "\n" for part in parts) + "\n"
+    sections = {
+        "Architecture": "\n".join(_architecture(name, runs[name], sizes[name]) for name in _VARIANTS),
+        "Training": "\n".join(_training(name, runs[name]) for name in _VARIANTS) + f"\n\n{_AGAIN}",
+        "Figures": "\n\n".join(_tables(figures)),
+        "Photographs": "\n\n".join(_attribution(photographs)),
+    }
+    return "\n".join([_HEAD, *(f"## {heading}\n\n{text}\n" for heading, text in sections.items())])
 
 
 def _architecture(variant: Variant, run: RunRecord, size: int) -> str:
@@ -100,34 +94,38 @@ def _training(variant: Variant, run: RunRecord) -> str:
 
 
 def _tables(figures: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Iterable[str]:
-    """A table for each test set."""
+    """A title and a table for each test set."""
     for position, of_set in enumerate(figures["psnr"]):
         rows = {"bicubic": of_set["bicubic"]}
         rows |= {name: figures[name][position]["model"] for name in _VARIANTS}
-        measures = [key for key in of_set["model"] if key in COLUMNS]
-        yield f"{of_set['name']}, {len(of_set['images'])} images:\n"
-        yield "| | " + " | ".join(COLUMNS[key].heading for key in measures) + " |"
-        yield "|---|" + "---:|" * len(measures)
-        for name, values in rows.items():
-            cells = [f"{values[key]:.{COLUMNS[key].digits}f}" if values[key] is not None else "" for key in measures]
-            yield f"| {name} | " + " | ".join(cells) + " |"
-        yield ""
+        measures = [key for key in COLUMNS if key in of_set["model"]]
+        count = len(of_set["images"])
+        yield f"{of_set['name']}, {count} image{'s' if count > 1 else ''}:"
+        lines = [["", *(COLUMNS[key].heading for key in measures)], ["---", *("---:" for _ in measures)]]
+        lines += [[name, *(_figure(key, values[key]) for key in measures)] for name, values in rows.items()]
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _figure(key: str, value: float | None) -> str:
+    return "" if value is None else f"{value:.{COLUMNS[key].digits}f}"
 
 
 def _attribution(photographs: Sequence[Photograph]) -> Iterable[str]:
     """Who made which photograph, under which licence, and what was changed."""
     megapixels = sum(photograph.pixels for photograph in photographs) / 1e6
     yield (
-        f"{len(photographs)} photographs, {megapixels:.0f} megapixels, each reduced in size by Lanczos' filter and "
-        "compressed anew; those marked * were held back from training. The licences are at "
-        "creativecommons.org: licenses/by/VERSION, licenses/by-sa/VERSION and publicdomain/zero/1.0.\n"
+        f"{len(photographs)} photographs, {megapixels:.0f} megapixels, each reduced in size by Lanczos' filter and\n"
+        "compressed anew. Those marked * were held back from training. The licences are at creativecommons.org:\n"
+        "licenses/by/VERSION, licenses/by-sa/VERSION and publicdomain/zero/1.0."
     )
-    by_licence = sorted(photographs, key=attrgetter("licence"))
-    for licence, group in groupby(by_licence, key=attrgetter("licence")):
-        yield f"**{licence}**\n"
-        for photograph in group:
-            held_back = " *" if photograph.use == "validation" else ""
-            source = photograph.package.rpartition("/")[2].split("_")[0]
-            link = f" ([source]({photograph.url}))" if photograph.url else ""
-            yield f"* {photograph.file}{held_back}, {photograph.author}, from {source}{link}"
-        yield ""
+    by_licence = attrgetter("licence")
+    for licence, group in groupby(sorted(photographs, key=by_licence), key=by_licence):
+        yield f"**{licence}**"
+        yield "\n".join(map(_credit, group))
+
+
+def _credit(photograph: Photograph) -> str:
+    held_back = " *" if photograph.use == "validation" else ""
+    package = photograph.package.rpartition("/")[2].split("_")[0]
+    link = f" ([source]({photograph.url}))" if photograph.url else ""
+    return f"* {photograph.file}{held_back}, {photograph.author}, from {package}{link}"

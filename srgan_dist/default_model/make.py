@@ -36,7 +36,7 @@ log = logging.getLogger("srgan_dist")
 
 CONFIGS: dict[Variant, Path] = {name: Path(__file__).with_name(f"{name}.yaml") for name in VARIANTS}
 _TILE = 480  # HR pixels
-_MIN_DETAIL = 2.0  # levels of 255: sky and blurred backgrounds teach nothing
+_MIN_DETAIL = 1.5  # levels of 255: sky and blurred backgrounds teach nothing
 _TIMED_STEPS = 60  # that tell how many fit into the minutes; the first half is not counted
 _AT_WORK = 0.95  # of the minutes; the rest is for start-up, validation and checkpoints
 
