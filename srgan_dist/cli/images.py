@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
         "upright. Written are .png .jpg .jpeg .webp .tif .tiff .bmp. Exit code 1 means that some of a folder failed."
     )
     upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
-    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder")
+    upscale.add_argument(
+        "output", type=Path, metavar="OUTPUT", nargs="?", help="image, or folder (default: NAME-large beside INPUT)"
+    )
     upscale.add_argument(
         "--weights",
         type=Path,
@@ -64,6 +67,8 @@ def upscale(options: argparse.Namespace) -> None:
 
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
+    is_named = options.output is not None
+    options.output = options.output or _beside(options.input, FORMATS)
     into_folder = options.input.is_dir() or options.output.is_dir()
     if options.format and not into_folder:
         raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
@@ -90,6 +95,14 @@ def upscale(options: argparse.Namespace) -> None:
     source, target = jobs[0]
     with progress_report(source.name, "tiles") as report:
         upscale_file(generator, source, target, tile=options.tile, quality=options.quality, on_tile=report)
+    if not is_named:
+        console.print(str(target), soft_wrap=True)
+
+
+def _beside(source: Path, formats: Container[str]) -> Path:
+    """The output of an image, in its own format where that is written, or of a folder."""
+    suffix = "" if source.is_dir() else source.suffix if source.suffix.lower() in formats else ".png"
+    return source.with_name(f"{source.name if source.is_dir() else source.stem}-large{suffix}")
 
 
 def _generator(options: argparse.Namespace) -> SRGenerator:

@@ -127,6 +127,16 @@ def test_an_installation_without_weights_says_what_to_do(model: Path, capsys: py
 
 
 @pytest.mark.usefixtures("model")
+def test_without_an_output_the_result_stands_beside_the_image(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos").mkdir()
+    Path("photo.png").rename("photos/photo.JPG")
+    assert main(["upscale", "photos/photo.JPG"]) == 0
+    assert "photos/photo-large.JPG" in capsys.readouterr().err
+    assert main(["upscale", "photos"]) == 0
+    assert {path.name for path in Path("photos-large").iterdir()} == {"photo.png", "photo-large.png"}
+
+
+@pytest.mark.usefixtures("model")
 def test_evaluate_knows_the_names() -> None:
     Path("set").mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save("set/one.png")
