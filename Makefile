@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo study test test-slow test-lowest test-slurm docs lint format
+.PHONY: setup demo model study test test-slow test-lowest test-slurm docs lint format
 
 setup: .venv/.ready
 
@@ -14,6 +14,16 @@ setup: .venv/.ready
 # make demo FRESH=1 starts over; without it a finished demo is shown again, and an interrupted one resumes.
 demo: setup
 	$(BIN)/python -m srgan_dist.demo $(if $(FRESH),--fresh)
+
+# The model that is in the package, from its photographs to its card: two hours on two cores, or make model MINUTES=10;
+# interrupted, the same command goes on. BENCHMARKS="DIR DIR" are the test sets of the card's figures. What it makes
+# ships once it is copied into srgan_dist/default_model.
+MINUTES := 60
+BENCHMARKS :=
+MODEL := srgan_dist/default_model
+model: setup
+	$(BIN)/srgan-dist fetch --config $(MODEL)/gan.yaml
+	$(BIN)/python -m srgan_dist.default_model.make --minutes $(MINUTES) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS))
 
 # Does n:1 help? configs/study.yaml says what is trained; interrupted, the same command resumes it. Another study:
 # make study STUDY=my-study.yaml STUDY_DIR=runs/my-study, the latter as --run.dir in the file's command.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import sys
@@ -22,7 +21,7 @@ from srgan_dist.imaging.resize import downscale, modcrop
 from srgan_dist.inference.generator import SRGenerator
 from srgan_dist.inference.upscale_files import upscale_file
 from srgan_dist.tracking.console import console, result_table, setup_logging
-from srgan_dist.training.run import train
+from srgan_dist.training.once import train_once
 from srgan_dist.utils.names import expand_home
 
 log = logging.getLogger("srgan_dist")
@@ -70,12 +69,7 @@ def demo(config_files: Sequence[Path], overrides: list[str]) -> None:
     if not (shards / "manifest.json").exists():
         manifest = pack(held_out.parent / "training", shards, scale=config.data.scale, tile=config.data.patch_size * 5)
         log.info("%s: packed %d photographs as %d tiles", shards, manifest.num_images, manifest.num_samples)
-    result_file = run / "result.json"
-    if result_file.exists() and config.run.resume == "auto" and _steps(result_file) >= config.train.steps:
-        log.info("%s: already finished; this is its result (make demo FRESH=1 starts over)", run)
-        result = json.loads(result_file.read_text(encoding="utf-8"))
-    else:
-        result = train(config)
+    result = train_once(config)
     generator = SRGenerator.from_pretrained(run / "weights" / "generator.safetensors")
     for name in HELD_OUT:
         small, large = (
@@ -105,10 +99,6 @@ def copy_photos(names: dict[str, str], folder: Path) -> None:
             with (source / name).open("rb") as original, (folder / f".{name}").open("wb") as copy:
                 shutil.copyfileobj(original, copy)
             (folder / f".{name}").rename(folder / name)  # so that an interrupted copy is not used
-
-
-def _steps(result_file: Path) -> int:
-    return int(json.loads(result_file.read_text(encoding="utf-8"))["steps"])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"planning", "bench", "reports", "sweeps"},
     {"cli"},
-    {"demo", "__main__"},
+    {"demo", "default_model", "__main__"},
 ]
 OWNERS = {
     "wandb": {"tracking"},

@@ -73,3 +73,12 @@ def test_what_the_page_is_made_of_is_installed(installed: Path, tmp_path: Path) 
     file, is_whole = done.out.split()
     assert Path(file).is_relative_to(installed.parent.parent)
     assert is_whole == "True"
+
+
+def test_the_default_model_is_installed_with_its_list_and_card(installed: Path) -> None:
+    """With everything of its folder that is no code."""
+    code = "import srgan_dist.default_model as m, os; print(*sorted(os.listdir(os.path.dirname(m.__file__))))"
+    done = run(installed, "-c", code, cwd=installed.parent, PYTHONPATH="")
+    assert done.code == 0, done.err
+    here = {path.name for path in (ROOT / "srgan_dist/default_model").iterdir() if path.is_file()}
+    assert {"photographs.csv", "psnr.yaml", "gan.yaml"} <= here <= set(done.out.split())

@@ -45,7 +45,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="WEIGHTS",
         help="weights/generator.safetensors of a run, or another trainer's; or the folder of a run, for its best "
-        "weights, else its last; or several of them",
+        "weights, else its last; or gan or psnr, the default model's; or several of them",
     )
     parser.add_argument(
         "folders",
@@ -157,8 +157,11 @@ def models_and_folders(paths: Sequence[Path]) -> tuple[list[Model], list[Path]]:
 def _model(path: Path) -> Model | None:
     """The model that a path names; None where it is something else, a folder of images maybe."""
     from srgan_dist.imaging.listing import SUFFIXES
+    from srgan_dist.inference.default import named_weights
     from srgan_dist.records.run import is_run
 
+    if (ours := named_weights(path)) != path:
+        return Model(str(path), ours, is_run=False)
     if path.is_file():
         try:
             weights_kind(path)

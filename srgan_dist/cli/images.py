@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Container
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srgan_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from srgan_dist.inference.generator import SRGenerator
 
 
 def add_upscale(upscale: argparse.ArgumentParser) -> None:
@@ -15,9 +20,24 @@ def add_upscale(upscale: argparse.ArgumentParser) -> None:
         "upright. Written are .png .jpg .jpeg .webp .tif .tiff .bmp. Exit code 1 means that some of a folder failed."
     )
     upscale.add_argument("input", type=Path, metavar="INPUT", help="image or folder")
-    upscale.add_argument("output", type=Path, metavar="OUTPUT", help="image, or folder")
     upscale.add_argument(
-        "--weights", type=Path, required=True, help="weights/generator.safetensors of a run, or another trainer's"
+        "output", type=Path, metavar="OUTPUT", nargs="?", help="image, or folder (default: NAME-large beside INPUT)"
+    )
+    upscale.add_argument(
+        "--weights",
+        type=Path,
+        metavar="W",
+        help="gan (default) or psnr, the model in this package, which enlarges four times; "
+        "weights/generator.safetensors of a run; or another trainer's",
+    )
+    upscale.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="between --blend-with (0, smooth) and --weights (1, crisp): interpolates their weights (default: 1)",
+    )
+    upscale.add_argument(
+        "--blend-with", type=Path, metavar="W", help="of a network like that of --weights (default: psnr)"
     )
     upscale.add_argument("--tile", type=int, default=256, help="largest side seen at once, in LR pixels (default: 256)")
     upscale.add_argument("--format", metavar="F", help="of files in a folder: png, jpg, webp, tif, bmp (default: png)")
@@ -42,12 +62,13 @@ def add_allow_class(parser: argparse.ArgumentParser) -> None:
 def upscale(options: argparse.Namespace) -> None:
     """``srgan-dist upscale``."""
     from srgan_dist.imaging.write import FORMATS, check_quality
-    from srgan_dist.inference.generator import SRGenerator
     from srgan_dist.inference.upscale_files import upscale_file, upscale_folder, upscale_jobs
     from srgan_dist.tracking.console import console, progress_report, setup_logging
 
     if options.tile < 48:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
+    is_named = options.output is not None
+    options.output = options.output or _beside(options.input, FORMATS)
     into_folder = options.input.is_dir() or options.output.is_dir()
     if options.format and not into_folder:
         raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
@@ -59,7 +80,7 @@ def upscale(options: argparse.Namespace) -> None:
     jobs = upscale_jobs(options.input, options.output, suffix=suffix)
     check_quality(options.quality, jobs[0][1], name="--quality")
     setup_logging(is_main=True)
-    generator = SRGenerator.from_pretrained(options.weights, allow_class=options.allow_class)
+    generator = _generator(options)
     if options.input.is_dir():
         num_images = upscale_folder(
             generator,
@@ -74,3 +95,33 @@ def upscale(options: argparse.Namespace) -> None:
     source, target = jobs[0]
     with progress_report(source.name, "tiles") as report:
         upscale_file(generator, source, target, tile=options.tile, quality=options.quality, on_tile=report)
+    if not is_named:
+        console.print(str(target), soft_wrap=True)
+
+
+def _beside(source: Path, formats: Container[str]) -> Path:
+    """The output of an image, in its own format where that is written, or of a folder."""
+    suffix = "" if source.is_dir() else source.suffix if source.suffix.lower() in formats else ".png"
+    return source.with_name(f"{source.name if source.is_dir() else source.stem}-large{suffix}")
+
+
+def _generator(options: argparse.Namespace) -> SRGenerator:
+    from srgan_dist.inference.default import named_weights
+    from srgan_dist.inference.generator import SRGenerator
+
+    if options.blend_with is not None and options.alpha is None:
+        raise UserError("--blend-with needs --alpha, how far it is from there to --weights")
+    if options.alpha is not None and not 0 <= options.alpha <= 1:
+        raise UserError(f"--alpha is {options.alpha}, allowed are numbers from 0 to 1")
+
+    def load(name: Path) -> SRGenerator:
+        return SRGenerator.from_pretrained(named_weights(name), allow_class=options.allow_class)
+
+    generator = load(options.weights or Path("gan"))
+    if options.alpha is None:
+        return generator
+    other = options.blend_with or Path("psnr")
+    try:
+        return generator.blended(load(other), options.alpha)
+    except UserError as error:
+        raise UserError(f"--alpha between {other} and {options.weights or 'gan'}: {error}") from None

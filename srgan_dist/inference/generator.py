@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from srgan_dist.imaging.pixels import rgb_to_grey
 from srgan_dist.imaging.resize import upscale_bicubic_tensor
 from srgan_dist.imaging.tiling import upscale_tiled
 from srgan_dist.inference.build import load_generator
+from srgan_dist.inference.default import Variant, default_weights, interpolate
 from srgan_dist.utils.memory_format import usable_format
 from srgan_dist.utils.names import expand_home
 
@@ -34,6 +36,7 @@ class SRGenerator(nn.Module):
     Example:
         >>> generator = SRGenerator.from_pretrained("runs/demo/weights/generator.safetensors")
         >>> generator.upscale(Image.open("small.png")).save("large.png")
+        >>> SRGenerator.default().upscale(Image.open("small.png")).save("large.png")  # the model in the package
 
     Attributes:
         network: The generator itself, [N, 3, h, w] in [0, 1] to [N, 3, h * scale, w * scale].
@@ -69,6 +72,50 @@ class SRGenerator(nn.Module):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         network = network.to(memory_format=usable_format(network, torch.channels_last))
         return cls(network, scale=scale, metadata=metadata).to(device).eval()
+
+    @classmethod
+    def default(cls, variant: Variant = "gan", *, device: str | torch.device | None = None) -> SRGenerator:
+        """Load the model that comes with the package; it enlarges four times (docs/default-model.md).
+
+        Args:
+            variant: ``gan`` for crisp images, ``psnr`` for smooth ones without an invented detail.
+            device: As for `from_pretrained`.
+
+        Raises:
+            UserError: There is no such variant, or this installation has no weights of it.
+        """
+        return cls.from_pretrained(default_weights(variant), device=device)
+
+    def blended(self, other: SRGenerator, alpha: float) -> SRGenerator:
+        """Interpolate between another generator and this one, such as the default model's two variants.
+
+        Two networks that are trained apart have nothing in common; one of these has begun with the other's weights.
+
+        Args:
+            other: What the result is at alpha = 0; of the same architecture.
+            alpha: How far the result is on the way to this one, from 0 to 1.
+
+        Returns:
+            The generator in between, on this one's device.
+
+        Raises:
+            UserError: Alpha is not from 0 to 1, or the networks differ in more than their values.
+
+        Source:
+            Network interpolation: ESRGAN (Wang et al. 2018), section 3.4.
+        """
+        if not 0 <= alpha <= 1:
+            raise UserError(f"alpha is {alpha}, allowed are numbers from 0 to 1")
+        try:
+            if type(self.network) is not type(other.network) or self.scale != other.scale:
+                described = [f"{type(one.network).__name__} x{one.scale}" for one in (other, self)]
+                raise ValueError(" and ".join(described))
+            weights = interpolate(other.network.state_dict(), self.network.state_dict(), alpha)
+        except ValueError as error:
+            raise UserError(f"these two networks cannot be blended, as they differ ({error})") from None
+        between = copy.deepcopy(self)
+        between.network.load_state_dict(weights)
+        return between
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale a batch [N, 3, h, w] in [0, 1]; the result is not clamped."""
