@@ -35,8 +35,9 @@ from srgan_dist.utils.names import expand_home
 log = logging.getLogger("srgan_dist")
 
 CONFIGS: dict[Variant, Path] = {name: Path(__file__).with_name(f"{name}.yaml") for name in VARIANTS}
-_TILE = 480  # HR pixels
-_MIN_DETAIL = 1.5  # levels of 255: sky and blurred backgrounds teach nothing
+_MIN_SIDE = 128  # HR pixels: a patch
+_TILE = 256  # HR pixels: small ones, so that soft parts can be left out
+_MIN_DETAIL = 4.0  # levels of 255: sky and blurred backgrounds teach nothing
 _TIMED_STEPS = 60  # that tell how many fit into the minutes; the first half is not counted
 _AT_WORK = 0.95  # of the minutes; the rest is for start-up, validation and checkpoints
 
@@ -84,7 +85,7 @@ def make(options: argparse.Namespace, overrides: Sequence[str] = ()) -> None:
         if not options.incomplete:
             raise
         log.warning("%s", error)
-    manifest = pack(photographs / "training", shards, scale=4, tile=_TILE, min_detail=_MIN_DETAIL)
+    manifest = pack(photographs / "training", shards, scale=4, tile=_TILE, min_side=_MIN_SIDE, min_detail=_MIN_DETAIL)
     log.info("%s: %d photographs as %d tiles", shards, manifest.num_images, manifest.num_samples)
     common = [f"--data.train={shards}", *overrides]
     for variant in ("psnr", "gan"):  # the GAN begins with the other's weights
