@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from srgan_dist.config.compatibility import former_generator
 from srgan_dist.config.load import config_from, load_config
 from srgan_dist.config.root import Config
+from srgan_dist.config.yaml_file import read_yaml
 from srgan_dist.errors import UserError
 from srgan_dist.utils.names import expand_home
 from srgan_dist.utils.secrets import shown_in
@@ -49,8 +51,17 @@ def configuration(arguments: Sequence[str], *, prog: str) -> tuple[Config, Path 
     if not file.is_file():
         raise UserError(f"--from-run is {run}, which is no folder of a run: there is no {file}")
     # What that run was allowed to change when it resumed is not allowed here.
-    config = load_config(file, [f"--run.dir={run}", "--run.allow_changes=[]", *rest], prog=prog)
+    config = load_config(file, [f"--run.dir={run}", "--run.allow_changes=[]", *_former(file, rest), *rest], prog=prog)
     asked = any(argument.partition("=")[0] == "--run.dir" for argument in rest)
     if asked and config.run.dir.resolve() == run.resolve():
         raise UserError(f"--run.dir is {config.run.dir}, where the run that is to be repeated lies: choose another")
     return config, run
+
+
+def _former(file: Path, rest: Sequence[str]) -> list[str]:
+    """What the run's generator did by default in its version, unless another one is chosen."""
+    generator = read_yaml(file)[0].get("generator")
+    if not isinstance(generator, dict) or any(argument.partition("=")[0] == "--generator.name" for argument in rest):
+        return []
+    former = former_generator(generator)
+    return [f"--generator.{key}={former[key]}" for key in former.keys() - generator.keys()]

@@ -112,7 +112,8 @@ def _ranks() -> Iterator[Runtime | None]:
 
     ranks = Runtime(timeout=_PATIENCE)
     try:
-        yield ranks
+        with ranks.images_of_any_size():
+            yield ranks
     finally:
         ranks.close()
 
@@ -184,7 +185,7 @@ def _measure(generator: SRGenerator, job: _Job, *, label: str) -> list[dict[str,
     from srgan_dist.evaluation.evaluate import evaluate as measure
     from srgan_dist.tracking.console import progress_report
 
-    with progress_report(label, "images") as report:
+    with progress_report(label, "images", visible=job.is_main) as report:
         done = 0
 
         def on_image(_: str) -> None:

@@ -69,6 +69,8 @@ def upscale(options: argparse.Namespace) -> None:
         raise UserError(f"--tile is {options.tile}; it must be at least 48, since tiles overlap by 16 on each side")
     is_named = options.output is not None
     options.output = options.output or _beside(options.input, FORMATS)
+    if not is_named and options.output.is_file():
+        raise UserError(f"{options.output} is there already: name an output, this one or another")
     into_folder = options.input.is_dir() or options.output.is_dir()
     if options.format and not into_folder:
         raise UserError(f"--format is for folders; {options.output} says its format by its suffix")
@@ -101,6 +103,10 @@ def upscale(options: argparse.Namespace) -> None:
 
 def _beside(source: Path, formats: Container[str]) -> Path:
     """The output of an image, in its own format where that is written, or of a folder."""
+    if source.is_dir():
+        source = source.resolve()  # of "." and "..", too
+        if not source.name:
+            raise UserError(f"{source} has nothing beside it: name a folder for the output")
     suffix = "" if source.is_dir() else source.suffix if source.suffix.lower() in formats else ".png"
     return source.with_name(f"{source.name if source.is_dir() else source.stem}-large{suffix}")
 

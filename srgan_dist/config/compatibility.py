@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from srgan_dist.config.fields import Part, choosers, known_keys, lists_of_sections
-from srgan_dist.config.perceptual import completed
+from srgan_dist.config.perceptual import OLD_PERCEPTUAL_KEYS, completed
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.utils.dotted import flat
@@ -92,7 +92,13 @@ def learning_digest(config: Config) -> str:
 
 def is_allowed(key: str, config: Config) -> bool:
     """Whether run.allow_changes names a key, or a section that it is in."""
-    return _is_in(key, config.run.allow_changes)
+    return _is_in(key, _allowed(config))
+
+
+def _allowed(config: Config) -> tuple[str, ...]:
+    """run.allow_changes, with what old keys in it stand for."""
+    allowed = tuple(map(str, config.run.allow_changes))
+    return (*allowed, "loss.perceptual.layers") if {*OLD_PERCEPTUAL_KEYS} & {*allowed} else allowed
 
 
 def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step: int) -> None:
@@ -112,7 +118,7 @@ def refuse_changes(old: Mapping[str, Any], config: Config, *, shards: str, step:
             f"train.steps is {config.train.steps}, but the checkpoint is of step {step}: ask for at least as many, "
             "resume from an earlier checkpoint by run.resume, or start over by run.resume=never"
         )
-    allowed = (*HARMLESS, *config.run.allow_changes)
+    allowed = (*HARMLESS, *_allowed(config))
     changes = {key: change for key, change in _changes(old, config, shards).items() if not _is_in(key, allowed)}
     if changes:
         listed = ", ".join(f"{key}: {was} -> {now}" for key, (was, now) in changes.items())

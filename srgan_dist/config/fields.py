@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from srgan_dist.config.base import Section, choice_key, choices, is_section, item_of
+from srgan_dist.config.perceptual import OLD_PERCEPTUAL_KEYS
 from srgan_dist.config.root import Config
 
 
@@ -89,6 +90,11 @@ def known_keys() -> list[str]:
     """Every ``section.key`` that a configuration may have."""
     keys = (name for part in parts() for name in (part.chooser, *(key.name for key in part.keys)) if name)
     return list(dict.fromkeys(keys))
+
+
+def accepted_keys() -> list[str]:
+    """All keys that are read: those of earlier versions, too, which stand for others."""
+    return [*known_keys(), *OLD_PERCEPTUAL_KEYS]
 
 
 def choosers() -> dict[str, list[str]]:

@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from srgan_dist.config.fields import Key, choosers, is_list, known_keys, lists_of_sections, parts
+from srgan_dist.config.fields import Key, accepted_keys, choosers, is_list, known_keys, lists_of_sections, parts
 from srgan_dist.config.help import full_help, in_words, kind, short_help
 from srgan_dist.config.lists import split_list
-from srgan_dist.config.perceptual import OLD_KEYS, completed
+from srgan_dist.config.perceptual import completed, without_preset
 from srgan_dist.config.root import Config
 from srgan_dist.config.suggest import meant_key, suggestion
 from srgan_dist.config.yaml_file import read_list, read_yaml
@@ -52,9 +52,12 @@ def load_config(
     places: dict[str, str] = {}
     for name in files:
         part, lines = read_yaml(Path(name))
+        content = _chosen(content, _get(part, "loss.perceptual.network"))
         content = _merged(content, _with_perceptual(part, content), values=set(known_keys()))
         places |= {key: f"{name}:{line}: " for key, line in lines.items()}
-    given = _completed(_read_overrides(overrides, prog=prog), content)
+    given = _read_overrides(overrides, prog=prog)
+    content = _chosen(content, given.get("loss.perceptual.network"))
+    given = _completed(given, content)
     for key, value in given.items():
         _set(content, key, value)
     place = _Places(places, given, otherwise=f"{files[-1]}: " if files else "")
@@ -68,7 +71,7 @@ def load_config(
         config = Config.model_validate(content)
     except ValidationError as error:
         raise UserError(_explain(error, place)) from None
-    keys = known_keys()
+    keys = accepted_keys()
     for name in config.run.allow_changes:
         if not any(key == name or key.startswith(f"{name}.") for key in keys):
             at = place("run.allow_changes")
@@ -103,7 +106,7 @@ def _read_overrides(arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
     parser = _Parser(prog=prog, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--help-all", action=_FullHelp, nargs=0)
-    for key in [*known_keys(), *(_PERCEPTUAL + key for key in OLD_KEYS)]:
+    for key in accepted_keys():
         parser.add_argument(f"--{key}", action="append", dest=key)
     given: dict[str, list[str]] = {key: texts for key, texts in vars(parser.parse_args(arguments)).items() if texts}
     given.pop("config", None)
@@ -127,6 +130,13 @@ def _list_keys() -> dict[str, _Split]:
     sections = lists_of_sections()
     keys = (key for part in parts() for key in part.keys if is_list(key.field))
     return {key.name: read_list if key.name in sections else split_list for key in keys}
+
+
+def _chosen(content: dict[str, Any], network: Any) -> dict[str, Any]:
+    """What a file or the command line wins over, without a preset whose network it leaves."""
+    if not isinstance(below := _get(content, "loss.perceptual"), Mapping):
+        return content
+    return {**content, "loss": {**content["loss"], "perceptual": without_preset(below, network)}}
 
 
 def _with_perceptual(part: dict[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 OLD_KEYS = ("layer", "activation")  # one layer, and whether before or after its ReLU: until 0.1
+OLD_PERCEPTUAL_KEYS = tuple(f"loss.perceptual.{key}" for key in OLD_KEYS)
 
 
 def completed(given: Mapping[str, Any], below: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def completed(given: Mapping[str, Any], below: Mapping[str, Any] | None = None) 
     keys = dict(given)
     preset, activation = keys.get("preset"), keys.get("activation")
     if "layers" not in keys and keys.keys() & set(OLD_KEYS) and activation in (None, "before", "after"):
-        before = below.get("layers") if below else None
+        chosen = PRESETS.get(preset) if isinstance(preset, str) else below
+        before = chosen.get("layers") if chosen else None
         layers = before if isinstance(before, Mapping) and before else PRESETS["esrgan"]["layers"]
         kind = {None: next(iter(layers))[:4], "before": "conv", "after": "relu"}[activation]
         if "layer" in keys:
@@ -72,6 +74,19 @@ def completed(given: Mapping[str, Any], below: Mapping[str, Any] | None = None) 
 
 
 _EXPECTED_LAYERS = "expected layers with weights, such as {relu2_2: 0.5, relu3_3: 1}"
+
+
+def without_preset(below: Mapping[str, Any], network: Any) -> dict[str, Any]:
+    """What is left of the section where another network than that of its preset is chosen above it.
+
+    Args:
+        below: The section, completed.
+        network: What is chosen, such as "efficientnet_lite0"; None leaves all as it is.
+    """
+    preset = below.get("preset")
+    if network in (None, below.get("network", "vgg19")) or not isinstance(preset, str) or preset not in PRESETS:
+        return dict(below)
+    return {key: value for key, value in below.items() if key != "preset" and key not in PRESETS[preset]}
 
 
 def _as_mapping(value: object) -> object:

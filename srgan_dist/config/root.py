@@ -134,6 +134,8 @@ def _conflicts(config: Config) -> Iterator[str]:
         names = "loss.pixel.weight, loss.perceptual.weight and loss.adversarial.weight"
         yield f"{names}{', and those of loss.additional,' * bool(loss.additional)} are all 0: nothing is learnt"
     for section in loss.additional:
+        if section.kind == "ldl" and data.patch_size < 4:
+            yield f"loss.additional: ldl needs data.patch_size from 4, which is {data.patch_size}"
         if section.kind == "wavelet" and 2**section.levels > data.patch_size:
             yield f"loss.additional: {section.levels} levels of wavelet need data.patch_size from {2**section.levels}"
     if data.scale not in generator.scales:

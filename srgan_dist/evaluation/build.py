@@ -71,7 +71,7 @@ def build_measures(
     """
     if unknown := [name for name in asked if name not in MEASURE_NAMES] if asked != "auto" else []:
         raise UserError(f"{key} has {unknown[0]!r:.60}; allowed is auto, or a list of {', '.join(MEASURE_NAMES)}")
-    names = _on_this_machine(ranks) if asked == "auto" else list(asked)
+    names = on_this_machine(ranks) if asked == "auto" else list(asked)
     measures: dict[str, ImageMeasure] = {}
     for name in names:
         if name == "grid":
@@ -100,7 +100,7 @@ def describe_auto(measures: Set[str], *, key: str) -> str:
     return f"{key}=auto: measures {'the grid alone' if 'grid' in measures else 'nothing more'}, as {none}"
 
 
-def _on_this_machine(ranks: Collectives | None) -> list[str]:
+def on_this_machine(ranks: Collectives | None) -> list[str]:
     """What can be measured without a download, on every rank."""
     for weights in ("auto", "hed"):
         is_here = vgg16_is_here(weights)

@@ -87,7 +87,11 @@ def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[Generator
     try:
         claimed = json.loads(metadata["generator"])
         config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(former_generator(claimed))
-        return config, int(metadata["scale"])
+        if (scale := int(metadata["scale"])) not in config.scales:
+            raise ValueError(
+                f"scale is {scale}, and generator.name={config.name} has {', '.join(map(str, config.scales))}"
+            )
+        return config, scale
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"generator.{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -206,6 +206,8 @@ class SRGenerator(nn.Module):
 
     def _finite(self, lr: Tensor) -> Tensor:
         sr: Tensor = self(lr)
+        if sr.shape[-2:] != (self.scale * lr.shape[-2], self.scale * lr.shape[-1]):
+            raise UserError(f"the network does not enlarge {self.scale} times, as its file says")
         if not sr.isfinite().all():
             cure = "weights of an earlier step" if sr.dtype == torch.float32 else "fp32"
             raise NotFinite(

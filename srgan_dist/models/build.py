@@ -34,6 +34,7 @@ from srgan_dist.models.discriminator import PatchGANDiscriminator, UNetDiscrimin
 from srgan_dist.models.features import EfficientNetLite0Features, FeatureNetwork, VGGFeatures
 from srgan_dist.models.msrresnet import MSRResNet
 from srgan_dist.models.perceptual import DISTS, LPIPS
+from srgan_dist.models.pretrained import WeightsUnavailable
 from srgan_dist.models.rrdb import RRDBNet
 from srgan_dist.models.span import SPAN
 from srgan_dist.models.srresnet import SRResNet
@@ -150,14 +151,20 @@ def build_features(config: PerceptualLossConfig, *, recompute: bool = False) -> 
     """Build the frozen feature network with its weights; ``recompute`` trades time for memory."""
     match config:
         case VGG16Config() | VGG19Config():
-            return VGGFeatures(
-                network=config.network,
-                layers=list(config.layers),
-                normalise=config.normalise,
-                feature_scale=config.feature_scale,
-                weights=config.weights,
-                recompute=recompute,
-            )
+            try:
+                return VGGFeatures(
+                    network=config.network,
+                    layers=list(config.layers),
+                    normalise=config.normalise,
+                    feature_scale=config.feature_scale,
+                    weights=config.weights,
+                    recompute=recompute,
+                )
+            except WeightsUnavailable as error:
+                if config.weights != "auto":
+                    raise
+                others = "loss.perceptual.weights=PATH; loss.perceptual.network=efficientnet_lite0 needs no download"
+                raise WeightsUnavailable(f"{error}, or set {others}") from None
         case EfficientNetLite0Config():
             return EfficientNetLite0Features(weights=config.weights, recompute=recompute)
         case _:

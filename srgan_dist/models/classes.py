@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
@@ -55,8 +56,14 @@ def build_spandrel(architecture: str | None, parameters: Mapping[str, Any], *, s
     if torch.get_default_device().type == "meta":  # only names and shapes are asked
         return network
     network._multiple, network._minimum = _taken_sizes(cls, arch, json.dumps(parameters), scale, name)  # type: ignore[assignment]
-    network.__class__ = type(cls.__name__, (_AnySize, cls), {})
+    network.__class__ = _any_size(cls)
     return network
+
+
+@cache
+def _any_size(cls: type[nn.Module]) -> type[nn.Module]:
+    """The same class for each network of it, by which networks are known to be of one kind."""
+    return type(cls.__name__, (_AnySize, cls), {})
 
 
 @cache
@@ -121,14 +128,12 @@ def leave_out_unused(network: nn.Module, *, side: int, device: torch.device) -> 
         side: Of the images that it is tried on, in pixels.
         device: The network's.
     """
-    with torch.random.fork_rng(devices=()):  # of dropped paths and the like
-        network.eval()  # no buffer changes
-        network(torch.zeros(1, 3, side, side, device=device)).sum().backward()
-        network.train()
-    unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    tried = copy.deepcopy(network).train()  # in eval mode some compute by other parameters than they train
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else ()):  # of dropped paths and the like
+        tried(torch.zeros(2, 3, side, side, device=device)).sum().backward()
+    unused = [name for name, parameter in tried.named_parameters() if parameter.grad is None]
     for name in unused:
         network.get_parameter(name).requires_grad_(False)
-    network.zero_grad(set_to_none=True)
     if unused:
         log.info(
             "%d parameters of the generator never affect its output and stay as they are: %s", len(unused), unused[0]

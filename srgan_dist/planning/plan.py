@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from rich.console import Group
 from rich.table import Table
 
-from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import per_rank_batch_size
 from srgan_dist.errors import Failure, UserError
 from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import (
-    RECOMPUTE,
     Device,
     Recompute,
     largest_micro_batch,
     operations,
     predict_bytes,
+    recompute_settings,
 )
 
 
@@ -89,7 +88,7 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
             smallest_micro_batch(config, per_rank_batch=per_rank_batch, batchnorm_ranks=ranks)
             raise UserError(f"{ranks} GPUs can train this, but what is predicted is one alone: {error}") from None
         raise
-    arithmetic = {recompute: operations(config, recompute=recompute) for recompute in _settings(config)}
+    arithmetic = {recompute: operations(config, recompute=recompute) for recompute in recompute_settings(config)}
 
     def choose(recompute: Recompute) -> Choice:
         size, need = largest_micro_batch(
@@ -107,11 +106,6 @@ def make_plan(config: Config, *, memory: int, ranks: int, device: Device) -> Mem
         config, micro_batch=per_rank_batch, per_rank_batch=per_rank_batch, recompute="none", device=device
     )
     return MemoryPlan(choices, whole, per_rank_batch, smallest)
-
-
-def _settings(config: Config) -> tuple[Recompute, ...]:
-    """The values of ``train.recompute`` that the networks can follow."""
-    return ("none", "perceptual") if isinstance(config.generator, NotRecomputed) else RECOMPUTE
 
 
 def to_table(plan: MemoryPlan, *, memory: int) -> Group:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srgan_dist.config.compatibility import HARMLESS
+from srgan_dist.config.compatibility import HARMLESS, former_generator
 from srgan_dist.config.fields import choosers
 from srgan_dist.config.root import Config
 from srgan_dist.utils.dotted import flat
@@ -62,6 +62,8 @@ def completed(config: Flat) -> dict[str, Any]:
             place[section] = inner if isinstance(inner, dict) else {}
             place = place[section]
         place[name] = value
+    if "generator" in nested:
+        nested["generator"] = former_generator(nested["generator"])
     try:
         nested = Config(**nested).shown()
     except (ValueError, TypeError):  # of another version

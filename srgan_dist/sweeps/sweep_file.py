@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from srgan_dist.config.fields import known_keys
+from srgan_dist.config.fields import accepted_keys
 from srgan_dist.config.load import config_from
 from srgan_dist.config.root import Config
 from srgan_dist.config.suggest import suggestion
@@ -201,7 +201,7 @@ def _parameters(content: Any, *, method: str, refuse: Any) -> tuple[dict[str, Ba
         raise refuse("parameters", "must have at least one configuration key, such as train.g_per_d: {values: [1, 2]}")
     found: dict[str, BaseDistribution] = {}
     constants: dict[str, Any] = {}
-    known = set(known_keys())
+    known = set(accepted_keys())
     for name, options in content.items():
         key = f"parameters.{name}"
         if name not in known:

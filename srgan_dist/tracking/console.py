@@ -93,7 +93,7 @@ def training_progress(*, visible: bool) -> Progress:
     )
 
 
-def simple_progress(console: Console, *, unit: str) -> Progress:
+def simple_progress(console: Console, *, unit: str, visible: bool = True) -> Progress:
     """A progress bar for the tools; invisible without a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -102,13 +102,13 @@ def simple_progress(console: Console, *, unit: str) -> Progress:
         TextColumn(unit, markup=False),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not (visible and console.is_terminal))
 
 
 @contextlib.contextmanager
-def progress_report(text: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    with simple_progress(console, unit=unit) as progress:
+def progress_report(text: str, unit: str, *, visible: bool = True) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; elsewhere, and where it shall not be visible, nothing."""
+    with simple_progress(console, unit=unit, visible=visible) as progress:
         task: Any = progress.add_task(text, total=None)
 
         def report(done: int, total: int | None) -> None:

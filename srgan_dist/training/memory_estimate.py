@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from srgan_dist.config.models import NotRecomputed
 from srgan_dist.config.root import Config
 from srgan_dist.data.loading.loader import Patches
 from srgan_dist.distributed.memory import used_ram
@@ -36,6 +37,11 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LIBRARIES = 150 * 2**20
 # CUDA's context and cuDNN's workspaces, estimated.
 _GPU_LIBRARIES = 1024 * 2**20
+
+
+def recompute_settings(config: Config) -> tuple[Recompute, ...]:
+    """The values of ``train.recompute`` that the networks can follow."""
+    return ("none", "perceptual") if isinstance(config.generator, NotRecomputed) else RECOMPUTE
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from srgan_dist.bench.step import step as bench
 from srgan_dist.bench.step.child import BASICSR, NOTEBOOK, OURS, peer_networks
 from srgan_dist.bench.step.peers import BasicSRStep, Networks, NotebookStep
 from srgan_dist.bench.step.report import targets
+from srgan_dist.bench.step.step import Bench
 from srgan_dist.bench.step.variants import BASICSR_SHAPE, Row, StepBenchOptions, StepReport, Variant, variants
 from srgan_dist.config.root import Config
 from srgan_dist.training.memory_estimate import peak_bytes
@@ -249,3 +250,15 @@ def test_mistakes_are_reported_in_one_line_before_the_work(arguments: list[str],
     assert done.code == 2
     assert message in done.err
     assert len(done.lines) == 1
+
+
+def test_each_variant_of_a_network_that_is_not_ours_is_a_configuration(tmp_path: Path) -> None:
+    additional = [{"kind": "lpips", "weight": 1}]
+    config = Config(
+        generator={"name": "spandrel", "architecture": "SwinIR"},
+        loss={"additional": additional},
+        data={"patch_size": 96},
+    )
+    bench = Bench(tmp_path, StepBenchOptions(config, rounds=1, ranks=1))
+    for variant in variants(config, ranks=1):
+        assert bench.config(variant, tmp_path / "run").loss.learned == []

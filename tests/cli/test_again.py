@@ -123,3 +123,12 @@ def test_help_shows_it() -> None:
 
     for text in (short_help("train.py", width=100), full_help("train.py", width=100)):
         assert "[--config FILE | --from-run RUN]" in text
+
+
+def test_an_rrdb_of_an_earlier_version_keeps_its_padding(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {scale: 2}\ngenerator: {name: rrdb}\n")
+    for options, padding in (([], "replicate"), (["--generator.padding=reflect"], "reflect")):
+        config, _ = configuration([f"--from-run={tmp_path}", *options], prog="train")
+        assert getattr(config.generator, "padding", None) == padding
+    config, _ = configuration([f"--from-run={tmp_path}", "--generator.name=compact"], prog="train")
+    assert config.generator.name == "compact"

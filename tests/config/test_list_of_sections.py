@@ -164,3 +164,9 @@ def test_runs_that_differ_in_it_are_compared_by_it() -> None:
     assert differing_keys([completed(old), completed(none)]) == []
     assert differing_keys([completed(short), completed(full)]) == []
     assert differing_keys([completed(old), completed(full)]) == ["loss.additional"]
+
+
+def test_ldl_refuses_patches_that_are_smaller_than_its_surroundings() -> None:
+    overrides = ["--data.scale=1", "--data.degradation.kind=noise", "--loss.additional=[{kind: ldl}]"]
+    with pytest.raises(UserError, match=r"ldl needs data\.patch_size from 4, which is 3"):
+        load_config(None, [*overrides, "--data.patch_size=3"])

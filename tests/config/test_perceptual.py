@@ -11,7 +11,7 @@ import yaml
 
 from srgan_dist.config.compatibility import config_fingerprint, refuse_changes
 from srgan_dist.config.load import load_config
-from srgan_dist.config.perceptual import PRESETS, VGG16Config, VGG19Config
+from srgan_dist.config.perceptual import PRESETS, EfficientNetLite0Config, VGG16Config, VGG19Config
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
 from srgan_dist.models.build import build_features
@@ -157,3 +157,27 @@ def test_the_shipped_recipes_are_what_they_were_in_the_old_keys(tmp_path: Path) 
         now = load_config(ROOT / "configs" / f"{name}.yaml").loss.perceptual
         then = load(folder=tmp_path, network="vgg19", weight=1.0, **keys)
         assert now.model_copy(update={"preset": None}) == then, name
+
+
+@pytest.mark.parametrize("recipe", ["srgan_x4", "esrgan_x4", "realesrgan_x4"])
+def test_a_network_chosen_over_a_recipe_leaves_its_preset(recipe: str) -> None:
+    file = ROOT / "configs" / f"{recipe}.yaml"
+    weight = load_config(file).loss.perceptual.weight
+    chosen = [load_config(file, [f"--loss.perceptual.network={name}"]) for name in ("vgg16", "efficientnet_lite0")]
+    assert chosen[0].loss.perceptual == VGG16Config(weight=weight)
+    assert chosen[1].loss.perceptual == EfficientNetLite0Config(weight=weight)
+    same = load_config(file, ["--loss.perceptual.network=vgg19"])
+    assert same == load_config(file)
+
+
+def test_activation_beside_a_preset_is_that_of_the_presets_layers() -> None:
+    config = load("preset=realesrgan", "activation=after")
+    assert config.layers == {name.replace("conv", "relu"): w for name, w in PRESETS["realesrgan"]["layers"].items()}
+
+
+def test_old_keys_may_be_allowed_to_change() -> None:
+    before = load_config(None, ["--loss.perceptual.layers={conv2_2: 1}"])
+    now = load_config(None, ["--run.allow_changes=loss.perceptual.layer"])
+    refuse_changes(config_fingerprint(before, shards="a"), now, shards="a", step=1)
+    with pytest.raises(UserError, match=r"loss\.perceptual\.layers"):
+        refuse_changes(config_fingerprint(before, shards="a"), load_config(None, []), shards="a", step=1)

@@ -142,3 +142,30 @@ def test_evaluate_knows_the_names() -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save("set/one.png")
     assert main(["evaluate", "psnr", "gan", "set", "--measures", "grid", "--json", "found.json"]) == 0
     assert [one["name"] for one in json.loads(Path("found.json").read_text())["models"]] == ["psnr", "gan"]
+
+
+@pytest.mark.usefixtures("model")
+def test_the_current_folder_and_the_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", "."]) == 0
+    assert (tmp_path.parent / f"{tmp_path.name}-large" / "photo.png").exists()
+    assert main(["upscale", "/"]) == 2
+    assert "/ has nothing beside it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("model")
+def test_a_file_that_nobody_named_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photo-large.png").write_text("mine")
+    assert main(["upscale", "photo.png"]) == 2
+    assert "photo-large.png is there already" in capsys.readouterr().err
+    assert (tmp_path / "photo-large.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("scale", ["0", "-4", "5"])
+def test_a_scale_that_its_network_does_not_have_is_refused(model: Path, scale: str) -> None:
+    save_weights(
+        model / "odd.safetensors",
+        build_generator(CONFIG, scale=4, merged=True).state_dict(),
+        generator_metadata(CONFIG, scale=4) | {"scale": scale},
+    )
+    with pytest.raises(UserError, match=f"scale is {scale}, and generator.name=compact has 1, 2, 3, 4, 8"):
+        SRGenerator.from_pretrained(model / "odd.safetensors")

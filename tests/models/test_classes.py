@@ -244,3 +244,28 @@ def test_kernels_of_three_dimensions_keep_their_order_in_memory() -> None:
     assert any(parameter.dim() == 5 for parameter in network.parameters())
     generator = SRGenerator(network.to(memory_format=usable_format(network, torch.channels_last)), scale=1, metadata={})
     assert generator.upscale_tensor(torch.zeros(1, 3, 9, 7, dtype=torch.uint8)).shape == (1, 3, 9, 7)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters", "frozen"),
+    [
+        ("RealPLKSR", {"dim": 16, "n_blocks": 1}, ""),
+        ("SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8}, "eval_conv"),
+    ],
+    ids=["writes in place in eval mode", "computes by other parameters in eval mode"],
+)
+def test_what_training_has_no_use_for_is_found_in_training_mode(
+    architecture: str, parameters: dict[str, Any], frozen: str
+) -> None:
+    pytest.importorskip("spandrel")
+    network = build_spandrel(architecture, parameters, scale=2).train()
+    leave_out_unused(network, side=16, device=torch.device("cpu"))
+    found = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert all(frozen and frozen in name for name in found)
+    assert bool(found) == bool(frozen)
+
+
+def test_two_networks_of_an_architecture_are_of_one_class() -> None:
+    pytest.importorskip("spandrel")
+    first, second = (build_spandrel("RealPLKSR", {"dim": 16, "n_blocks": 1}, scale=2) for _ in range(2))
+    assert type(first) is type(second)

@@ -115,6 +115,11 @@ def test_a_damaged_shard_fails(shards: Path, tmp_path: Path) -> None:
             "measures",
             "the weights for lpips, dists_hed are not here: srgan-dist fetch hed, srgan-dist fetch vgg16",
         ),
+        (
+            ["--data.validation=VALIDATION", "--validate.measures=auto", "--checkpoint.best=val/lpips"],
+            "measures",
+            "validate.measures=auto cannot measure here",
+        ),
         (["--generator.channels=4096", "--checkpoint.keep=100000"], "space", "make room"),
         (["--tracker.name=wandb"], None, None),
     ],

@@ -116,3 +116,9 @@ def test_the_spread_is_that_of_a_sample_and_one_run_has_none() -> None:
     assert mean_and_spread([1.0, 3.0]) == {"mean": 2.0, "sd": pytest.approx(2**0.5), "count": 2}
     assert mean_and_spread([1.0]) == {"mean": 1.0, "sd": None, "count": 1}
     assert mean_and_spread([]) == {"mean": None, "sd": None, "count": 0}
+
+
+def test_an_rrdb_of_an_earlier_version_is_not_that_of_this_one() -> None:
+    now = config(generator={"name": "rrdb"}, data={"scale": 2})
+    old = {key: value for key, value in now.items() if key != "generator.padding"}
+    assert differing_keys([now, completed(old)]) == ["generator.padding"]

@@ -121,3 +121,11 @@ def test_what_cannot_be_a_sweep_is_refused_in_one_line(tmp_path: Path, changes: 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     assert call("sweep", tmp_path / "none.yaml").code == 2
     assert call("sweep", tmp_path).code == 2
+
+
+def test_keys_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    content = {"method": "grid", "metric": {"name": "val/psnr_y", "goal": "maximize"}}
+    content |= {"program": "train.py", "parameters": {"loss.perceptual.layer": {"values": ["conv5_4", "conv2_2"]}}}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(content | {"command": ["${interpreter}", "${program}", "${args}"]}))
+    assert list(read_sweep(file).parameters) == ["loss.perceptual.layer"]

@@ -133,6 +133,7 @@ class Bench:
             "data.train": [str(self.folder / "shards")],
             "data.validation": [],
             "loss.perceptual.weights": "random",
+            "loss.additional": [],  # which the others do not have
             "train.steps": forever,
             "train.pretrain_steps": 0,
             "log.every": forever,

@@ -12,6 +12,7 @@ from srgan_dist.bench.common.measure import Spread
 from srgan_dist.bench.step.child import BASICSR, NOTEBOOK, OURS
 from srgan_dist.config.root import Config
 from srgan_dist.errors import UserError
+from srgan_dist.training.memory_estimate import recompute_settings
 
 BASICSR_STEP, NOTEBOOK_STEP, CONFIGURED = "BasicSR's step", "the notebook's step", "as configured"
 
@@ -150,7 +151,7 @@ def _all_variants(config: Config, *, ranks: int) -> list[Variant]:
     for size in dict.fromkeys(sizes):
         if size != (micro_batch or per_rank_batch):
             add(f"micro-batches of {size}", data__micro_batch=size)
-    for recompute in ("none", "perceptual", "generator", "both"):
+    for recompute in recompute_settings(config):
         if recompute != config.train.recompute:
             add(f"recompute {recompute}", train__recompute=recompute)
     add("compiled" if not config.train.compile else "not compiled", train__compile=not config.train.compile)
