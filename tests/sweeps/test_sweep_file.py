@@ -127,5 +127,7 @@ def test_keys_of_earlier_versions_are_read(tmp_path: Path) -> None:
     content = {"method": "grid", "metric": {"name": "val/psnr_y", "goal": "maximize"}}
     content |= {"program": "train.py", "parameters": {"loss.perceptual.layer": {"values": ["conv5_4", "conv2_2"]}}}
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(content | {"command": ["${interpreter}", "${program}", "${args}"]}))
+    file.write_text(
+        yaml.safe_dump(content | {"command": ["${interpreter}", "${program}", "--data.validation=set", "${args}"]})
+    )
     assert list(read_sweep(file).parameters) == ["loss.perceptual.layer"]
