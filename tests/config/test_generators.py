@@ -15,7 +15,9 @@ from srgan_dist.errors import UserError
 OWN = "--generator.name=my_nets:Net"
 
 
-@pytest.mark.parametrize("name", ["my_nets:Net", "a.b_2.c:Outer.Inner", "grün:Netz"])
+@pytest.mark.parametrize(
+    "name", ["my_nets:Net", "a.b_2.c:Outer.Inner", "grün:Netz"], ids=["plain", "nested", "of another alphabet"]
+)
 def test_a_name_of_the_form_chooses_the_users_class(name: str) -> None:
     assert load_config(None, [f"--generator.name={name}"]).generator == OwnGeneratorConfig(name=name)
 

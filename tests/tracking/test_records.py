@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,7 @@ def test_each_images_quality_is_the_same_on_two_ranks_and_named_apart() -> None:
             device=torch.device("cpu"),
             memory_format=torch.contiguous_format,
             all_gather_object=gather,
+            images_of_any_size=nullcontext,
         )
         return Validator(images, scale=4, runtime=runtime, measures={})
 
