@@ -58,7 +58,7 @@ def _table(rows: list[str]) -> str:
 def _item(part: Part) -> list[str]:
     """What a section in a list may be."""
     assert part.chosen
-    title = f"#### {part.path}: {part.chosen.key}: {part.chosen.value}\n\n{_marked(describe(part))}\n"
+    title = f"### {part.path}: {part.chosen.key}: {part.chosen.value}\n\n{_marked(describe(part))}\n"
     return [title, _table([_row(part, number, whole=False) for number in range(len(part.keys))])]
 
 
