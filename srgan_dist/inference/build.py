@@ -88,9 +88,8 @@ def _claimed_network(path: Path, metadata: Mapping[str, str]) -> tuple[Generator
         claimed = json.loads(metadata["generator"])
         config: GeneratorConfig = TypeAdapter(GeneratorConfig).validate_python(former_generator(claimed))
         if (scale := int(metadata["scale"])) not in config.scales:
-            raise ValueError(
-                f"scale is {scale}, and generator.name={config.name} has {', '.join(map(str, config.scales))}"
-            )
+            *others, last = config.scales
+            raise ValueError(f"scale is {scale}, allowed are {', '.join(map(str, others))} and {last}")
         return config, scale
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

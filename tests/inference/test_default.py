@@ -167,5 +167,5 @@ def test_a_scale_that_its_network_does_not_have_is_refused(model: Path, scale: s
         build_generator(CONFIG, scale=4, merged=True).state_dict(),
         generator_metadata(CONFIG, scale=4) | {"scale": scale},
     )
-    with pytest.raises(UserError, match=f"scale is {scale}, and generator.name=compact has 1, 2, 3, 4, 8"):
+    with pytest.raises(UserError, match=f"scale is {scale}, allowed are 1, 2, 3, 4 and 8"):
         SRGenerator.from_pretrained(model / "odd.safetensors")

@@ -13,8 +13,9 @@ import pytest
 import torch
 import torchvision
 
+from srgan_dist.config.perceptual import VGG19Config
 from srgan_dist.models import pretrained as module
-from srgan_dist.models.features import VGGFeatures
+from srgan_dist.models.build import build_features
 from srgan_dist.models.pretrained import VGG, WeightsUnavailable, download_torchvision
 
 
@@ -126,7 +127,7 @@ def test_without_network_one_line_says_what_to_do(hub: Path, monkeypatch: pytest
     # Port 9 of this machine: refused like any address of a machine without network.
     monkeypatch.setitem(module.VGG_URLS, "vgg19", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     with pytest.raises(WeightsUnavailable) as caught:
-        VGGFeatures(network="vgg19", layers=["conv2_2"], weights="auto")
+        build_features(VGG19Config(layers={"conv2_2": 1}))
     message = str(caught.value)
     assert "\n" not in message
     for part in (str(hub / "vgg19-dcbb9e9d.pth"), "srgan-dist fetch vgg19", "TORCH_HOME"):
