@@ -47,7 +47,7 @@ def test_weights_figures_and_a_card_are_made_once(tmp_path: Path) -> None:
     for seed, one in enumerate(few):
         place = tmp_path / "model/photographs" / one.use / one.file
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo(96, 96, seed)).save(place)
+        Image.fromarray(photo(144, 144, seed)).save(place)
     with (tmp_path / "few.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, asdict(few[0]))
         writer.writeheader()
