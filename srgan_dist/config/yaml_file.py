@@ -95,13 +95,30 @@ def read_list(text: str) -> list[Any]:
         ValueError: It is not YAML, or nothing that a configuration can have; says what.
     """
     text = text.strip()
-    try:
-        items = _parse(f"items: {text if text.startswith('[') else f'[{text}]'}")[0]["items"]
-    except yaml.MarkedYAMLError as error:
-        raise ValueError(" ".join((error.problem or error.context or "no list").split())) from None
-    except ReaderError as error:
-        raise ValueError(f"holds the character U+{error.character:04X}") from None
+    items = _parse_text(f"items: {text if text.startswith('[') else f'[{text}]'}", otherwise="no list")["items"]
     return items if isinstance(items, list) else [items]
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """Read a mapping from one text, as a command line gives it.
+
+    Args:
+        text: Such as ``{dim: 64, depths: [6, 6]}``; its braces may be left out. JSON is read as well.
+
+    Raises:
+        ValueError: It is not YAML, or nothing that a configuration can have; says what.
+    """
+    text = text.strip()
+    return _parse_text(text if text.startswith("{") else f"{{{text}}}", otherwise="no mapping")
+
+
+def _parse_text(text: str, *, otherwise: str) -> dict[str, Any]:
+    try:
+        return _parse(text)[0]
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(" ".join((error.problem or error.context or otherwise).split())) from None
+    except ReaderError as error:
+        raise ValueError(f"holds the character U+{ord(text[error.position]):04X}") from None
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, int]]:
@@ -174,21 +191,3 @@ def _is_name(text: str) -> bool:
 
 def _fault(at: yaml.Node | yaml.Event, problem: str) -> _Unfit:
     return _Unfit(None, None, problem, at.start_mark)  # type: ignore[arg-type]  # the stubs have the C parser's, too
-
-
-def read_mapping(text: str) -> dict[str, Any]:
-    """Read a mapping from one text, as a command line gives it.
-
-    Args:
-        text: Such as ``{dim: 64, depths: [6, 6]}``; its braces may be left out. JSON is read as well.
-
-    Raises:
-        ValueError: It is not YAML, or nothing that a configuration can have; says what.
-    """
-    text = text.strip()
-    try:
-        return _parse(text if text.startswith("{") else f"{{{text}}}")[0]
-    except yaml.MarkedYAMLError as error:
-        raise ValueError(" ".join((error.problem or error.context or "no mapping").split())) from None
-    except ReaderError as error:
-        raise ValueError(f"holds the character U+{ord(text[error.position]):04X}") from None

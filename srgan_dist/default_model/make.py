@@ -1,6 +1,6 @@
 """Makes the default model: photographs, shards, the PSNR variant, the GAN variant, their measures and their card.
 
-Every step is skipped where its result is there already, so that the same command goes on after an interruption.
+Every step is skipped where its result is there already, so that the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIGS: dict[Variant, Path] = {name: Path(__file__).with_name(f"{name}.yaml") f
 _MIN_SIDE = 128  # HR pixels: a patch
 _TILE = 256  # HR pixels: small ones, so that soft parts can be left out
 _MIN_DETAIL = 4.0  # levels of 255: sky and blurred backgrounds teach nothing
-_TIMED_STEPS = 60  # that tell how many fit into the minutes; the first half is not counted
+_TIMED_STEPS = 60  # from which the number that fits into the minutes follows; the first half is not counted
 _AT_WORK = 0.95  # of the minutes; the rest is for start-up, validation and checkpoints
 
 
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/default_model"), help="for everything that it makes")
     parser.add_argument("--benchmarks", type=Path, nargs="+", default=[], metavar="DIR", help="test sets to measure on")
     parser.add_argument("--mirror", metavar="URL", help="of Debian's packages, below which pool/ lies (default: apt's)")
-    parser.add_argument("--incomplete", action="store_true", help="go on without photographs that cannot be had")
+    parser.add_argument("--incomplete", action="store_true", help="leave out photographs that cannot be had")
     parser.add_argument(
         "--photographs", type=Path, default=PHOTOGRAPHS, metavar="CSV", help="another list of photographs"
     )
@@ -146,13 +146,13 @@ def _config(variant: Variant, run: Path, overrides: Sequence[str], *, steps: int
 
 
 def _steps_per_second(variant: Variant, run: Path, overrides: Sequence[str]) -> float:
-    """Of a short run without validation, which is kept, so that one that was interrupted goes on to the same end."""
+    """Of a short run without validation, which is kept, so that one that was interrupted resumes to the same end."""
     config = _config(variant, run, [*overrides, "--data.validation=[]", "--log.every=10"], steps=_TIMED_STEPS)
     train_once(config)
     lines = read_lines(run / "metrics.jsonl", [])
     speeds = [line["perf/images_per_second"] for line in lines if line["step"] > _TIMED_STEPS // 2]
     if not speeds:
-        raise UserError(f"{run}: this short run does not tell its speed: remove its folder, and it is done again")
+        raise UserError(f"{run}: the speed of this short run is not known: remove its folder, and it is done again")
     return float(median(speeds)) / config.data.batch_size
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from srgan_dist.config.root import Config
-from srgan_dist.config.training import MEASURE_NAMES
 from srgan_dist.data.build import build_shards, micro_batch_size
 from srgan_dist.data.checking.check import check_shards
 from srgan_dist.data.checking.report import Finding
@@ -28,12 +27,11 @@ from srgan_dist.evaluation.build import lacking_weights, on_this_machine
 from srgan_dist.models.build import build_discriminator, build_features, build_generator, build_learned_distance
 from srgan_dist.models.pretrained import hed_file, torchvision_file
 from srgan_dist.tracking.wandb_start import wandb_mode
-from srgan_dist.training.build import check_networks
+from srgan_dist.training.build import best_by, check_networks
 from srgan_dist.training.computable import smallest_micro_batch
 from srgan_dist.training.memory_estimate import Device, Unpredictable, predict_bytes
 from srgan_dist.training.without_memory import without_memory
 from srgan_dist.utils.files import why_unwritable
-from srgan_dist.utils.measures import DISTANCES
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -294,21 +292,10 @@ def _measures(config: Config) -> Iterator[Answer]:
         fetch = ", ".join(f"srgan-dist fetch {network}" for network in networks)
         text = f"the weights for {', '.join(lacking)} are not here: {fetch}, on a machine with network"
         yield Answer("measures", "fail", text)
-    elif asked == "auto" and (best := _undecided(config)):
-        text = f"checkpoint.best is {best}, which validate.measures=auto cannot measure here: choose val/psnr_y"
-        yield Answer("measures", "fail", text)
     else:
+        if asked == "auto":
+            best_by(config, {*on_this_machine(None), *(["perceptual"] if config.has_perceptual_network else [])})
         yield Answer("measures", "ok", asked if isinstance(asked, str) else ", ".join(asked) or "none")
-
-
-def _undecided(config: Config) -> str | None:
-    """``checkpoint.best`` where nothing would decide it with the measures of this machine."""
-    best, measured = config.checkpoint.best, set(on_this_machine(None))
-    name = best.removeprefix("val/")
-    if name in MEASURE_NAMES:
-        return None if name in measured else best
-    is_decided = config.has_perceptual_network or measured & set(DISTANCES)
-    return best if best == "front" and not is_decided else None
 
 
 def _tracker(config: Config) -> Iterator[Answer]:

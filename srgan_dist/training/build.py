@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -151,7 +151,7 @@ def build_trainer(
         services=Services(
             run_logger=run_logger,
             checkpoints=checkpoints,
-            best=BestWeights(config.run.dir / "weights", by=_best_by(config, validator)),
+            best=BestWeights(config.run.dir / "weights", by=best_by(config, validator.measures if validator else ())),
             validator=validator,
             signals=signals,
             folder=config.run.dir,
@@ -241,13 +241,17 @@ def _micro_batch(config: Config, runtime: Runtime) -> MicroBatch:
     return MicroBatch(size, per_rank_batch=per_rank_batch, runtime=runtime, smallest=smallest)
 
 
-def _best_by(config: Config, validator: Validator | None) -> tuple[str, ...]:
+def best_by(config: Config, measures: Iterable[str]) -> tuple[str, ...]:
     """What decides which weights are the best.
+
+    Args:
+        config: The run's configuration.
+        measures: What is measured besides PSNR and SSIM.
 
     Raises:
         UserError: With ``validate.measures=auto`` it turned out not to be measured.
     """
-    measured = {"psnr_y", "ssim_y", *(validator.measures if validator else ())}
+    measured = {"psnr_y", "ssim_y", *measures}
     match config.checkpoint.best:
         case "auto":
             return ("perceptual",) if config.has_perceptual_network else ("psnr_y",)

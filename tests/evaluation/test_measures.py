@@ -23,7 +23,7 @@ from srgan_dist.evaluation.image_measures import network_measure
 from srgan_dist.evaluation.summary import bicubic_check, interval, summarise
 from srgan_dist.evaluation.validator import mean_quality
 from srgan_dist.models.pretrained import WeightsUnavailable
-from srgan_dist.training.build import _best_by
+from srgan_dist.training.build import best_by
 from tests.cli.test_evaluate import write_weights
 from tests.conftest import launch, photo
 
@@ -146,17 +146,15 @@ def test_what_cannot_be_measured_is_refused_in_one_line(arguments: list[str], sa
 )
 def test_the_front_is_of_the_first_distance_that_is_measured(measured: list[str], by: str) -> None:
     config = load_config(None, ["--checkpoint.best=front", "--data.validation=x", "--validate.measures=auto"])
-    validator: Any = SimpleNamespace(measures=dict.fromkeys(measured))
-    assert _best_by(config, validator) == ("psnr_y", by)
+    assert best_by(config, measured) == ("psnr_y", by)
 
 
 @pytest.mark.parametrize("best", ["front", "val/dists"])
 def test_a_best_that_auto_turns_out_not_to_measure_is_refused(best: str) -> None:
     arguments = [f"--checkpoint.best={best}", "--data.validation=x", "--validate.measures=auto"]
     config = load_config(None, [*arguments, "--loss.perceptual.weight=0"])
-    validator: Any = SimpleNamespace(measures={"grid": None})
     with pytest.raises(UserError, match=rf"checkpoint\.best is {best}, which validate\.measures=auto cannot measure"):
-        _best_by(config, validator)
+        best_by(config, ["grid"])
 
 
 def test_the_interval_of_a_mean_is_that_of_theory_and_the_same_each_time() -> None:
